@@ -1,0 +1,47 @@
+# Everything from one word: `make demo`, `make test`. Both install first, into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow install lint format proto constraints clean
+
+demo: install
+	$(BIN)/recsys demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+install: $(VENV)/.installed
+
+# The virtual environment is complete only once .installed is there; a broken attempt is made anew.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "recsys needs Python 3.11 or later; found `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || \
+		{ echo "recsys needs a C compiler to build lightfm-next; none was found. Try: apt-get install build-essential"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,dev]'
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: install
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/recsys/v1/recommender.proto
+
+# After a change of the ranges in pyproject.toml: install without pins, test, then write the pins down.
+constraints:
+	$(BIN)/python -m pip freeze --exclude-editable | sed '/^recsys/d' > constraints.txt
+
+clean:
+	rm -rf $(VENV) demo-out build *.egg-info

@@ -1,0 +1,191 @@
+"""The build: tables and audio in, a published generation out, in the order of the design's way of the data.
+
+    read -> fit -> write a generation beside -> check it -> make it current -> drop old ones
+
+An interrupted build is run again: finished sound vectors and the trained audio network are kept in the store's cache,
+and what was half written is nobody's generation.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.publish import publish
+from recsys.audio.cache import VectorCache
+from recsys.audio.embed import SoundModel
+from recsys.catalogue.listens import read_listens
+from recsys.catalogue.problems import Problems
+from recsys.catalogue.tracks import read_tags, read_tracks
+from recsys.config import RunSettings
+from recsys.errors import ArtefactError, DataError
+from recsys.fit import fit
+from recsys.progress import Progress
+from recsys.store.generation import Store, disk_errors
+from recsys.store.live import open_live
+from recsys.store.models import load_sound_model
+from recsys.types import Listens, Tags, Tracks
+from recsys.uploads import tracks_of
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Files that a catalogue is read from; all but the tracks are optional."""
+
+    tracks: Path
+    listens: Path | None = None
+    tags: Path | None = None
+    audio_root: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """Checked inputs."""
+
+    tracks: Tracks
+    listens: Listens | None
+    tags: Tags | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a build came to: the ``build`` row, problems by kind, and the first problem of each kind."""
+
+    build: dict[str, Any]
+    problems: dict[str, int]
+    examples: list[tuple[str, str]]
+
+
+def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems) -> Catalogue:
+    """Read and check the tables; bad rows become problems.
+
+    Raises:
+        DataError: a table is missing or unreadable, or there are no tracks in it.
+    """
+    tracks = read_tracks(inputs.tracks, problems, inputs.audio_root)
+    track_ids = tracks.frame["track_id"]
+    tags = None if inputs.tags is None else read_tags(inputs.tags, track_ids, problems)
+    listens = None if inputs.listens is None else read_listens(inputs.listens, track_ids, problems, settings.listens)
+    return Catalogue(tracks, listens, tags)
+
+
+def build(
+    inputs: Inputs,
+    folder: Path,
+    settings: RunSettings,
+    progress: Progress,
+    strict: bool = False,
+    retrain: bool = False,
+) -> Summary:
+    """Build a store's next generation and make it current.
+
+    Args:
+        inputs: the tables.
+        folder: of the store; made if it is not there.
+        settings: of every step.
+        progress: where stages report.
+        strict: any problem ends the build before anything is published.
+        retrain: train the audio network anew, though the store has one for these settings.
+
+    Raises:
+        DataError: nothing usable came in, or ``strict`` found a problem; a store that this call made is gone again.
+        ArtefactError: another build is running, or writing failed; the last good generation is still current.
+    """
+    store, existed = Store(folder), folder.exists()
+    try:
+        with store.build_lock(), disk_errors("the build"):
+            return _build(inputs, store, settings, progress, strict, retrain)
+    except DataError:
+        if not existed and not store.has_current() and not _has_vectors(store):
+            shutil.rmtree(folder)
+        raise
+
+
+def _has_vectors(store: Store) -> bool:
+    return store.cache.exists() and any(store.cache.iterdir())
+
+
+def _build(
+    inputs: Inputs, store: Store, settings: RunSettings, progress: Progress, strict: bool, retrain: bool
+) -> Summary:
+    problems = Problems()
+    catalogue = read_catalogue(inputs, settings, problems)
+    catalogue, taken_in = _with_uploads(catalogue, store)
+    if strict:
+        _refuse(problems)
+    store.cache.mkdir(exist_ok=True)
+    kept = None if retrain else _kept_network(store, settings)
+    with VectorCache(store.cache / "sound.lmdb") as cache:
+        recommender = fit(
+            catalogue.tracks,
+            catalogue.listens,
+            catalogue.tags,
+            settings,
+            sound_model=kept,
+            sound_cache=cache,
+            problems=problems,
+            progress=progress,
+            on_sound_model=lambda model: _keep_network(store, model),
+        )
+    if strict:
+        _refuse(problems)
+    row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken_in, progress)
+    frame = problems.frame()
+    examples = frame.group_by("kind", maintain_order=True).first().select("kind", "reason").rows()
+    return Summary(row, problems.counts(), examples)
+
+
+def _refuse(problems: Problems) -> None:
+    if len(problems):
+        kind, source, row, value, reason = problems.frame().row(0)
+        raise DataError(
+            f"--strict: {len(problems)} problems; the first is {kind} in {source}"
+            f"{'' if row is None else f' row {row}'} ({value!r}): {reason}"
+        )
+
+
+def _with_uploads(catalogue: Catalogue, store: Store) -> tuple[Catalogue, int]:
+    """Add what was uploaded since; a track of the table with the same id comes first."""
+    with open_live(store.live) as live:
+        entries = [] if live is None else list(live.uploads())
+    known = set(catalogue.tracks.frame["track_id"].to_list()) if entries else set()
+    fresh = [upload for _, upload in entries if upload.track_id not in known]
+    if not fresh:
+        return catalogue, entries[-1][0] if entries else 0
+    frame = pl.concat([catalogue.tracks.frame, tracks_of(fresh, store.uploads).frame])
+    return Catalogue(Tracks(frame), catalogue.listens, catalogue.tags), entries[-1][0]
+
+
+def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:
+    """Find the store's audio network: vectors stay comparable from build to build, and a nightly build is cheap."""
+    folders = [store.current() / "models"] if store.has_current() else []
+    for folder in [*folders, store.cache / "network"]:
+        try:
+            model = load_sound_model(folder)
+        except ArtefactError:
+            continue  # a damaged network is trained anew
+        if model is not None and model.settings == settings.audio:
+            return model
+    return None
+
+
+def _keep_network(store: Store, model: SoundModel) -> None:
+    """Keep a network as soon as it is trained, so that a build killed while embedding does not train again."""
+    beside = store.cache / "network.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "sound").mkdir(parents=True)
+    model.save(beside / "sound")
+    shutil.rmtree(store.cache / "network", ignore_errors=True)
+    beside.rename(store.cache / "network")
+
+
+def inputs_facts(inputs: Inputs) -> dict[str, Any]:
+    """Name, size and time of each input file, for the ``build`` table."""
+    facts: dict[str, Any] = {}
+    for name in ("tracks", "listens", "tags"):
+        file: Path | None = getattr(inputs, name)
+        if file is not None:
+            facts[name] = {"path": str(file), "bytes": file.stat().st_size, "modified_s": file.stat().st_mtime}
+    return facts

@@ -1,0 +1,77 @@
+"""Clips in, log-mel spectrograms and patches out: the one front end of every audio network.
+
+    samples (n, n_samples)  ->  log_mel  ->  (n, n_mels, n_frames)
+    spectrograms  ->  patches  ->  (n, n_patches, n_mels, patch_frames)
+
+The same numbers as musicnn's front end (Pons and Serra 2019): power spectrum, Slaney mel bands of equal area,
+log10(10000 x + 1). Frame ``i`` is centred on sample ``i * hop_length``; 187 frames are 3 s. Pure functions:
+nothing is read, cached or learned here.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torchaudio.functional import melscale_fbanks
+
+from recsys.audio.settings import LogMelSettings
+from recsys.errors import DataError
+
+_GAIN = 10_000.0  # musicnn's: silence is 0, a full-scale sine about 7
+
+
+def log_mel(samples: Tensor, settings: LogMelSettings) -> Tensor:
+    """Turn clips of one length into log-mel spectrograms.
+
+    Args:
+        samples: (n, n_samples) float32 in [-1, 1] at ``settings.sample_rate``.
+        settings: of the front end.
+
+    Returns:
+        (n, n_mels, n_frames) float32, 0 where silent; n_frames is 1 + n_samples // hop_length.
+
+    Raises:
+        DataError: the clips are not (n, n_samples), or too short to be mirrored at their ends.
+    """
+    if samples.ndim != 2 or samples.shape[1] <= settings.n_fft // 2:
+        least = settings.n_fft // 2 + 1
+        raise DataError(f"clips are {tuple(samples.shape)}, expected (n, n_samples), {least} samples or more")
+    window = torch.hann_window(settings.n_fft)
+    spectrum = torch.stft(samples, settings.n_fft, settings.hop_length, window=window, return_complex=True)
+    power = torch.view_as_real(spectrum).square().sum(dim=-1)
+    return torch.log10(_mel_bands(settings) @ power * _GAIN + 1.0)
+
+
+@lru_cache(maxsize=8)
+def _mel_bands(settings: LogMelSettings) -> Tensor:
+    """Weights (n_mels, n_fft // 2 + 1)."""
+    bands: Tensor = melscale_fbanks(
+        settings.n_fft // 2 + 1,
+        0.0,
+        settings.sample_rate / 2,
+        settings.n_mels,
+        settings.sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return bands.T.contiguous()
+
+
+def patches(spectrograms: Tensor, settings: LogMelSettings) -> Tensor:
+    """Cut spectrograms of one length into patches.
+
+    A spectrogram shorter than a patch is repeated until it fills one; frames behind the last whole patch are
+    left out.
+
+    Args:
+        spectrograms: (n, n_mels, n_frames).
+        settings: patch and hop, in frames.
+
+    Returns:
+        (n, n_patches, n_mels, patch_frames), n_patches >= 1.
+    """
+    n_frames = spectrograms.shape[2]
+    if n_frames < settings.patch_frames:
+        repeats = -(-settings.patch_frames // n_frames)
+        spectrograms = spectrograms.repeat(1, 1, repeats)[:, :, : settings.patch_frames]
+    return spectrograms.unfold(2, settings.patch_frames, settings.patch_hop_frames).transpose(1, 2)

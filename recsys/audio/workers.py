@@ -1,0 +1,228 @@
+"""Decoding in separate processes that may crash, hang or swell without harm.
+
+    paths  ->  DecodeWorkers.decode  ->  Decoded or DecodeFailure, in the order of the paths
+    paths  ->  DecodeWorkers.hashes  ->  content hash or DecodeFailure
+
+A thread of this process owns each worker (``recsys.audio.worker``), so a track that takes too long or takes
+its worker down costs that track alone, and a new worker takes over. Only a few tracks per worker are ever
+ahead of the reader: memory does not grow with the catalogue. Workers are started as programs of their own,
+not forked or spawned by ``multiprocessing``: those would load the caller's main module, and torch with it,
+into every worker.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Lock, local
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from recsys.audio.decode import AudioProblem, Decoded
+from recsys.audio.settings import DecodeSettings, WorkerSettings
+from recsys.audio.threads import n_cores
+from recsys.errors import ArtefactError
+from recsys.types import Clip
+
+_LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker
+_START_S = 60.0  # for a worker to start, on a machine that is very busy
+_MODULE = "recsys.audio.worker"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeFailure:
+    """Audio that is not used: ``missing-file`` or ``bad-audio``, and why."""
+
+    kind: str
+    reason: str
+
+
+def decode_many(
+    paths: Sequence[Path], settings: DecodeSettings, limits: WorkerSettings
+) -> Iterator[Decoded | DecodeFailure]:
+    """Decode ``paths`` in processes of their own; outcomes come in the order of the paths."""
+    with DecodeWorkers(settings, limits) as workers:
+        yield from workers.decode(paths)
+
+
+class DecodeWorkers:
+    """A pool of limited processes, kept from one call to the next; a context manager that ends them.
+
+    Args:
+        settings: how to decode.
+        limits: how many processes, and what each may take.
+        module: what a worker runs; tests put in one that crashes.
+    """
+
+    def __init__(self, settings: DecodeSettings, limits: WorkerSettings, module: str = _MODULE) -> None:
+        self._settings, self._limits, self._module = settings, limits, module
+        self._n_workers = limits.n_workers or n_cores()
+        self._threads = ThreadPoolExecutor(self._n_workers, "decode")
+        self._of_thread = local()
+        self._workers: set[_Worker] = set()
+        self._lock = Lock()
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        """Return the pool; processes start as tasks come."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the processes at once, at work or not."""
+        with self._lock:
+            self._is_open = False
+            for worker in self._workers:
+                worker.process.kill()  # its thread sees that, and cleans up
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+
+    def decode(self, paths: Iterable[Path]) -> Iterator[Decoded | DecodeFailure]:
+        """Decode each path; outcomes come in the order of the paths, which are drawn a few ahead.
+
+        Raises:
+            ArtefactError: no worker can be started.
+        """
+        return self._in_order(self._decode, paths)
+
+    def hashes(self, paths: Iterable[Path]) -> Iterator[str | DecodeFailure]:
+        """Hash the bytes of each file, in order.
+
+        Raises:
+            ArtefactError: no worker can be started.
+        """
+        return self._in_order(self._hash, paths)
+
+    def _in_order(self, task: Callable[[Path], T], paths: Iterable[Path]) -> Iterator[T]:
+        running: deque[Future[T]] = deque()
+        for path in paths:
+            running.append(self._threads.submit(task, path))
+            if len(running) >= _LOOK_AHEAD * self._n_workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    def _decode(self, path: Path) -> Decoded | DecodeFailure:
+        reply = self._ask({"task": "decode", "path": str(path), "settings": self._settings.model_dump()})
+        if isinstance(reply, DecodeFailure):
+            return reply
+        about, samples = reply
+        clip = Clip(np.frombuffer(bytearray(samples), np.float32), self._settings.sample_rate, about["duration_s"])
+        problems = tuple(AudioProblem(*problem) for problem in about["problems"])
+        return Decoded(clip, about["format"], problems)
+
+    def _hash(self, path: Path) -> str | DecodeFailure:
+        reply = self._ask({"task": "hash", "path": str(path)})
+        return reply if isinstance(reply, DecodeFailure) else str(reply[0]["content_hash"])
+
+    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes] | DecodeFailure:
+        """Have this thread's worker do one task; a worker that fails is replaced before the next."""
+        worker: _Worker | None = getattr(self._of_thread, "worker", None)
+        if worker is None or worker.process.poll() is not None:
+            worker = self._replaced(worker)
+        limit_s = self._limits.time_limit_s
+        try:
+            reply, samples = worker.ask(request | {"alarm_s": int(2 * limit_s) + 10}, limit_s)
+            return DecodeFailure(**reply) if "kind" in reply else (reply, samples)
+        except TimeoutError:
+            reason = f"decoding was stopped after {limit_s:g} s"
+        except (EOFError, OSError):
+            reason = f"decoding crashed ({worker.end()})"
+        self._of_thread.worker = None
+        self._drop(worker)
+        return DecodeFailure("bad-audio", reason)
+
+    def _replaced(self, worker: "_Worker | None") -> "_Worker":
+        if worker is not None:
+            self._drop(worker)
+        worker = _Worker(self._module, self._limits)
+        with self._lock:
+            self._workers.add(worker)
+            if not self._is_open:
+                worker.process.kill()
+        self._of_thread.worker = worker
+        worker.wait_until_ready()
+        return worker
+
+    def _drop(self, worker: "_Worker") -> None:
+        with self._lock:
+            self._workers.discard(worker)
+        worker.close()
+
+
+class _Worker:
+    """One process and the socket to it."""
+
+    def __init__(self, module: str, limits: WorkerSettings) -> None:
+        ours, theirs = socket.socketpair()
+        # the same modules as here, wherever this was started; mpg123's and FFmpeg's warnings go nowhere
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(limits.memory_mb)],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends its workers
+            )
+        self._connection = Connection(ours.detach())
+
+    def wait_until_ready(self) -> None:
+        """Wait for the first word.
+
+        Raises:
+            ArtefactError: it never comes.
+        """
+        try:
+            if self._connection.poll(_START_S) and self._connection.recv_bytes() == b"ready":
+                return
+        except (EOFError, OSError):
+            pass
+        raise ArtefactError(
+            f"a decoding process did not start ({self.end()}); "
+            f"`{sys.executable} -c 'import recsys.audio.worker'` may say why"
+        )
+
+    def ask(self, request: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], bytes]:
+        """Send a request and wait for the reply and, where there are any, the samples.
+
+        Raises:
+            TimeoutError: nothing came within ``limit_s``.
+            EOFError, OSError: the process ended.
+        """
+        self._connection.send_bytes(json.dumps(request).encode())
+        if not self._connection.poll(limit_s):
+            raise TimeoutError
+        reply = json.loads(self._connection.recv_bytes())
+        return reply, self._connection.recv_bytes() if "duration_s" in reply else b""
+
+    def end(self) -> str:
+        """End the process, and say how it ended by itself if it did."""
+        try:
+            code = self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "stopped"
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def close(self) -> None:
+        """End the process; free what it held."""
+        self.process.kill()
+        self.process.wait()
+        self._connection.close()

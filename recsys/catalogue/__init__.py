@@ -1,0 +1,1 @@
+"""The catalogue: tables and folders of audio in, checked frames out."""

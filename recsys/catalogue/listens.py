@@ -1,0 +1,252 @@
+"""Listening histories: a table of events, of pairs or of users' lists in, ``Listens`` and then ``Plays`` out.
+
+    listens table  ->  read_listens  ->  Listens, a row an event  ->  plays_of  ->  Plays (n_users, n_items)
+
+A rating is not a play count: a like is a play of a set weight, a neutral row is a play, and a dislike adds
+no play and bars the track for that user, whatever else is said of the pair. Confidence is left to ``cf``.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+from scipy.sparse import csr_matrix
+
+from recsys.catalogue.problems import Problems
+from recsys.catalogue.tables import as_text, read_table, require, split_list, text_column
+from recsys.errors import DataError
+from recsys.settings import Settings
+from recsys.types import LISTENS_SCHEMA, Listens, Plays
+
+RATING_SCALES = ((0.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))  # guessed in this order
+SIGNED_SCALE = (-1.0, 1.0)
+LIKED_FROM, DISLIKED_TO = 0.75, 0.25  # places in a rating scale that runs from 0 to 1
+MS_FROM = 1e11  # an epoch this large is in ms: as seconds it lies in the year 5138, as ms in 1973
+TRUE, FALSE = ("1", "true", "yes", "t", "y", "1.0"), ("0", "false", "no", "f", "n", "0.0")
+OPTIONAL = ("plays", "listened_at", "ms_played", "rating", "liked", "disliked")
+
+# the date, hours and minutes, seconds, and zone of an ISO 8601 time; all but the date may be missing
+_TIME = r"^(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:[.,]\d+)?)?\s*([Zz]|UTC|[+-]\d\d(?::?\d\d)?)?)?$"
+_BASIC_TIME = r"^(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)"  # the same without dashes and colons
+
+
+class ListensSettings(Settings):
+    """``[listens]`` in the run's TOML file."""
+
+    liked_plays: float = Field(default=3.0, gt=0)  # plays that a like counts
+    rating_liked_from: float | None = None  # None: from 0.75 of the scale that the ratings seem to be on
+    rating_disliked_to: float | None = None  # None: to 0.25 of it
+    min_ms_played: int = Field(default=0, ge=0)  # a shorter row is no play
+
+
+def read_listens(path: Path, track_ids: pl.Series, problems: Problems, settings: ListensSettings) -> Listens:
+    """Read listens in any of their forms; times are kept, repeats are not yet added up.
+
+    Args:
+        path: an event a row (``user_id, track_id``, optionally ``listened_at``, ``ms_played``), a pair a row
+            (``plays``) or a user a row (``track_ids``); optionally ``rating``, ``liked``, ``disliked``.
+        track_ids: the catalogue's ids; listens of others are problems.
+        problems: takes what is wrong; rows shorter than ``min_ms_played`` are only counted there.
+        settings: what a like weighs and where ratings divide.
+
+    Raises:
+        DataError: the table cannot be read, a column is missing, or the ratings are on no known scale.
+    """
+    frame = _with_users(read_table(path, problems), path, problems)
+    frame = _an_event_a_row(frame, path, problems)
+    frame = frame.with_columns(text_column(frame, path, name) for name in ("track_id", *OPTIONAL))
+    frame = _with_known_tracks(frame, track_ids, str(path), problems)
+    frame = _with_taste(frame, str(path), settings, problems)
+    frame = _with_plays(frame, str(path), settings, problems)
+    frame = _without_short(frame, str(path), settings, problems)
+    frame = _with_time(frame, str(path), problems)
+    return Listens(frame.select(LISTENS_SCHEMA.names()))
+
+
+def plays_of(listens: Listens, track_ids: Sequence[str], user_ids: Sequence[str] | None = None) -> Plays:
+    """Add up listens to a matrix of users and tracks.
+
+    Args:
+        listens: any rows; those of tracks or users not named are left out.
+        track_ids: the columns, in order.
+        user_ids: the rows, in order; None means all users of ``listens`` as they first appear.
+
+    Returns:
+        Plays of each pair. A pair with any dislike is barred and has no count.
+    """
+    frame = listens.frame
+    users = frame["user_id"].unique(maintain_order=True) if user_ids is None else _text_series(user_ids)
+    tracks = _text_series(track_ids)
+    pairs = (
+        frame.lazy()
+        .select("user_id", "track_id", "plays", "disliked")
+        .join(_rows_of(users, "user").lazy(), left_on="user_id", right_on="id")
+        .join(_rows_of(tracks, "item").lazy(), left_on="track_id", right_on="id")
+        .group_by("user", "item")
+        .agg(pl.col("plays").sum(), pl.col("disliked").any())
+        .sort("user", "item")
+        .collect()
+    )
+    barred = pl.col("disliked")
+    shape = (len(users), len(tracks))
+    return Plays(
+        counts=_matrix(pairs.filter(~barred & (pl.col("plays") > 0)), shape),
+        barred=_matrix(pairs.filter(barred).with_columns(plays=True), shape),
+        user_ids=users.to_list(),
+        track_ids=tracks.to_list(),
+    )
+
+
+def _text_series(ids: Sequence[str]) -> pl.Series:
+    return pl.Series("id", ids, dtype=pl.String)
+
+
+def _rows_of(ids: pl.Series, name: str) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids, name: pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
+
+
+def _matrix(pairs: pl.DataFrame, shape: tuple[int, int]) -> csr_matrix:
+    """Make a matrix of pairs sorted by user and item; ``plays`` holds its values."""
+    n_stored = np.bincount(pairs["user"].to_numpy(), minlength=shape[0])
+    indptr = np.concatenate([[0], np.cumsum(n_stored)])
+    values = pairs["plays"].to_numpy()
+    if values.dtype != np.bool_:  # in float32 a tiny count must not become 0 nor a huge one infinite
+        limits = np.finfo(np.float32)
+        values = np.clip(values, limits.tiny, limits.max).astype(np.float32)
+    return csr_matrix((values, pairs["item"].to_numpy(), indptr), shape=shape)
+
+
+def _with_users(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
+    require(frame, path, "user_id")
+    frame = frame.with_columns(text_column(frame, path, "user_id"))
+    no_user = pl.col("user_id").is_null()
+    reason = "the row has no user id"
+    return problems.drop(frame, no_user, "empty-id", str(path), value="user_id", reason=reason)
+
+
+def _an_event_a_row(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
+    """Bring the form with a list of tracks a row to the form with one track a row."""
+    if "track_ids" not in frame.columns:
+        require(frame, path, "track_id")
+        return frame
+    lists = frame["track_ids"]
+    if isinstance(lists.dtype, pl.List):
+        if lists.dtype.inner.is_nested():
+            raise DataError(f"{path} has lists of {lists.dtype.inner} in 'track_ids', expected lists of ids")
+        ids = lists.list.eval(as_text(pl.element(), lists.dtype.inner))
+    else:
+        ids = split_list(lists)
+    frame = frame.with_columns(track_id=ids)
+    reason = "expected a list of one or more track ids, such as [1000, 11] or ['a', 'b']"
+    bad = pl.col("track_id").list.len().fill_null(0) == 0
+    frame = problems.drop(frame, bad, "bad-list", str(path), value="track_ids", reason=reason)
+    return frame.drop("track_ids").explode("track_id")
+
+
+def _with_known_tracks(frame: pl.DataFrame, track_ids: pl.Series, source: str, problems: Problems) -> pl.DataFrame:
+    track = pl.col("track_id")
+    reason = "the row has no track id"
+    frame = problems.drop(frame, track.is_null(), "empty-id", source, value="user_id", reason=reason)
+    reason = "no such id in the tracks table"
+    unknown = ~track.is_in(track_ids.implode())
+    return problems.drop(frame, unknown, "unknown-track", source, value="track_id", reason=reason)
+
+
+def _with_taste(frame: pl.DataFrame, source: str, settings: ListensSettings, problems: Problems) -> pl.DataFrame:
+    """Make ``liked`` and ``disliked`` booleans, from their columns and from ``rating``; a dislike wins."""
+    for name in ("liked", "disliked"):
+        flag = pl.col(name).str.to_lowercase()
+        bad = ~flag.is_in([*TRUE, *FALSE])
+        reason = "expected 1, 0, true, false, yes or no"
+        problems.report(frame, bad, "bad-flag", source, value=name, reason=reason)
+        frame = frame.with_columns(flag.is_in(TRUE).fill_null(False).alias(name))
+    rating = pl.col("rating").cast(pl.Float64, strict=False)
+    rating = pl.when(rating.is_finite()).then(rating)
+    bad = pl.col("rating").is_not_null() & rating.is_null()
+    problems.report(frame, bad, "bad-rating", source, value="rating", reason="expected a number")
+    frame = frame.with_columns(rating)
+    if frame["rating"].count():
+        liked_from, disliked_to = _rating_limits(frame["rating"], source, settings)
+        likes, dislikes = pl.col("rating") >= liked_from, pl.col("rating") <= disliked_to
+        frame = frame.with_columns(
+            liked=pl.col("liked") | likes.fill_null(False),
+            disliked=pl.col("disliked") | dislikes.fill_null(False),
+        )
+    return frame.with_columns(liked=pl.col("liked") & ~pl.col("disliked"))
+
+
+def _rating_limits(ratings: pl.Series, source: str, settings: ListensSettings) -> tuple[float, float]:
+    """Give the rating from which a track is liked, and the one to which it is disliked."""
+    if settings.rating_liked_from is not None and settings.rating_disliked_to is not None:
+        return settings.rating_liked_from, settings.rating_disliked_to
+    values = ratings.drop_nulls()
+    least, most = float(values.to_numpy().min()), float(values.to_numpy().max())
+    scales = (SIGNED_SCALE,) if least < 0 else RATING_SCALES
+    fitting = [(low, high) for low, high in scales if low <= least and most <= high]
+    if not fitting:
+        raise DataError(
+            f"{source} has ratings from {least:g} to {most:g}, which fit none of the scales "
+            "0-1, 1-5, 0-5, 0-10, 0-100 and -1-1; set rating_liked_from and rating_disliked_to"
+        )
+    low, high = fitting[0]
+    liked_from, disliked_to = (low + place * (high - low) for place in (LIKED_FROM, DISLIKED_TO))
+    return (
+        liked_from if settings.rating_liked_from is None else settings.rating_liked_from,
+        disliked_to if settings.rating_disliked_to is None else settings.rating_disliked_to,
+    )
+
+
+def _with_plays(frame: pl.DataFrame, source: str, settings: ListensSettings, problems: Problems) -> pl.DataFrame:
+    """Count a row's plays: as it says or 1; one of a liked row counts as a like, a disliked row has none."""
+    liked, disliked = pl.col("liked"), pl.col("disliked")
+    if frame["plays"].count():
+        count = pl.col("plays").cast(pl.Float64, strict=False)
+        judged = pl.col("plays").is_null() | (count == 0)
+        good = pl.when(liked | disliked).then(judged | (count > 0)).otherwise(count > 0)
+        good = good & (count.is_finite() | pl.col("plays").is_null())
+        reason = "plays are a finite number above 0"
+        bad = ~good.fill_null(False)
+        frame = problems.drop(frame, bad, "bad-plays", source, value="plays", reason=reason)
+        frame = frame.with_columns(count.fill_null(0.0).alias("plays"))
+    else:
+        frame = frame.with_columns(plays=pl.lit(1.0))
+    as_like = pl.max_horizontal(pl.col("plays"), pl.lit(1.0)) - 1.0 + settings.liked_plays
+    return frame.with_columns(plays=pl.when(disliked).then(0.0).when(liked).then(as_like).otherwise("plays"))
+
+
+def _without_short(frame: pl.DataFrame, source: str, settings: ListensSettings, problems: Problems) -> pl.DataFrame:
+    """Leave out rows too short to be a play, unless they say liked or disliked."""
+    played = pl.col("ms_played").cast(pl.Float64, strict=False)
+    good = played.is_finite() & (played >= 0)
+    bad = pl.col("ms_played").is_not_null() & ~good.fill_null(False)
+    reason = "expected milliseconds, 0 or more; the row counts as a play"
+    problems.report(frame, bad, "bad-ms-played", source, value="ms_played", reason=reason)
+    short = good & (played < settings.min_ms_played) & ~pl.col("liked") & ~pl.col("disliked")
+    kept = frame.filter(~short.fill_null(False))
+    problems.leave_out("short-listen", len(frame) - len(kept))
+    return kept
+
+
+def _with_time(frame: pl.DataFrame, source: str, problems: Problems) -> pl.DataFrame:
+    """Read ``listened_at``: epoch seconds or ms by their size, or ISO 8601; no zone means UTC."""
+    text = pl.col("listened_at")
+    epoch = text.cast(pl.Float64, strict=False)
+    seconds = pl.when(epoch.abs() < MS_FROM).then(epoch).otherwise(epoch / 1e3)
+    micros = (seconds * 1e6).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+    plain = text.str.replace(_BASIC_TIME, "$1-$2-${3}T$4:$5:$6")
+    day, minutes, rest, zone = (plain.str.extract(_TIME, part) for part in (1, 2, 3, 4))
+    zone = zone.str.to_uppercase().replace("UTC", "Z").str.replace(r"^([+-]\d\d)$", "$1:00")
+    clock = pl.concat_str(minutes.fill_null("00:00"), rest.str.replace(",", ".").fill_null(":00"))
+    iso = pl.concat_str(day, pl.lit("T"), clock, zone.fill_null("Z"))
+    iso_time = iso.str.to_datetime("%+", strict=False, time_unit="us", time_zone="UTC")
+    time = pl.coalesce(micros, iso_time)
+    last = datetime.now(UTC) + timedelta(days=1)  # a clock may be wrong by a time zone
+    time = pl.when(time.is_between(datetime(1970, 1, 1, tzinfo=UTC), last)).then(time)
+    frame = frame.with_columns(time=time)
+    bad = text.is_not_null() & pl.col("time").is_null()
+    reason = "expected epoch seconds or milliseconds, or ISO 8601, from 1970 until now"
+    problems.report(frame, bad, "bad-time", source, value="listened_at", reason=reason)
+    return frame.with_columns(listened_at="time")

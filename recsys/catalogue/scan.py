@@ -1,0 +1,212 @@
+"""A folder of audio in, the tracks table out.
+
+    folder  ->  scan  ->  frame in ``SCAN_SCHEMA``, a row a file  ->  write_table  ->  table
+
+Tags inside the files are read with mutagen; no sound is decoded, so that a damaged recording with good tags
+is left for the build to find. A track id is made of the file's name and a hash of its path below the folder:
+it can be read, and it stays when the folder moves or tags are mended, but not when the file is renamed.
+"""
+
+import hashlib
+import os
+import re
+import struct
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mutagen
+import polars as pl
+
+from recsys.catalogue.problems import Problems
+from recsys.catalogue.tables import SEPARATORS
+from recsys.errors import DataError
+from recsys.progress import Progress
+
+AUDIO_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in ("mp3", "m4a", "m4b", "mp4", "aac", "flac", "ogg", "oga", "opus", "wav", "aif", "aiff", "wma")
+)
+SCAN_SCHEMA = pl.Schema(
+    dict.fromkeys(("track_id", "path", "title", "artist", "album", "genre", "year", "lyrics"), pl.String())
+)
+WRITTEN_SUFFIXES = (".parquet", *SEPARATORS, ".jsonl", ".ndjson")
+MAX_NAME_CHARS = 48  # of the file's name in a track id
+BLOCK_FILES = 10_000  # files whose tags exist as Python objects at a time
+
+# one field's names in ID3, MP4, Vorbis comments and APEv2, ASF; all compared in lower case
+_NAMES = {
+    "title": ("tit2", "©nam", "title"),
+    "artist": ("tpe1", "©art", "artist", "author", "tpe2", "aart", "albumartist", "wm/albumartist"),
+    "album": ("talb", "©alb", "album", "wm/albumtitle"),
+    "genre": ("tcon", "©gen", "genre", "wm/genre"),
+    "year": ("tdrc", "tyer", "tdor", "©day", "date", "year", "originaldate", "wm/year"),
+    "lyrics": ("uslt", "©lyr", "lyrics", "unsyncedlyrics", "unsynced lyrics", "wm/lyrics"),
+}
+_FIELDS = frozenset(name for names in _NAMES.values() for name in names)
+_JOINED_BY = {"genre": ";", "lyrics": "\n"}
+# what mutagen lets through on damaged files, besides its own error
+_DAMAGE = (mutagen.MutagenError, OSError, ValueError, LookupError, TypeError, EOFError, struct.error)
+
+
+def scan(folder: Path, problems: Problems, progress: Progress) -> pl.DataFrame:
+    """Find the audio below a folder, in the order of its paths, and read its tags.
+
+    Hidden names and what has no audio suffix are passed over; links are followed, each folder once.
+    A file without a title goes by its name, and so does one whose tags cannot be read, which is a problem.
+
+    Returns:
+        A row a file in ``SCAN_SCHEMA``; ``path`` is absolute, ``genre`` joined by ``;``.
+
+    Raises:
+        DataError: it is no folder, or there is no audio in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give the folder that holds the music")
+    files = list(_audio_files(folder, problems))
+    if not files:
+        kinds = " ".join(sorted(AUDIO_SUFFIXES))
+        raise DataError(f"{folder} holds no audio files ({kinds}); give the folder that holds the music")
+    blocks = []
+    with progress.bar("reading tags", len(files), "files") as bar:
+        rest = iter(files)
+        while block := list(islice(rest, BLOCK_FILES)):
+            rows = []
+            for file in block:
+                if row := _row(file, folder, problems):
+                    rows.append(row)
+                bar.advance()
+            blocks.append(pl.DataFrame(rows, schema=SCAN_SCHEMA, orient="row"))
+    return _with_distinct_ids(pl.concat(blocks), problems)
+
+
+def write_table(frame: pl.DataFrame, out: Path) -> None:
+    """Write a table in the form that the suffix names: beside its place first, then moved there.
+
+    A ``path`` below the table's own folder is written relative to it, so that music and table can move as
+    one. Any other stays absolute: a table elsewhere says nothing about where the music is.
+
+    Raises:
+        DataError: the suffix is unknown, or the file cannot be written.
+    """
+    form = out.suffix.lower()
+    if form not in WRITTEN_SUFFIXES:
+        raise DataError(f"{out} is no known form of table; use one of {' '.join(WRITTEN_SUFFIXES)}")
+    if "path" in frame.columns:
+        here = os.path.abspath(out.parent).rstrip(os.sep) + os.sep
+        frame = frame.with_columns(pl.col("path").str.strip_prefix(here))
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if form == ".parquet":
+            frame.write_parquet(beside)
+        elif form in SEPARATORS:
+            frame.write_csv(beside, separator=SEPARATORS[form])
+        else:
+            frame.write_ndjson(beside)
+        beside.replace(out)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{out} cannot be written ({error}); choose another place or form") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _audio_files(folder: Path, problems: Problems) -> Iterator[Path]:
+    """Walk the folder in the order of names; a folder reached twice, through links, is walked once."""
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        problems.add("unreadable-folder", str(error.filename), None, None, f"not looked into: {error.strerror}")
+
+    for top, folders, names in os.walk(os.path.abspath(folder), onerror=unreadable, followlinks=True):
+        at = os.stat(top)
+        if (at.st_dev, at.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((at.st_dev, at.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
+                yield Path(top, name)
+
+
+def _row(file: Path, folder: Path, problems: Problems) -> tuple[str | None, ...] | None:
+    """Read one file's row; None, with a problem, where its name is no text or it is not there."""
+    path = str(file)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        problems.add("bad-text", path, None, path, "the file's name is not UTF-8; rename it")
+        return None
+    if not file.is_file():
+        problems.add("missing-file", path, None, path, "a link to a file that is not there")
+        return None
+    try:
+        tags = _tags(file)
+    except _DAMAGE as error:
+        problems.add("bad-tags", path, None, path, f"the tags cannot be read: {error}")
+        tags = {}
+    title = tags.pop("title", None) or file.stem
+    rest = (tags.get(name) for name in SCAN_SCHEMA.names()[3:])
+    return track_id_of(os.path.relpath(path, os.path.abspath(folder))), path, title, *rest
+
+
+def track_id_of(path: str) -> str:
+    """Make a track id of a path below the scanned folder, such as ``teardrop-0b1f4c2a9d3e``.
+
+    Accents may be stored in one character or two, as file systems differ; the id is the same.
+    """
+    normal = unicodedata.normalize("NFC", path.replace(os.sep, "/"))
+    name = re.sub(r"[\W_]+", "-", Path(normal).stem.casefold()).strip("-")[:MAX_NAME_CHARS]
+    code = hashlib.blake2b(normal.encode(), digest_size=6).hexdigest()
+    return f"{name}-{code}" if name else code
+
+
+def file_tags(audio: Path) -> dict[str, str]:
+    """Give what one file's tags say, by column of ``SCAN_SCHEMA``; empty where they cannot be read.
+
+    ``year`` has four digits, or is left out.
+    """
+    try:
+        tags = _tags(audio)
+    except _DAMAGE:
+        return {}
+    if not re.fullmatch(r"[0-9]{4}", tags.get("year", "")):
+        tags.pop("year", None)
+    return tags
+
+
+def _tags(file: Path) -> dict[str, str]:
+    """Read the tags that the table has columns for; of a date only the year, of any other text all of it."""
+    audio = mutagen.File(file)
+    if audio is None:
+        raise mutagen.MutagenError("no known kind of audio")
+    found: dict[str, list[str]] = {}
+    for key, value in (audio.tags or {}).items():
+        name = key.lower().removeprefix("txxx:").split(":")[0]
+        if name in _FIELDS and (texts := _texts(value)):
+            found.setdefault(name, texts)
+    tags: dict[str, str] = {}
+    for field, names in _NAMES.items():
+        if texts := next((found[name] for name in names if name in found), []):
+            tags[field] = _JOINED_BY.get(field, "; ").join(texts)
+    if "year" in tags:
+        tags["year"] = re.sub(r"^([0-9]{4})-.*", r"\1", tags["year"])
+    return tags
+
+
+def _texts(value: Any) -> list[str]:
+    """Make texts of one tag: an ID3 frame, or a list of values or one value of the other kinds."""
+    held = getattr(value, "text", None) or value  # numbered ID3 genres have become names on loading
+    items = held if isinstance(held, list) else str(held).split("\0")
+    texts = (str(item).encode("utf-8", "replace").decode().replace("\0", " ").strip() for item in items)
+    return [text for text in texts if text]
+
+
+def _with_distinct_ids(frame: pl.DataFrame, problems: Problems) -> pl.DataFrame:
+    """Drop files whose names are one and the same but for how accents are stored."""
+    again = frame.filter(~pl.col("track_id").is_first_distinct())
+    for file, track_id in again.select("path", "track_id").iter_rows():
+        problems.add("duplicate-id", file, None, track_id, "another file of the folder has this name")
+    return frame.unique("track_id", keep="first", maintain_order=True)

@@ -1,0 +1,111 @@
+"""Collaborative filtering: play counts in, user and item factors out.
+
+    Plays (n_users, n_items)  ->  fit_als  ->  Factors (n_users, f), (n_items, f)
+
+Implicit-feedback ALS (Hu, Koren & Volinsky, ICDM 2008), fitted by ``implicit``. Sound is not seen here:
+a track nobody played has zero item factors until ``recsys.hybrid.prior`` predicts them.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from recsys.errors import DataError
+from recsys.progress import Progress, Silent
+from recsys.settings import Settings
+from recsys.types import Factors, Float32, Plays
+
+
+class ALSSettings(Settings):
+    """``[als]`` in the run's TOML file."""
+
+    n_factors: int = 64
+    epochs: int = 15
+    l2: float = 10.0  # weight of the squared norms, >= 0
+    confidence_scale: float = 1.0  # c = 1 + confidence_scale * log(1 + plays)
+
+
+def confidence(counts: csr_matrix, scale: float) -> csr_matrix:
+    """Turn play counts into ALS confidence, c = 1 + scale * log(1 + plays).
+
+    Returns c itself, the quantity ``implicit`` expects, not c - 1. Unplayed pairs stay unstored and mean c = 1.
+    Same shape as ``counts``.
+    """
+    return csr_matrix(
+        (1 + scale * np.log1p(counts.data.astype(np.float32)), counts.indices, counts.indptr), shape=counts.shape
+    )
+
+
+def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progress | None = None) -> Factors:
+    """Fit user and item factors to play counts.
+
+    Args:
+        plays: training plays only; held-out listens must already be gone.
+        settings: hyper-parameters.
+        seed: same plays, settings and seed give the same factors: every row is solved by itself,
+            so the number of threads does not matter.
+        progress: shows an iteration a step.
+
+    Returns:
+        Float32 factors, rows in the order of ``plays``; a user or item without plays is all zeros and takes no part.
+        The dot product of a user row and an item row ranks items; its size has no unit.
+
+    Raises:
+        DataError: nobody has played anything.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    if plays.counts.nnz == 0:
+        raise DataError("there are 0 plays, and ALS needs at least one; leave it out for this catalogue")
+    active = np.flatnonzero(np.diff(plays.counts.indptr))
+    with (
+        threadpool_limits(1, "blas"),  # implicit's own threads and BLAS's would fight for the cores
+        (progress or Silent()).bar("ALS", settings.epochs, "iterations") as bar,
+    ):
+        model = AlternatingLeastSquares(
+            factors=settings.n_factors,
+            regularization=settings.l2,
+            iterations=settings.epochs,
+            alpha=1.0,  # the confidence is complete already
+            random_state=seed,
+        )
+        model.fit(
+            confidence(plays.counts[active], settings.confidence_scale),
+            show_progress=False,
+            callback=lambda *_: bar.advance(),
+        )
+    user_factors = np.zeros((len(plays.user_ids), settings.n_factors), dtype=np.float32)
+    user_factors[active] = model.user_factors
+    return Factors(user_factors, np.asarray(model.item_factors, dtype=np.float32))
+
+
+def solve_rows(confidences: csr_matrix, fixed: Float32, gram: Float32, l2: float) -> Float32:
+    """Solve one side of ALS exactly, the other side being ``fixed``.
+
+    Row r of the answer is argmin of sum_j c_rj (1 - x.y_j)^2 over stored j, plus x' gram x for the pairs that are
+    not stored, plus l2 |x|^2. Used for the prior's item step and for folding users in.
+
+    Args:
+        confidences: (n_rows, n_fixed) csr of c > 0.
+        fixed: (n_fixed, f) factors of the other side.
+        gram: (f, f), usually fixed'fixed; callers weight or limit it.
+        l2: >= 0, added to the diagonal.
+
+    Calls ``implicit``'s private solver, which is exact (Cholesky) and runs on all cores; a test holds it to numpy.
+    """
+    from implicit.cpu import _als
+    from threadpoolctl import threadpool_limits
+
+    answer = np.zeros((confidences.shape[0], fixed.shape[1]), dtype=np.float32)
+    with threadpool_limits(1, "blas"):
+        _als._least_squares(
+            np.ascontiguousarray(gram, dtype=np.float32),
+            confidences.indptr.astype(np.int32),
+            confidences.indices.astype(np.int32),
+            confidences.data.astype(np.float32),
+            answer,
+            np.ascontiguousarray(fixed, dtype=np.float32),
+            l2,
+            num_threads=0,
+        )
+    return answer

@@ -1,0 +1,107 @@
+"""LightFM on sparse features: plays and what is known of tracks in, one embedding a user and an item out.
+
+    Plays, features csr (n_items, F)  ->  fit_lightfm  ->  Factors (n_users, f + 1), (n_items, f + 1)
+
+A track is the sum of the embeddings of its features (its identity among them, if it has plays), learned with the
+WARP loss (Kula, CBRecSys 2015; Weston et al., IJCAI 2011). The item bias is the last factor, against a constant 1
+of every user. A cold track has its features alone.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags, hstack
+
+from recsys.progress import Progress
+from recsys.settings import Settings
+from recsys.types import Factors, Float32, Int32, Plays
+
+
+class LightFMSettings(Settings):
+    """``[lightfm]`` in the run's TOML file."""
+
+    enabled: bool = True
+    n_factors: int = 48
+    epochs: int = 20
+    learning_rate: float = 0.05
+    max_pairs: int = 2_000_000  # above it LightFM leaves the blend: it would take longer than all the rest
+    n_centroids: int = 64  # the content vector enters as its nearest centroids: dense columns cost 100 times more
+    nearest_centroids: int = 3
+
+
+def content_columns(content: Float32, n_centroids: int, nearest: int, seed: int) -> tuple[csr_matrix, Float32]:
+    """Describe content vectors (n, d) by their nearest centroids.
+
+    Returns (n, n_centroids) csr with 1 / nearest in the nearest columns (an all-zero row stays empty), and the
+    centroids (n_centroids, d). k-means by faiss, on at most 256 vectors a centroid.
+    """
+    import faiss
+
+    known = np.flatnonzero(np.abs(content).sum(axis=1))
+    if not len(known):
+        return csr_matrix((len(content), 0), dtype=np.float32), np.zeros((0, content.shape[1]), dtype=np.float32)
+    n_centroids = max(1, min(n_centroids, len(known) // 40))  # faiss wants 39 points or more a centroid
+    means = faiss.Kmeans(content.shape[1], n_centroids, niter=20, seed=seed)
+    means.train(np.ascontiguousarray(content[known]))
+    centroids = np.asarray(means.centroids, dtype=np.float32)
+    return nearest_columns(content, centroids, nearest), centroids
+
+
+def nearest_columns(content: Float32, centroids: Float32, nearest: int) -> csr_matrix:
+    """Give (n, n_centroids) csr with 1 / nearest at the nearest centroids; an all-zero vector has none."""
+    nearest = min(nearest, len(centroids))
+    if nearest == 0:
+        return csr_matrix((len(content), 0), dtype=np.float32)
+    known = np.flatnonzero(np.abs(content).sum(axis=1))
+    distances = (centroids**2).sum(axis=1) - 2 * content[known] @ centroids.T
+    columns = np.argpartition(distances, nearest - 1, axis=1)[:, :nearest]
+    return csr_matrix(
+        (
+            np.full(columns.size, 1 / nearest, dtype=np.float32),
+            (np.repeat(known, nearest), columns.ravel()),
+        ),
+        shape=(len(content), len(centroids)),
+    )
+
+
+def fit_lightfm(
+    plays: Plays, features: csr_matrix, settings: LightFMSettings, seed: int, progress: Progress
+) -> tuple[Factors, Float32]:
+    """Fit user and item embeddings; one thread, so that the same inputs give the same bits.
+
+    Args:
+        plays: training plays; a pair weighs 1 however often it was played.
+        features: (n_items, F) csr >= 0, without identity columns; they are added here for items with plays.
+        settings: hyper-parameters.
+        seed: of the initial embeddings and of the sampling.
+        progress: shows an epoch a step.
+
+    Returns:
+        Factors with the bias as last column, and the embeddings of the F features alone (F, f + 1), of which a new
+        track's vector is the sum (its features normalised to add up to 1, as in training).
+    """
+    from lightfm import LightFM
+
+    n_items = len(plays.track_ids)
+    warm: Int32 = np.flatnonzero(plays.n_listeners).astype(np.int32)
+    identity = csr_matrix(
+        (np.ones(len(warm), dtype=np.float32), (warm, np.arange(len(warm)))), shape=(n_items, len(warm))
+    )
+    columns = with_unit_rows(csr_matrix(hstack([features, identity], format="csr", dtype=np.float32)))
+    pairs = plays.counts.tocoo(copy=True)
+    pairs.data = np.ones_like(pairs.data)
+    model = LightFM(
+        no_components=settings.n_factors, loss="warp", learning_rate=settings.learning_rate, random_state=seed
+    )
+    with progress.bar("LightFM", settings.epochs, "epochs") as bar:
+        for _ in range(settings.epochs):
+            model.fit_partial(pairs, item_features=columns, epochs=1, num_threads=1)
+            bar.advance()
+    embeddings = np.hstack([model.item_embeddings, model.item_biases[:, None]]).astype(np.float32)
+    users = np.hstack([model.user_embeddings, np.ones((len(plays.user_ids), 1))]).astype(np.float32)
+    users[np.diff(plays.counts.indptr) == 0] = 0
+    return Factors(users, np.asarray(columns @ embeddings, dtype=np.float32)), embeddings[: features.shape[1]]
+
+
+def with_unit_rows(features: csr_matrix) -> csr_matrix:
+    """Scale rows >= 0 to add up to 1; empty rows stay empty."""
+    sums = np.asarray(features.sum(axis=1)).ravel()
+    return csr_matrix(diags((1 / np.maximum(sums, 1e-12)).astype(np.float32)) @ features)

@@ -1,0 +1,304 @@
+"""The command line: parse, call, print; no arithmetic.
+
+Results go to standard output, progress and remarks to standard error. Exit status: 0 done, 2 input, settings or
+usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 interrupted.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys.errors import ArtefactError, NotFoundError, RecsysError
+from recsys.progress import Bars
+from recsys.types import RankedList
+
+app = typer.Typer(
+    help="Music recommendations from sound, lyrics, metadata and listening.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class SpaceName(StrEnum):
+    """Where tracks may be alike."""
+
+    sound = "sound"
+    content = "content"
+    taste = "taste"
+    hybrid = "hybrid"
+
+
+StoreOption = Annotated[Path, typer.Option("--store", help="The store's folder.")]
+KOption = Annotated[int, typer.Option("-k", help="Length of the list, 1 to 200.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+TracksOption = Annotated[Path, typer.Option("--tracks", help="The tracks: CSV, TSV, Parquet or JSON lines.")]
+ListensOption = Annotated[Path | None, typer.Option("--listens", help="Who listened to what.")]
+TagsOption = Annotated[Path | None, typer.Option("--tags", help="Tags: track_id, tag[, weight].")]
+AudioRootOption = Annotated[
+    Path | None, typer.Option("--audio-root", help="What audio paths are relative to; the table's folder by default.")
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML file.")]
+
+
+@app.command()
+def scan(
+    folder: Annotated[Path, typer.Argument(help="A folder of audio files.")],
+    out: Annotated[Path, typer.Option("--out", help="The table to write: .parquet, .csv, .tsv or .jsonl.")],
+) -> None:
+    """Make a tracks table from a folder of audio, from the tags inside the files."""
+    from recsys.catalogue.problems import Problems
+    from recsys.catalogue.scan import scan as scan_folder
+    from recsys.catalogue.scan import write_table
+
+    problems = Problems()
+    frame = scan_folder(folder, problems, Bars())
+    write_table(frame, out)
+    _say_problems(problems.counts(), problems.frame().select("kind", "value", "reason").head(5).rows())
+    Console(stderr=True).print(f"{len(frame):,} tracks -> {out}", highlight=False)
+
+
+@app.command()
+def build(
+    tracks: TracksOption,
+    store: StoreOption,
+    listens: ListensOption = None,
+    tags: TagsOption = None,
+    audio_root: AudioRootOption = None,
+    config: ConfigOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Any problem in the input ends the build.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the audio network anew.")] = False,
+) -> None:
+    """Learn from tracks and listens, and publish lists for every user and neighbours of every track."""
+    from pipelines.build import Inputs
+    from pipelines.build import build as run
+    from recsys.config import load_settings
+
+    inputs = Inputs(tracks, listens, tags, audio_root)
+    summary = run(inputs, store, load_settings(config), Bars(), strict, retrain)
+    _say_problems(summary.problems, summary.examples)
+    _say_build(summary.build, store)
+
+
+@app.command()
+def recommend(
+    user_id: str,
+    store: StoreOption,
+    k: KOption = 20,
+    max_per_artist: Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank tracks for a user; one without plays gets popular tracks."""
+    from recsys.recommender import Recommender
+
+    found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist)
+    if found.source == "popular":
+        Console(stderr=True).print(f"nothing is known of the taste of {user_id!r}: popular tracks", highlight=False)
+    _print_list(found, f"for {user_id}", as_json)
+
+
+@app.command()
+def similar(
+    track_id: str,
+    store: StoreOption,
+    k: KOption = 20,
+    space: Annotated[SpaceName, typer.Option("--space", help="In what way alike.")] = SpaceName.hybrid,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the tracks that are most like a track."""
+    from recsys.recommender import Recommender
+
+    found = Recommender.open(store).similar(track_id, k, space.value)
+    _print_list(found, f"like {track_id}, by {space.value}", as_json)
+
+
+@app.command()
+def add(
+    audio: Path,
+    store: StoreOption,
+    track_id: Annotated[str | None, typer.Option(help="Made from the audio by default.")] = None,
+    title: Annotated[str | None, typer.Option(help="By default what the file's tags say, as with the rest.")] = None,
+    artist: Annotated[str | None, typer.Option()] = None,
+    album: Annotated[str | None, typer.Option()] = None,
+    genre: Annotated[str | None, typer.Option(help="Several with ;")] = None,
+    year: Annotated[int | None, typer.Option(min=1000, max=2999)] = None,
+    lyrics_file: Annotated[Path | None, typer.Option(help="A text file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a new track into the store: it is in every list that it belongs in at once."""
+    from recsys.catalogue.tables import read_text
+    from recsys.recommender import Recommender
+
+    try:
+        from recsys.uploads import NewTrack, add_track
+    except ImportError as error:
+        raise ArtefactError(
+            f"embedding a new track needs {error.name}: install the build extra, pip install 'recsys[build]'"
+        ) from error
+    lyrics = None if lyrics_file is None else read_text(lyrics_file)
+    added = add_track(store, audio, NewTrack(track_id, title, artist, album, genre, year, lyrics))
+    recommender = Recommender.open(store)
+    near = recommender.similar(added.track_id, 5)
+    audience = recommender.audience(added.track_id, 5)
+    if as_json:
+        print(json.dumps({
+            "track_id": added.track_id, "known": added.known, "notes": list(added.notes),
+            "similar": [track.track_id for track in near.tracks],
+            "audience": [{"user_id": user, "margin": margin} for user, margin in audience],
+        }, ensure_ascii=False))  # fmt: skip
+        return
+    for note in added.notes:
+        Console(stderr=True).print(f"note: {note}", highlight=False, markup=False)
+    print(f"{added.track_id} {'was here already' if added.known else 'added'}")
+    _print_list(near, f"like {added.track_id}", False)
+    if audience:
+        print("who would like it: " + ", ".join(user for user, _ in audience))
+
+
+@app.command()
+def sql(query: str, store: StoreOption) -> None:
+    """Run one SQL query on the published tables, read-only."""
+    from recsys.store.generation import Store
+    from recsys.store.tables import FILE
+    from recsys.store.tables import query as run
+
+    names, rows = run(Store(store).current() / FILE, query)
+    _print_table("", names, rows)
+
+
+@app.command()
+def serve(
+    store: StoreOption,
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:50051",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on the one port.")] = 1,
+) -> None:
+    """Answer over gRPC until SIGTERM."""
+    from recsys.serving.workers import serve as run
+
+    raise typer.Exit(run(store, listen, workers))
+
+
+@app.command()
+def evaluate(
+    tracks: TracksOption,
+    out: Annotated[Path, typer.Option("--out", help="Where report.json and evaluation.duckdb go.")],
+    listens: ListensOption = None,
+    tags: TagsOption = None,
+    audio_root: AudioRootOption = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
+    protocol: Annotated[list[str] | None, typer.Option("--protocol", help="warm, cold-track; all by default.")] = None,
+    k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
+    config: ConfigOption = None,
+) -> None:
+    """Judge the recommendations on held-out listens."""
+    from eval.results import recall_table
+    from eval.run import evaluation_settings
+    from pipelines.build import Inputs
+    from pipelines.evaluate import evaluate_files
+    from recsys.config import load_settings
+
+    inputs = Inputs(tracks, listens, tags, audio_root)
+    found = evaluate_files(inputs, load_settings(config), evaluation_settings(protocol, k), out, store, Bars())
+    _console().print(recall_table(found.figures))
+    Console(stderr=True).print(f"all figures: {out}/report.json and {out}/evaluation.duckdb", highlight=False)
+
+
+@app.command()
+def status(store: StoreOption) -> None:
+    """Say what a store holds."""
+    from recsys.recommender import Recommender
+
+    facts = Recommender.open(store).status()
+    for name, value in facts.items():
+        print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")] = Path(
+        "demo-out"
+    ),
+) -> None:
+    """Compose a small catalogue with simulated listeners and show everything on it."""
+    from pipelines.demo import demo as run
+
+    run(out, Bars())
+
+
+def _print_list(found: RankedList, title: str, as_json: bool) -> None:
+    if as_json:
+        for track in found.tracks:
+            reason = {} if track.reason_track_id is None else {"reason_track_id": track.reason_track_id}
+            known = {"track_id": track.track_id, "score": track.score, "rank": track.rank}
+            print(json.dumps(known | reason | track.about, ensure_ascii=False))
+        return
+    rows = [
+        (
+            t.rank, t.track_id, f"{t.score:.3f}", t.about.get("title", ""), t.about.get("artist", ""),
+            "; ".join(t.about.get("genres", [])), t.reason_track_id or "",
+        )
+        for t in found.tracks
+    ]  # fmt: skip
+    _print_table(title, ["rank", "track", "score", "title", "artist", "genre", "because of"], rows)
+
+
+def _print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table, without the columns that are empty; whole lines where nobody is looking."""
+    kept = [n for n in range(len(names)) if not rows or any(row[n] not in ("", None) for row in rows)]
+    table = Table(title=title or None)
+    for n in kept:
+        table.add_column(names[n], overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row[n] is None else str(row[n]) for n in kept))
+    _console().print(table, highlight=False, markup=False)
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
+    if not counts:
+        return
+    console = Console(stderr=True)
+    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+    console.print(f"problems in the input (the rest is used): {told}", style="yellow", highlight=False, markup=False)
+    for example in examples:
+        console.print("  e.g. " + ": ".join(str(part) for part in example), highlight=False, markup=False)
+
+
+def _say_build(row: dict[str, Any], store: Path) -> None:
+    console = Console(stderr=True)
+    counts = row["counts"]
+    console.print(
+        f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
+        f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs",
+        highlight=False,
+    )
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items())
+    console.print(f"time: {spent}", highlight=False)
+    if counts["problems"]:
+        console.print(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}', highlight=False)
+    console.print(f"next: recsys recommend USER_ID --store {store}", highlight=False)
+
+
+EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
+
+
+def main() -> None:
+    """Run the command line; an error that was raised on purpose is one line and an exit status."""
+    try:
+        app(standalone_mode=True)
+    except RecsysError as error:
+        print(f"recsys: {error}", file=sys.stderr)
+        sys.exit(next(status for kind, status in EXIT if isinstance(error, kind)))
+    except KeyboardInterrupt:
+        print("recsys: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

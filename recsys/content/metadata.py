@@ -1,0 +1,142 @@
+"""Metadata to numbers: what is known of a track besides its sound becomes sparse columns and small classes.
+
+    Tracks, Tags  ->  Vocabulary (learned once a fit)  ->  Metadata (genres csr, tags csr, artist, year)
+
+The vocabulary goes with the model, so that an upload is encoded as its catalogue was. Nothing here looks at listens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+
+from recsys.settings import Settings
+from recsys.types import Tags, Tracks
+
+UNKNOWN = -1
+
+
+class MetadataSettings(Settings):
+    """``[metadata]`` in the run's TOML file."""
+
+    max_genres: int = 500
+    max_tags: int = 2000  # the most used tags; rarer ones say little and cost a column each
+    max_artists: int = 200_000
+    min_artist_tracks: int = 2  # an artist with one track tells nothing about any other track
+    year_bucket: int = 5  # years in one bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names behind the columns, in column order; an artist is compared without case and outer blanks."""
+
+    genres: list[str]
+    tags: list[str]
+    artists: list[str]
+    first_year: int
+    n_year_buckets: int
+    year_bucket: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields as plain lists and numbers."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metadata:
+    """Encoded tracks: ``genres`` (n, G) and ``tags`` (n, T) csr float32, ``artist`` and ``year`` (n,) classes or -1.
+
+    A tag's value is log(1 + weight), a genre's is 1.
+    """
+
+    genres: csr_matrix
+    tags: csr_matrix
+    artist: NDArray[np.int64]
+    year: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> "Metadata":
+        """Keep some rows, in the order asked for."""
+        return Metadata(self.genres[rows], self.tags[rows], self.artist[rows], self.year[rows])
+
+
+def fold(text: pl.Expr) -> pl.Expr:
+    """Compare names without case and outer blanks."""
+    return text.str.strip_chars().str.to_lowercase()
+
+
+def learn_vocabulary(tracks: Tracks, tags: Tags | None, settings: MetadataSettings) -> Vocabulary:
+    """Choose the columns: the most frequent names, ties in alphabetical order."""
+    frame = tracks.frame
+    genres = _most_frequent(frame.select(name=fold(pl.col("genres").explode())), settings.max_genres)
+    artists = _most_frequent(
+        frame.select(name=fold(pl.col("artist"))), settings.max_artists, settings.min_artist_tracks
+    )
+    tag_names = [] if tags is None else _most_frequent(tags.frame.select(name="tag"), settings.max_tags)
+    years = frame["year"].drop_nulls()
+    first, last = (int(years.min()), int(years.max())) if len(years) else (0, -1)  # type: ignore[arg-type]
+    n_buckets = (last - first) // settings.year_bucket + 1 if len(years) else 0
+    return Vocabulary(genres, tag_names, artists, first, n_buckets, settings.year_bucket)
+
+
+def _most_frequent(names: pl.DataFrame, at_most: int, min_count: int = 1) -> list[str]:
+    counts = names.drop_nulls().group_by("name").len().filter(pl.col("len") >= min_count)
+    return counts.sort(["len", "name"], descending=[True, False]).head(at_most)["name"].to_list()
+
+
+def encode(tracks: Tracks, tags: Tags | None, vocabulary: Vocabulary) -> Metadata:
+    """Turn tracks into columns; a name that the vocabulary lacks counts as unknown."""
+    frame = tracks.frame.with_row_index("item").with_columns(pl.col("item").cast(pl.Int64))
+    genre_pairs = frame.select("item", "genres").explode("genres").select("item", name=fold(pl.col("genres")))
+    genres = _columns(genre_pairs.unique().with_columns(value=pl.lit(1.0)), vocabulary.genres, len(frame))
+    if tags is None:
+        tag_columns = csr_matrix((len(frame), len(vocabulary.tags)), dtype=np.float32)
+    else:
+        pairs = tags.frame.join(frame.select("item", "track_id"), on="track_id").select(
+            "item", name="tag", value=pl.col("weight").log1p()
+        )
+        tag_columns = _columns(pairs, vocabulary.tags, len(frame))
+    artist = frame.select(name=fold(pl.col("artist"))).join(
+        _index(vocabulary.artists), on="name", how="left", maintain_order="left"
+    )["column"]
+    buckets = (frame["year"] - vocabulary.first_year) // vocabulary.year_bucket
+    year = buckets.fill_null(UNKNOWN).to_numpy().astype(np.int64)
+    known = (year >= 0) & (year < max(vocabulary.n_year_buckets, 1)) & (vocabulary.n_year_buckets > 0)
+    return Metadata(
+        genres,
+        tag_columns,
+        artist.fill_null(UNKNOWN).to_numpy().astype(np.int64),
+        np.where(known, year, UNKNOWN).astype(np.int64),
+    )
+
+
+def _index(names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"name": list(names), "column": np.arange(len(names))}, schema={"name": pl.String(), "column": pl.Int64()}
+    )
+
+
+def _columns(pairs: pl.DataFrame, names: Sequence[str], n_rows: int) -> csr_matrix:
+    """Place (item, name, value) rows in a csr of (n_rows, len(names)); names that are not listed fall away."""
+    known = pairs.join(_index(names), on="name").sort("item", "column")
+    return csr_matrix(
+        (known["value"].to_numpy().astype(np.float32), (known["item"].to_numpy(), known["column"].to_numpy())),
+        shape=(n_rows, len(names)),
+    )
+
+
+def one_hot(classes: NDArray[np.int64], n_classes: int) -> csr_matrix:
+    """Give (n, n_classes) csr float32 with a 1 in each row's class; -1 is an empty row."""
+    rows = np.flatnonzero(classes >= 0)
+    return csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, classes[rows])), shape=(len(classes), n_classes))
+
+
+def sparse_features(metadata: Metadata, vocabulary: Vocabulary, artists: bool) -> csr_matrix:
+    """Join genre, tag and year columns, and those of artists where asked for, into one csr of (n, F)."""
+    blocks = [metadata.genres, metadata.tags, one_hot(metadata.year, vocabulary.n_year_buckets)]
+    if artists:
+        blocks.append(one_hot(metadata.artist, len(vocabulary.artists)))
+    return csr_matrix(hstack(blocks, format="csr", dtype=np.float32))

@@ -1,0 +1,15 @@
+"""Settings of the content towers, apart from their code: reading a settings file must not load torch."""
+
+from pydantic import Field
+
+from recsys.settings import Settings
+
+
+class TaskSettings(Settings):
+    """Weights of the costs, and how many classes are told apart."""
+
+    genre: float = Field(default=1.0, ge=0)
+    artist: float = Field(default=0.5, ge=0)
+    factors: float = Field(default=1.0, ge=0)
+    max_genres: int = Field(default=100, ge=2)  # the most frequent ones
+    max_artists: int = Field(default=2000, ge=2)

@@ -1,0 +1,181 @@
+"""Training the fusion on proxy tasks, and encoding tracks with it.
+
+    Modalities, Targets  ->  fit_content  ->  ContentModel  ->  encode  ->  content vectors (n, d)
+
+Costs are those of ``recsys.content.tasks``: genre, artist and CF factors. A tenth of the tracks is kept aside to
+stop early on. Where no task has labels the network stays at its random start, a random projection that at least
+keeps alike tracks alike, and the run says so.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from recsys.content.fusion import Fusion, FusionSettings, FusionShape, Modalities
+from recsys.content.lyrics import tokenize
+from recsys.content.metadata import Metadata, Vocabulary
+from recsys.content.tasks import Heads, Targets, TaskSettings
+from recsys.progress import Progress
+from recsys.settings import Settings
+from recsys.types import Float32
+
+BATCH = 2048  # tracks encoded at a time
+
+
+class ContentSettings(Settings):
+    """``[content]`` in the run's TOML file."""
+
+    fusion: FusionSettings = FusionSettings()
+    tasks: TaskSettings = TaskSettings()
+    epochs: int = 40
+    patience: int = 5  # epochs without a better validation cost before stopping
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    train_tracks: int = 200_000  # a random sample of a larger catalogue
+    validation_share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContentModel:
+    """The trained fusion with what is needed to encode a further track; ``trained_on`` names its proxy tasks."""
+
+    network: Fusion
+    shape: FusionShape
+    vocabulary: Vocabulary
+    settings: FusionSettings
+    trained_on: tuple[str, ...]
+
+    def encode(self, tracks: Modalities) -> Float32:
+        """Give (n, d) unit vectors; a track of which nothing at all is known gets zeros."""
+        self.network.eval()
+        vectors = np.zeros((len(tracks), self.settings.dim), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(tracks), BATCH):
+                rows = np.arange(start, min(start + BATCH, len(tracks)))
+                vectors[rows] = self.network(tracks.take(rows)).numpy()
+        vectors[~tracks.present().any(axis=1)] = 0
+        return vectors
+
+
+def modalities_of(
+    sound: tuple[NDArray[np.int32], Float32] | None,
+    lyrics: list[str | None],
+    metadata: Metadata,
+    settings: FusionSettings,
+) -> Modalities:
+    """Line up what is known of n tracks.
+
+    Args:
+        sound: rows (m,) and vectors (m, d) of the tracks that have a sound vector; None where none has.
+        lyrics: n texts or None.
+        metadata: n encoded tracks.
+        settings: of the fusion.
+    """
+    n = len(lyrics)
+    dense = np.zeros((n, 1 if sound is None else sound[1].shape[1]), dtype=np.float32)
+    has_sound = np.zeros(n, dtype=bool)
+    if sound is not None:
+        dense[sound[0]], has_sound[sound[0]] = sound[1], True
+    return Modalities(dense, has_sound, tokenize(lyrics, settings.lyrics), metadata)
+
+
+def fit_content(
+    tracks: Modalities,
+    targets: Targets,
+    vocabulary: Vocabulary,
+    settings: ContentSettings,
+    seed: int,
+    progress: Progress,
+) -> ContentModel:
+    """Train the fusion on the proxy tasks that have labels; same inputs and seed, same network."""
+    torch.manual_seed(seed)
+    shape = FusionShape(
+        tracks.sound.shape[1],
+        len(vocabulary.genres),
+        len(vocabulary.tags),
+        len(vocabulary.artists),
+        vocabulary.n_year_buckets,
+    )
+    network = Fusion(shape, settings.fusion)
+    heads = Heads(settings.fusion.dim, targets, settings.tasks)
+    if heads.active:
+        with _one_thread():
+            _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
+    else:
+        progress.say("content: no genre, artist or plays to learn from; the fusion stays at its random start")
+    return ContentModel(network.eval(), shape, vocabulary, settings.fusion, tuple(heads.active))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one thread: batches this small are ten times slower where two threads wait for each other on a busy
+    machine, no faster on an idle one, and one thread gives the same bits on any number of cores.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _train(
+    network: Fusion,
+    heads: Heads,
+    tracks: Modalities,
+    settings: ContentSettings,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
+    known = np.flatnonzero(tracks.present().any(axis=1))
+    sample = rng.permutation(known)[: settings.train_tracks]
+    n_validation = max(int(len(sample) * settings.validation_share), min(len(sample), 1))
+    validation, training = sample[:n_validation], sample[n_validation:]
+    parameters = [*network.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    best, best_weights, since_best = float("inf"), _copy(network), 0
+    with progress.bar("content: training", settings.epochs, "epochs") as bar:
+        for _ in range(settings.epochs):
+            network.train()
+            for rows in _batches(rng.permutation(training), settings.batch):
+                batch = tracks.take(rows)
+                present = batch.present()
+                keep = present & (rng.random(present.shape) >= settings.fusion.drop_modality)
+                cost = heads.cost(network(batch, keep), torch.from_numpy(rows))
+                optimizer.zero_grad()
+                cost.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            now = _cost(network, heads, tracks, validation, settings.batch)
+            bar.advance(note=f"validation cost {now:.3f}")
+            if now < best:
+                best, best_weights, since_best = now, _copy(network), 0
+            else:
+                since_best += 1
+                if since_best >= settings.patience:
+                    break
+    network.load_state_dict(best_weights)
+
+
+def _copy(network: nn.Module) -> dict[str, Any]:
+    return {name: weights.clone() for name, weights in network.state_dict().items()}
+
+
+def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _cost(network: Fusion, heads: Heads, tracks: Modalities, rows: NDArray[np.int64], size: int) -> float:
+    network.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for batch in _batches(rows, size):
+            total += float(heads.cost(network(tracks.take(batch)), torch.from_numpy(batch))) * len(batch)
+    return total / max(len(rows), 1)

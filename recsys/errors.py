@@ -1,0 +1,36 @@
+"""Every error raised on purpose.
+
+    RecsysError
+    ├── DataError      (ValueError)     an input has the wrong shape, type or content
+    ├── ConfigError    (ValueError)     a setting is unknown or out of range
+    ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
+    │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
+    └── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+
+Each message is one sentence: what was found, what was expected, what to do.
+``recsys.cli`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
+"""
+
+
+class RecsysError(Exception):
+    """The root: everything this package raises on purpose."""
+
+
+class DataError(RecsysError, ValueError):
+    """An input has the wrong shape, type or content."""
+
+
+class ConfigError(RecsysError, ValueError):
+    """A setting is unknown or out of range."""
+
+
+class NotFoundError(RecsysError, LookupError):
+    """An id is not in the catalogue."""
+
+
+class NoSpaceError(NotFoundError):
+    """This catalogue has no vectors in the space asked for."""
+
+
+class ArtefactError(RecsysError, RuntimeError):
+    """A store, generation or model file is missing, damaged or busy."""

@@ -1,0 +1,248 @@
+"""Everything learned, in memory: tracks, listens and tags in, a Recommender out. No store, no files but audio.
+
+    Plays -> ALS -> factors ─┐
+    audio -> sound vectors ──┼─> content vectors -> prior -> parts -> blend -> Recommender
+    metadata, lyrics, tags ──┘
+
+ALS comes before the audio network, because its item factors are one of the network's proxy tasks. The build is
+read + fit + publish + resume; evaluation calls this same function for each fold, so what it judges is what is served.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.audio.cache import VectorCache
+from recsys.audio.embed import SoundModel, embed_paths, train_sound_model
+from recsys.catalogue.ids import IdMap
+from recsys.catalogue.listens import plays_of
+from recsys.catalogue.problems import Problems
+from recsys.cf.als import fit_als
+from recsys.config import RunSettings
+from recsys.content.metadata import learn_vocabulary
+from recsys.content.tasks import targets_of
+from recsys.errors import DataError
+from recsys.hybrid.blend import join
+from recsys.hybrid.encoder import Encoder, Scaler, line_up
+from recsys.hybrid.parts import FittedParts, Known, fit_parts
+from recsys.hybrid.weights import hold_out, learn_weights
+from recsys.model import Model, SpaceVectors
+from recsys.progress import Progress, Silent
+from recsys.recommender import Recommender
+from recsys.types import Factors, Float32, Int32, Listens, Plays, Space, Tags, Tracks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CatalogueSound:
+    """Sound vectors of a catalogue: item ``rows`` (m,), ``vectors`` (m, d), and facts of the files beside the rows.
+
+    ``model`` is None, ``durations_s`` NaN and ``hashes`` empty where the vectors came with the tracks.
+    """
+
+    rows: Int32
+    vectors: Float32
+    durations_s: Float32
+    hashes: tuple[str, ...]
+    model: SoundModel | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefacts:
+    """What a fit made besides the model's arrays: needed to publish it and to embed later uploads."""
+
+    encoder: Encoder
+    sound: CatalogueSound
+    tracks: Tracks
+    listens: Listens | None
+    tags: Tags | None
+    durations: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds by stage, for the summary and the ``build`` table."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+
+def fit(
+    tracks: Tracks,
+    listens: Listens | None,
+    tags: Tags | None,
+    settings: RunSettings,
+    *,
+    sound_model: SoundModel | None = None,
+    sound_cache: VectorCache | None = None,
+    problems: Problems | None = None,
+    progress: Progress | None = None,
+    on_sound_model: Any = None,
+) -> Recommender:
+    """Learn everything from a catalogue and its listens.
+
+    Args:
+        tracks: the catalogue; anything but the ids may be missing.
+        listens: training listens only; None or empty for a catalogue that nobody has listened to.
+        tags: tags of the tracks.
+        settings: of every step; the same inputs, settings and seed give the same model.
+        sound_model: an audio network to keep; trained anew by default.
+        sound_cache: finished sound vectors of earlier runs.
+        problems: where bad audio is reported.
+        progress: where stages report.
+        on_sound_model: called with the audio network as soon as it is trained, so that a build can keep it.
+
+    Returns:
+        A Recommender in memory; its ``artefacts`` hold what publishing needs.
+
+    Raises:
+        DataError: there is nothing to learn from: no plays, and nothing known of any track.
+    """
+    progress, problems, clock = progress or Silent(), problems or Problems(), Clock()
+    track_ids = tracks.frame["track_id"].to_list()
+    plays = plays_of(listens, track_ids) if listens is not None else no_plays(track_ids)
+    with clock.stage("als"):
+        factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
+    with clock.stage("audio"):
+        sound = _sound(tracks, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model)
+    known = _known(tracks, tags, sound, settings)
+    if not known.has_content and not plays.counts.nnz:
+        raise DataError(
+            f"nothing usable in {len(tracks)} tracks: no listens, and no audio, vector, tag, genre, artist, year or "
+            "lyrics of any track; give at least one of these"
+        )
+    with clock.stage("blend"):
+        weights = _weights(known, plays, settings, progress)
+    with clock.stage("hybrid"):
+        fitted = fit_parts(known, plays, settings.hybrid, settings.seed, progress, factors)
+        blend, user_vectors, item_vectors = join(fitted.parts, weights, plays.n_listeners)
+    model = Model(
+        IdMap.of(plays.user_ids, what="user"),
+        IdMap.of(track_ids, what="track"),
+        blend,
+        user_vectors,
+        item_vectors,
+        plays.counts,
+        plays.barred,
+        _spaces(sound, fitted, plays),
+        settings.hybrid.als.confidence_scale,
+    )
+    artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
+    return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts)
+
+
+def no_plays(track_ids: Sequence[str]) -> Plays:
+    """Plays of nobody."""
+    from scipy.sparse import csr_matrix
+
+    shape = (0, len(track_ids))
+    return Plays(csr_matrix(shape, dtype=np.float32), csr_matrix(shape, dtype=bool), [], list(track_ids))
+
+
+def _sound(
+    tracks: Tracks,
+    plays: Plays,
+    factors: Factors | None,
+    settings: RunSettings,
+    model: SoundModel | None,
+    cache: VectorCache | None,
+    problems: Problems,
+    progress: Progress,
+    on_sound_model: Any,
+) -> CatalogueSound:
+    """Take the vectors that came with the tracks, or make them from the audio files; there may be neither."""
+    given = tracks.frame["vector"]
+    if given.null_count() < len(given):
+        rows = np.flatnonzero(given.is_not_null().to_numpy()).astype(np.int32)
+        vectors = np.array(given.drop_nulls().to_list(), dtype=np.float32)
+        unknown = np.full(len(rows), np.nan, dtype=np.float32)
+        return CatalogueSound(rows, vectors, unknown, ("",) * len(rows), None)
+    paths = tracks.frame["path"]
+    rows = np.flatnonzero(paths.is_not_null().to_numpy()).astype(np.int32)
+    if not len(rows):
+        none = np.zeros((0, 1), dtype=np.float32)
+        return CatalogueSound(rows, none, np.zeros(0, np.float32), (), None)
+    files = [None if path is None else Path(path) for path in paths.to_list()]
+    if model is None:
+        item_factors = None if factors is None else factors.item_factors
+        targets = targets_of(tracks, item_factors, plays.n_listeners if factors is not None else None)
+        present = [(row, file) for row, file in enumerate(files) if file is not None]
+        model = train_sound_model(present, targets, settings.audio, settings.seed, progress)
+        if on_sound_model is not None:
+            on_sound_model(model)
+    heard = embed_paths(files, model, settings.audio, cache, problems, progress)
+    return CatalogueSound(heard.rows, heard.vectors, heard.durations_s, heard.hashes, model)
+
+
+def _known(tracks: Tracks, tags: Tags | None, sound: CatalogueSound, settings: RunSettings) -> Known:
+    vocabulary = learn_vocabulary(tracks, tags, settings.metadata)
+    scaler = Scaler.of(sound.vectors) if len(sound.rows) else None
+    modalities = line_up(vocabulary, settings.hybrid.content.fusion, scaler, tracks, tags, (sound.rows, sound.vectors))
+    return Known(tracks, vocabulary, modalities, scaler)
+
+
+def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:
+    """Learn the blend's weights from parts fitted without a few held-out plays."""
+    kept, held_out = hold_out(plays, settings.blend, settings.seed)
+    if not held_out.nnz:
+        names = ("als", "lightfm", "content", "popularity")
+        return {name: 1.0 if getattr(settings.blend, name) is None else getattr(settings.blend, name) for name in names}
+    fitted = fit_parts(known, kept, settings.hybrid, settings.seed, progress)
+    blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, kept.n_listeners)
+    return learn_weights(blend, users, items, kept, held_out, settings.blend, progress)
+
+
+def _spaces(sound: CatalogueSound, fitted: FittedParts, plays: Plays) -> dict[Space, SpaceVectors]:
+    spaces: dict[Space, SpaceVectors] = {}
+    if len(sound.rows):
+        spaces["sound"] = SpaceVectors(sound.rows, sound.vectors)
+    content_rows = np.flatnonzero(np.abs(fitted.content).sum(axis=1)).astype(np.int32)
+    if len(content_rows):
+        spaces["content"] = SpaceVectors(content_rows, fitted.content[content_rows])
+    if fitted.factors is not None:
+        warm = np.flatnonzero(plays.n_listeners).astype(np.int32)
+        spaces["taste"] = SpaceVectors(warm, fitted.factors.item_factors[warm])
+    return spaces
+
+
+class InMemory:
+    """The tables of a fit that was not published: nothing is stored, and the tracks are described from the input."""
+
+    def __init__(self, tracks: Tracks, plays: Plays, sound: CatalogueSound) -> None:
+        self._frame = tracks.frame
+        self._row_of = {track_id: row for row, track_id in enumerate(plays.track_ids)}
+        self._plays = plays.n_plays
+        self._durations = dict(zip(sound.rows.tolist(), sound.durations_s.tolist(), strict=True))
+
+    def recommended(self, user_id: str) -> None:
+        """Nothing is stored."""
+
+    def neighbours(self, track_id: str, space: Space) -> None:
+        """Nothing is stored."""
+
+    def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Describe tracks from the input."""
+        known = {}
+        for track_id in track_ids:
+            row = self._row_of[track_id]
+            fields = self._frame.row(row, named=True)
+            about = {name: fields[name] for name in ("track_id", "title", "artist", "album", "genres", "year")}
+            duration = self._durations.get(row, np.nan)
+            about["duration_s"] = None if np.isnan(duration) else duration
+            about["path"], about["plays"] = fields["path"], float(self._plays[row])
+            about["is_cold"] = bool(self._plays[row] == 0)
+            known[track_id] = about
+        return known
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,203 @@
+"""The blend: several inner products joined into one user vector and one item vector.
+
+    parts: als, lightfm, content, popularity  ->  join  ->  item vectors (n_items, d), user vectors (n_users, d)
+
+Parts stand side by side in the columns, so that the joint score is again an inner product: it serves exact ranking,
+nearest-neighbour search, folding users in, audiences and live uploads alike. A part's scores are divided, for each
+user, by their standard deviation over the catalogue, so that a weight means the same for every user and part.
+Weights are applied to the user's side when ranking; they are learned in ``recsys.hybrid.weights``.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.errors import ConfigError
+from recsys.settings import Settings
+from recsys.types import Float32
+
+Fold = Literal["solve", "mean", "constant"]
+POPULARITY = "popularity"
+
+
+class BlendSettings(Settings):
+    """``[blend]`` in the run's TOML file. A weight that is given is kept, the others are learned."""
+
+    als: float | None = None
+    lightfm: float | None = None
+    content: float | None = None
+    popularity: float | None = None
+    validation_users: int = 1000
+    validation_share: float = 0.2  # of the tracks of each of these users
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One model as an inner product, and how a new user is folded into it.
+
+    ``user_vectors`` (n_users, f) and ``item_vectors`` (n_items, f), zeros where the part knows nothing. ``fold``:
+    'solve' = ridge on the played items (``gram`` (f, f) and ``l2`` in the units of ``item_vectors``), 'mean' = weighted
+    mean of their vectors, 'constant' = 1 for everybody. ``bias``: the last column is an item bias against a 1.
+    """
+
+    name: str
+    user_vectors: Float32
+    item_vectors: Float32
+    fold: Fold
+    gram: Float32 | None = None
+    l2: float = 0.0
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a part stands in the joint vectors, its weight, and what folding in needs.
+
+    ``scale`` is what the part's item vectors were multiplied by; ``norm`` the usual length of a user vector there.
+    """
+
+    name: str
+    start: int
+    stop: int
+    weight: float
+    scale: float
+    norm: float
+    l2: float
+    fold: Fold
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blend:
+    """The layout with, for each part, the covariance (f, f) of its item vectors and the gram of its solve."""
+
+    parts: tuple[Layout, ...]
+    covariances: tuple[Float32, ...]
+    grams: tuple[Float32 | None, ...]
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint vectors."""
+        return self.parts[-1].stop if self.parts else 0
+
+    def weights(self) -> Float32:
+        """Give each column the weight of its part: (d,)."""
+        return np.concatenate([np.full(p.stop - p.start, p.weight, np.float32) for p in self.parts])
+
+    def queries(self, user_vectors: Float32, has_plays: NDArray[np.bool_], part: str | None = None) -> Float32:
+        """Weigh user vectors (n, d) for ranking; users without plays, and the part 'popularity', rank by popularity.
+
+        With ``part`` that part ranks alone.
+
+        Raises:
+            ConfigError: there is no such part.
+        """
+        mask = self.weights() if part is None else self._only(part)
+        weighted = np.asarray(user_vectors * mask, dtype=np.float32)
+        if part != POPULARITY and not has_plays.all():
+            popular = next((p for p in self.parts if p.name == POPULARITY), None)
+            weighted[~has_plays] = 0
+            if popular is not None:
+                weighted[~has_plays, popular.start : popular.stop] = 1
+        return weighted
+
+    def _only(self, part: str) -> Float32:
+        layout = next((p for p in self.parts if p.name == part), None)
+        if layout is None:
+            raise ConfigError(f"there is no part {part!r} in this blend; choose one of {[p.name for p in self.parts]}")
+        mask = np.zeros(self.dim, dtype=np.float32)
+        mask[layout.start : layout.stop] = 1
+        return mask
+
+    def likeness(self, item_vectors: Float32) -> Float32:
+        """Unit vectors (n, d') in which the cosine of two items weighs the parts as the ranking does.
+
+        Popularity and biases say how liked a track is, not what it is like, and are left out.
+        """
+        columns = []
+        for part in self.parts:
+            if part.fold != "constant" and part.weight > 0:
+                stop = part.stop - (1 if part.bias else 0)
+                columns.append(item_vectors[:, part.start : stop] * np.float32(np.sqrt(part.weight)))
+        joined = np.hstack(columns) if columns else np.zeros((len(item_vectors), 1), np.float32)
+        return unit_rows(joined)
+
+    def with_weights(self, weights: dict[str, float]) -> "Blend":
+        """Replace the weights by those given by part name."""
+        parts = tuple(replace(p, weight=float(weights[p.name])) for p in self.parts)
+        return Blend(parts, self.covariances, self.grams)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Give the layout as plain values; the matrices are kept as arrays."""
+        return [asdict(p) for p in self.parts]
+
+
+def unit_rows(vectors: Float32) -> Float32:
+    """Scale rows to unit length; all-zero rows stay."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def join(
+    parts: list[Part], weights: dict[str, float], n_listeners: NDArray[np.int32]
+) -> tuple[Blend, Float32, Float32]:
+    """Put parts side by side.
+
+    Args:
+        parts: all over the same users and items.
+        weights: by part name.
+        n_listeners: (n_items,), the catalogue's statistics are taken over items with listeners, where there are any.
+
+    Returns:
+        The blend, user vectors (n_users, d) each part of which has scores of standard deviation 1, and item vectors
+        (n_items, d) each part of which has rows of mean square length 1.
+    """
+    known = n_listeners > 0 if bool((n_listeners > 0).any()) else np.ones(len(n_listeners), dtype=bool)
+    layouts, covariances, grams, users, items = [], [], [], [], []
+    start = 0
+    for part in parts:
+        square = float((part.item_vectors[known] ** 2).sum(axis=1).mean())
+        scale = 1 / np.sqrt(square) if square > 0 else 1.0
+        vectors = np.asarray(part.item_vectors * np.float32(scale), dtype=np.float32)
+        covariance = np.atleast_2d(np.cov(vectors[known].T, bias=True)).astype(np.float32)
+        lengths = np.sqrt((part.user_vectors[:, : -1 if part.bias else None] ** 2).sum(axis=1))
+        norm = float(lengths[lengths > 0].mean()) if (lengths > 0).any() else 1.0
+        stop = start + vectors.shape[1]
+        layouts.append(
+            Layout(
+                part.name,
+                start,
+                stop,
+                weights[part.name],
+                scale,
+                norm,
+                part.l2 * scale**2,
+                part.fold,
+                part.bias,
+            )
+        )
+        covariances.append(covariance)
+        grams.append(None if part.gram is None else np.asarray(part.gram * scale**2, dtype=np.float32))
+        users.append(calibrated(part.user_vectors, covariance))
+        items.append(vectors)
+        start = stop
+    blend = Blend(tuple(layouts), tuple(covariances), tuple(grams))
+    return blend, np.hstack(users), np.hstack(items)
+
+
+def calibrated(user_vectors: Float32, covariance: Float32) -> Float32:
+    """Divide each user vector by the standard deviation of its scores over the catalogue: sqrt(u' C u)."""
+    spread = np.sqrt(np.maximum(np.einsum("nf,fg,ng->n", user_vectors, covariance, user_vectors, optimize=True), 0))
+    return np.asarray(user_vectors / np.maximum(spread, 1e-9)[:, None] * (spread > 1e-9)[:, None], dtype=np.float32)
+
+
+def profile_weights(counts: csr_matrix) -> csr_matrix:
+    """Weigh the played items of a user for a mean: log(1 + plays), rows adding up to 1."""
+    weighted = counts.copy().astype(np.float32)
+    weighted.data = np.log1p(weighted.data)
+    sums = np.asarray(weighted.sum(axis=1)).ravel()
+    weighted.data /= np.repeat(np.maximum(sums, 1e-12), np.diff(weighted.indptr)).astype(np.float32)
+    return weighted

@@ -1,0 +1,125 @@
+"""From what is known of a track to its place in every part of the blend, plays or no plays.
+
+    Modalities, Metadata  ->  Encoder  ->  content vectors, and for a cold track its item vector in each part
+
+One class serves the fit and an upload a second ago, so that a track's vector never depends on the way it came in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+
+from recsys.cf.lightfm import nearest_columns, with_unit_rows
+from recsys.content.fusion import FusionSettings, Modalities
+from recsys.content.metadata import Vocabulary, encode, sparse_features
+from recsys.content.train import ContentModel, modalities_of
+from recsys.hybrid.blend import Blend, unit_rows
+from recsys.hybrid.prior import Features, Prediction
+from recsys.types import Float32, Int32, Tags, Tracks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaler:
+    """Standardises the columns of sound vectors: ``mean`` and ``deviation`` (d,)."""
+
+    mean: Float32
+    deviation: Float32
+
+    @classmethod
+    def of(cls, vectors: Float32) -> "Scaler":
+        """Learn from vectors (n, d), n > 0; a constant column is only centred."""
+        deviation = vectors.std(axis=0)
+        return cls(vectors.mean(axis=0), np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
+
+    def __call__(self, vectors: Float32) -> Float32:
+        """Scale (n, d)."""
+        return np.asarray((vectors - self.mean) / self.deviation, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LightFMColumns:
+    """What LightFM learned of features: ``embeddings`` (F + n_centroids, f + 1) and the ``centroids`` of content."""
+
+    embeddings: Float32
+    centroids: Float32
+    nearest: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoder:
+    """Everything that turns a track without plays into vectors.
+
+    ``scaler`` is None for a catalogue without sound; ``prediction`` and ``lightfm`` are None without plays.
+    ``content_mean`` (d,) is the catalogue's mean content vector.
+    """
+
+    content: ContentModel
+    scaler: Scaler | None
+    content_mean: Float32
+    prediction: Prediction | None
+    lightfm: LightFMColumns | None
+
+    def modalities(self, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> Modalities:
+        """Line up tracks with their sound vectors (rows, vectors), scaled as in training."""
+        return line_up(self.content.vocabulary, self.content.settings, self.scaler, tracks, tags, sound)
+
+    def profile(self, content: Float32) -> Float32:
+        """Centre content vectors (n, d) on the catalogue and give them unit length; unknown tracks stay zero."""
+        known = np.abs(content).sum(axis=1, keepdims=True) > 0
+        return unit_rows(np.where(known, content - self.content_mean, 0).astype(np.float32))
+
+    def features(self, tracks: Modalities, content: Float32) -> Features:
+        """What the prior's prediction looks at; content vectors are scaled to entries of about 1, as sound's are."""
+        scale = np.float32(np.sqrt(content.shape[1]))
+        sparse = sparse_features(tracks.metadata, self.content.vocabulary, artists=False)
+        return Features(np.hstack([content * scale, tracks.sound]), sparse, tracks.metadata.artist)
+
+    def cold_parts(self, tracks: Modalities, content: Float32, names: tuple[str, ...]) -> dict[str, Float32]:
+        """Item vectors (n, f) of tracks that nobody has played, by part name, in the parts' own units."""
+        parts: dict[str, Float32] = {}
+        if "als" in names and self.prediction is not None:
+            parts["als"] = self.prediction(self.features(tracks, content))
+        if "lightfm" in names and self.lightfm is not None:
+            columns = lightfm_features(
+                tracks, self.content, nearest_columns(content, self.lightfm.centroids, self.lightfm.nearest)
+            )
+            parts["lightfm"] = np.asarray(with_unit_rows(columns) @ self.lightfm.embeddings, dtype=np.float32)
+        if "content" in names:
+            parts["content"] = self.profile(content)
+        if "popularity" in names:
+            parts["popularity"] = popularity(np.zeros(len(content), dtype=np.float32))
+        return parts
+
+    def item_vectors(self, tracks: Modalities, content: Float32, blend: Blend) -> Float32:
+        """Joint item vectors (n, d) of tracks that nobody has played, in the columns of ``blend``."""
+        parts = self.cold_parts(tracks, content, tuple(p.name for p in blend.parts))
+        return np.hstack([parts[p.name] * np.float32(p.scale) for p in blend.parts]).astype(np.float32)
+
+
+def line_up(
+    vocabulary: Vocabulary,
+    settings: FusionSettings,
+    scaler: Scaler | None,
+    tracks: Tracks,
+    tags: Tags | None,
+    sound: tuple[Int32, Float32] | None,
+) -> Modalities:
+    """Encode metadata and lyrics by the vocabulary, and scale the sound vectors (rows, vectors)."""
+    scaled = None
+    if scaler is not None:
+        rows, vectors = sound or (np.zeros(0, np.int32), np.zeros((0, len(scaler.mean)), np.float32))
+        scaled = (rows, scaler(vectors))
+    return modalities_of(scaled, tracks.frame["lyrics"].to_list(), encode(tracks, tags, vocabulary), settings)
+
+
+def lightfm_features(tracks: Modalities, content: ContentModel, centroid_columns: csr_matrix) -> csr_matrix:
+    """Join the sparse features, artists among them, and the content's nearest centroids: csr (n, F + n_centroids)."""
+    sparse = sparse_features(tracks.metadata, content.vocabulary, artists=True)
+    return csr_matrix(hstack([sparse, centroid_columns], format="csr", dtype=np.float32))
+
+
+def popularity(n_plays: Float32) -> NDArray[np.float32]:
+    """log(1 + plays) of each item, (n, 1)."""
+    return np.log1p(n_plays)[:, None].astype(np.float32)

@@ -1,0 +1,143 @@
+"""What was learned, as plain arrays: all that ranking needs, in memory after a fit or mapped from a generation.
+
+Model  ->  save  ->  <generation>/arrays/*.npy  ->  load (memory-mapped)  ->  Model
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.catalogue.ids import IdMap
+from recsys.errors import ArtefactError
+from recsys.hybrid.blend import Blend, Layout
+from recsys.types import SPACES, Float32, Int32, Space
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpaceVectors:
+    """The vectors of one space: ``rows`` (n,) item rows in rising order, ``vectors`` (n, d)."""
+
+    rows: Int32
+    vectors: Float32
+
+    def place(self, item: int) -> int | None:
+        """Find where an item row stands, or None."""
+        place = int(np.searchsorted(self.rows, item))
+        return place if place < len(self.rows) and int(self.rows[place]) == item else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Ids, joint vectors, what was heard, and the other spaces.
+
+    ``user_vectors`` (n_users, d) calibrated, not weighted; ``item_vectors`` (n_items, d); ``counts`` and ``barred`` csr
+    (n_users, n_items); ``spaces`` holds 'sound', 'content' and 'taste' where they exist ('hybrid' is ``item_vectors``);
+    ``confidence_scale`` is that of ALS, for folding in.
+    """
+
+    users: IdMap
+    items: IdMap
+    blend: Blend
+    user_vectors: Float32
+    item_vectors: Float32
+    counts: csr_matrix
+    barred: csr_matrix
+    spaces: Mapping[Space, SpaceVectors]
+    confidence_scale: float
+
+    @property
+    def has_plays(self) -> NDArray[np.bool_]:
+        """Which users have plays, (n_users,)."""
+        return np.asarray(np.diff(self.counts.indptr) > 0)
+
+    def heard(self, user: int) -> Int32:
+        """Item rows that a user has played."""
+        return np.asarray(self.counts.indices[self.counts.indptr[user] : self.counts.indptr[user + 1]], np.int32)
+
+    def barred_items(self, user: int) -> Int32:
+        """Item rows that a user has disliked."""
+        return np.asarray(self.barred.indices[self.barred.indptr[user] : self.barred.indptr[user + 1]], np.int32)
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays into a new folder."""
+        folder.mkdir(parents=True)
+        self.users.save(folder, "user_ids")
+        self.items.save(folder, "track_ids")
+        np.save(folder / "user_vectors.npy", self.user_vectors)
+        np.save(folder / "item_vectors.npy", self.item_vectors)
+        for name, matrix in (("counts", self.counts), ("barred", self.barred)):
+            np.save(folder / f"{name}_data.npy", matrix.data)
+            np.save(folder / f"{name}_indices.npy", matrix.indices)
+            np.save(folder / f"{name}_indptr.npy", matrix.indptr)
+        for space, known in self.spaces.items():
+            np.save(folder / f"{space}_rows.npy", known.rows)
+            np.save(folder / f"{space}_vectors.npy", known.vectors)
+        for part, covariance, gram in zip(self.blend.parts, self.blend.covariances, self.blend.grams, strict=True):
+            np.save(folder / f"blend_{part.name}_covariance.npy", covariance)
+            if gram is not None:
+                np.save(folder / f"blend_{part.name}_gram.npy", gram)
+        facts = {"parts": self.blend.to_json(), "confidence_scale": self.confidence_scale}
+        (folder / "blend.json").write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Model":
+        """Map the arrays of a folder into memory; pages are read when they are needed and shared by processes.
+
+        Raises:
+            ArtefactError: a file is missing or damaged.
+        """
+        try:
+            return cls._load(folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(f"cannot read the arrays in {folder}: {error}; roll back or build again") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> "Model":
+        facts = json.loads((folder / "blend.json").read_text())
+        parts = tuple(Layout(**fields) for fields in facts["parts"])
+        covariances = tuple(np.load(folder / f"blend_{p.name}_covariance.npy") for p in parts)
+        gram_files = [folder / f"blend_{p.name}_gram.npy" for p in parts]
+        grams = tuple(np.load(file) if file.exists() else None for file in gram_files)
+        users, items = IdMap.load(folder, "user_ids"), IdMap.load(folder, "track_ids")
+        shape = (len(users), len(items))
+        spaces: dict[Space, SpaceVectors] = {}
+        for space in SPACES:
+            if (folder / f"{space}_rows.npy").exists():
+                spaces[space] = SpaceVectors(_map(folder, f"{space}_rows"), _map(folder, f"{space}_vectors"))
+        return cls(
+            users,
+            items,
+            Blend(parts, covariances, grams),
+            _map(folder, "user_vectors"),
+            _map(folder, "item_vectors"),
+            _map_csr(folder, "counts", shape),
+            _map_csr(folder, "barred", shape),
+            spaces,
+            float(facts["confidence_scale"]),
+        )
+
+
+def _map(folder: Path, name: str) -> NDArray[Any]:
+    file = folder / f"{name}.npy"
+    with file.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+    empty = 0 in shape  # nothing to map
+    array: NDArray[Any] = np.load(file, mmap_mode=None if empty else "r", allow_pickle=False)
+    return array
+
+
+def _map_csr(folder: Path, name: str, shape: tuple[int, int]) -> csr_matrix:
+    """Join mapped arrays without copying or checking them all, which would read the whole file."""
+    matrix = csr_matrix(shape, dtype=np.float32)
+    matrix.data, matrix.indices = _map(folder, f"{name}_data"), _map(folder, f"{name}_indices")
+    matrix.indptr = _map(folder, f"{name}_indptr")
+    if len(matrix.indptr) != shape[0] + 1 or int(matrix.indptr[-1]) != len(matrix.indices):
+        raise ValueError(f"{name} has {len(matrix.indptr) - 1} rows, expected {shape[0]}")
+    return matrix

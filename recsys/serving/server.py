@@ -1,0 +1,153 @@
+"""One gRPC server over one open store: ``create_server(recommender, address)`` gives a server to start.
+
+    request -> arguments (recsys.serving.convert) -> Recommender, on a thread -> response or status
+
+The event loop only moves bytes: look-ups block for about a millisecond, so they run on the loop's own
+small pool of threads. Errors raised on purpose become statuses with their own sentence; anything else is
+logged in full here and told to the client as INTERNAL without details. Processes, ports and signals are
+not here but in ``recsys.serving.workers``.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
+
+from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
+from recsys.recommender import Recommender
+from recsys.serving import convert
+from recsys.v1 import recommender_pb2 as pb
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
+
+# The first class that an error is an instance of decides: NoSpaceError is also a NotFoundError.
+STATUSES: dict[type[BaseException], grpc.StatusCode] = {
+    NoSpaceError: grpc.StatusCode.FAILED_PRECONDITION,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
+    DataError: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,  # protobuf's: the bytes are not such a request
+}
+
+MAX_SENTENCE = 500  # characters of a status message, which travels in headers of at most 8 KiB, escaped
+
+_LOG = logging.getLogger(__name__)
+
+
+def recommend(recommender: Recommender, request: pb.RecommendRequest) -> pb.RecommendResponse:
+    """Answer Recommend."""
+    user_id = convert.given_id(request.user_id, "user_id")
+    answer = recommender.recommend(user_id, convert.list_length(request.k), describe=False)
+    return convert.ranked_list(pb.RecommendResponse, answer)
+
+
+def similar_tracks(recommender: Recommender, request: pb.SimilarTracksRequest) -> pb.SimilarTracksResponse:
+    """Answer SimilarTracks."""
+    track_id = convert.given_id(request.track_id, "track_id")
+    k, space = convert.list_length(request.k), convert.space(request.space)
+    answer = recommender.similar(track_id, k, space, describe=False)
+    return convert.ranked_list(pb.SimilarTracksResponse, answer)
+
+
+def recommend_from_tracks(
+    recommender: Recommender, request: pb.RecommendFromTracksRequest
+) -> pb.RecommendFromTracksResponse:
+    """Answer RecommendFromTracks."""
+    track_ids = convert.given_track_ids(request.track_ids)
+    answer = recommender.recommend_from_tracks(track_ids, convert.list_length(request.k), describe=False)
+    return convert.ranked_list(pb.RecommendFromTracksResponse, answer)
+
+
+def get_track(recommender: Recommender, request: pb.GetTrackRequest) -> pb.GetTrackResponse:
+    """Answer GetTrack."""
+    track_id = convert.given_id(request.track_id, "track_id")
+    return pb.GetTrackResponse(track=convert.track(recommender.track(track_id)))
+
+
+def get_status(recommender: Recommender, _request: pb.GetStatusRequest) -> pb.GetStatusResponse:
+    """Answer GetStatus."""
+    return convert.status(recommender.status())
+
+
+# Every method of the proto: how it is answered, and what it is asked with.
+METHODS: dict[str, tuple[Callable[[Recommender, Any], Any], type[Any]]] = {
+    "Recommend": (recommend, pb.RecommendRequest),
+    "SimilarTracks": (similar_tracks, pb.SimilarTracksRequest),
+    "RecommendFromTracks": (recommend_from_tracks, pb.RecommendFromTracksRequest),
+    "GetTrack": (get_track, pb.GetTrackRequest),
+    "GetStatus": (get_status, pb.GetStatusRequest),
+}
+
+
+def _handler(recommender: Recommender, name: str) -> grpc.RpcMethodHandler:
+    """Make what gRPC calls for one method: bytes in and out, the work on a thread, an error as a status."""
+    answer, request_type = METHODS[name]
+
+    def work(request: bytes) -> bytes:
+        response: bytes = answer(recommender, request_type.FromString(request)).SerializeToString()
+        return response
+
+    async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
+        outcome = (await asyncio.gather(asyncio.to_thread(work, request), return_exceptions=True))[0]
+        if isinstance(outcome, BaseException):
+            await context.abort(*_refusal(outcome, name))
+            raise outcome  # not reached: abort raises
+        return outcome
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
+    """Choose status and sentence for an error; what the client must not see goes to the log instead."""
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status, str(error)[:MAX_SENTENCE]
+    _LOG.error("%s failed", call, exc_info=error)
+    if isinstance(error, ArtefactError):  # its sentence names files of this machine
+        return grpc.StatusCode.UNAVAILABLE, "the store cannot be read right now; try again later"
+    return grpc.StatusCode.INTERNAL, "the server failed to answer this call; its log has the details"
+
+
+async def create_server(
+    recommender: Recommender,
+    address: str,
+    *,
+    health: health_aio.HealthServicer | None = None,
+    shared_port: bool = False,
+) -> tuple[grpc.aio.Server, int]:
+    """Make a server that is bound to ``address`` and answers once started; call it on the loop that runs it.
+
+    Args:
+        recommender: an open store; the caller closes it after the server has stopped.
+        address: HOST:PORT, ``[::1]:0`` for IPv6; port 0 takes a free one.
+        health: the health service to offer, SERVING from the start; a caller that keeps it can say
+            NOT_SERVING before it stops the server. Without it the server has its own.
+        shared_port: let other processes of this user listen on the same port.
+
+    Returns:
+        The server, not started, and the port that it is bound to.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port))])
+    handlers = {name: _handler(recommender, name) for name in METHODS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    health = health or health_aio.HealthServicer()
+    await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    enable_server_reflection([SERVICE, HEALTH, REFLECTION], server)
+    try:
+        port = server.add_insecure_port(address)  # this listens: from here on connections are accepted
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}; expected HOST:PORT with a free port") from error
+    return server, port

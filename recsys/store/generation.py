@@ -1,0 +1,160 @@
+"""The store's folder: generations that are written beside, checked, and made current by one rename.
+
+    store/
+      CURRENT                    text: the id of the generation that answers
+      generations/<id>/          never changed after publishing
+        recommendations.duckdb   the truth, open to anyone's SQL
+        arrays/  models/  meta.json
+      live.lmdb  uploads/        what was uploaded since
+      cache/                     finished sound vectors
+      build.lock  live.lock
+
+A folder that is being written ends in ``.partial`` and is nobody's generation. Old generations are deleted only after
+the new one is current. What a kill leaves behind is cleared by the next build.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from recsys.errors import ArtefactError
+
+PARTIAL = ".partial"
+
+
+class Store:
+    """Paths and locks of one store folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.generations = folder / "generations"
+        self.uploads = folder / "uploads"
+        self.cache = folder / "cache"
+        self.live = folder / "live.lmdb"
+
+    def current(self) -> Path:
+        """Give the folder of the current generation.
+
+        Raises:
+            ArtefactError: nothing was published here, or CURRENT names a generation that is gone.
+        """
+        try:
+            name = (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ArtefactError(
+                f"{self.folder} holds no published generation; make one with `recsys build --store {self.folder} …`"
+            ) from error
+        folder = self.generations / name
+        if not name or not folder.is_dir():
+            raise ArtefactError(f"{self.folder}/CURRENT names the generation {name!r}, which is not there; build again")
+        return folder
+
+    def has_current(self) -> bool:
+        """Whether a generation was published here."""
+        return (self.folder / "CURRENT").exists()
+
+    def begin(self) -> Path:
+        """Make the folder of a new generation, to be filled and then given to ``publish``; clears what kills left."""
+        self.generations.mkdir(parents=True, exist_ok=True)
+        for left in self.generations.glob(f"*{PARTIAL}"):
+            shutil.rmtree(left)
+        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        partial = self.generations / f"{name}{PARTIAL}"
+        partial.mkdir()
+        return partial
+
+    def publish(self, partial: Path) -> Path:
+        """Make a filled and checked folder the current generation; durable when this returns."""
+        sync_tree(partial)
+        folder = partial.with_suffix("")
+        partial.rename(folder)
+        sync_folder(self.generations)
+        write_text(self.folder / "CURRENT", folder.name + "\n")
+        return folder
+
+    def prune(self, keep: int) -> list[str]:
+        """Delete all but the newest ``keep`` generations, never the current one; gives the ids that went."""
+        current = self.current().name
+        names = sorted(p.name for p in self.generations.iterdir() if p.is_dir() and p.suffix != PARTIAL)
+        old = [name for name in names[:-keep] if name != current]
+        for name in old:
+            going = self.generations / f"{name}{PARTIAL}"  # a kill on the way leaves nothing that looks whole
+            (self.generations / name).rename(going)
+            shutil.rmtree(going)
+        return old
+
+    @contextmanager
+    def build_lock(self) -> Iterator[None]:
+        """Hold the store for one build.
+
+        Raises:
+            ArtefactError: another build holds it, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / "build.lock").open("a")
+        except OSError as error:
+            raise ArtefactError(f"cannot write to the store {self.folder}: {error.strerror}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ArtefactError(f"another build is running on {self.folder}; wait until it ends") from error
+            yield
+
+    @contextmanager
+    def live_lock(self) -> Iterator[None]:
+        """Hold the live store for a moment: an upload is written, or a generation becomes current, never both."""
+        with (self.folder / "live.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a small file by one rename, durably: a reader sees the old text or the new one."""
+    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files below a folder durable."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        else:
+            sync_folder(file)
+    sync_folder(folder)
+
+
+@contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Say a full disk or a failed write in one sentence.
+
+    Raises:
+        ArtefactError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        raise ArtefactError(f"{doing} failed: {reason}; the last good generation is still current") from error

@@ -1,0 +1,88 @@
+"""Model weights of a generation: what turns a new upload into vectors, as safetensors and JSON, never pickles.
+
+Encoder, SoundModel  ->  <generation>/models/{content,sound}  ->  Encoder, SoundModel
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_weights
+from safetensors.torch import save_file as save_weights
+
+from recsys.audio.embed import SoundModel
+from recsys.content.fusion import Fusion, FusionSettings, FusionShape
+from recsys.content.metadata import Vocabulary
+from recsys.content.train import ContentModel
+from recsys.errors import ArtefactError
+from recsys.hybrid.encoder import Encoder, LightFMColumns, Scaler
+from recsys.hybrid.prior import Prediction
+
+
+def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> None:
+    """Write the encoder, and the audio network where there is one, into a new folder."""
+    content = folder / "content"
+    content.mkdir(parents=True)
+    model = encoder.content
+    save_weights({k: v.contiguous() for k, v in model.network.state_dict().items()}, content / "fusion.safetensors")
+    arrays = {"content_mean": encoder.content_mean}
+    if encoder.scaler is not None:
+        arrays |= {"sound_mean": encoder.scaler.mean, "sound_deviation": encoder.scaler.deviation}
+    if encoder.prediction is not None:
+        f = encoder.prediction
+        arrays |= {"prior_weights": f.weights, "artist_sums": f.artist_sums, "artist_weights": f.artist_weights}
+    if encoder.lightfm is not None:
+        arrays |= {"lightfm_embeddings": encoder.lightfm.embeddings, "lightfm_centroids": encoder.lightfm.centroids}
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, content / "encoder.safetensors")
+    facts = {
+        "shape": asdict(model.shape),
+        "vocabulary": model.vocabulary.to_json(),
+        "settings": model.settings.model_dump(),
+        "trained_on": list(model.trained_on),
+        "shrinkage": None if encoder.prediction is None else encoder.prediction.shrinkage,
+        "nearest": None if encoder.lightfm is None else encoder.lightfm.nearest,
+    }
+    (content / "content.json").write_text(json.dumps(facts), encoding="utf-8")
+    if sound is not None:
+        (folder / "sound").mkdir()
+        sound.save(folder / "sound")
+
+
+def load_sound_model(folder: Path) -> SoundModel | None:
+    """Read the audio network of a generation's ``models`` folder; None if the catalogue has none.
+
+    Raises:
+        ArtefactError: it is damaged.
+    """
+    return SoundModel.load(folder / "sound") if (folder / "sound").is_dir() else None
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Read the encoder of a generation's ``models`` folder.
+
+    Raises:
+        ArtefactError: a file is missing or damaged.
+    """
+    content = folder / "content"
+    try:
+        facts = json.loads((content / "content.json").read_text(encoding="utf-8"))
+        shape, settings = FusionShape(**facts["shape"]), FusionSettings.model_validate(facts["settings"])
+        network = Fusion(shape, settings)
+        network.load_state_dict(load_weights(content / "fusion.safetensors"))
+        arrays = load_file(content / "encoder.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ArtefactError(f"cannot read the models in {folder}: {error}; build again") from error
+    scaler = Scaler(arrays["sound_mean"], arrays["sound_deviation"]) if "sound_mean" in arrays else None
+    prediction = None
+    if "prior_weights" in arrays:
+        prediction = Prediction(
+            arrays["prior_weights"], arrays["artist_sums"], arrays["artist_weights"], facts["shrinkage"]
+        )
+    lightfm = None
+    if "lightfm_embeddings" in arrays:
+        lightfm = LightFMColumns(arrays["lightfm_embeddings"], arrays["lightfm_centroids"], facts["nearest"])
+    model = ContentModel(network.eval(), shape, Vocabulary(**facts["vocabulary"]), settings, tuple(facts["trained_on"]))
+    return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm)

@@ -1,0 +1,73 @@
+"""Opening a store: the current generation's arrays and tables, and the uploads since laid over them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import ArtefactError
+from recsys.model import Model
+from recsys.recommender import Recommender, Uploads
+from recsys.store.generation import Store
+from recsys.store.live import open_live
+from recsys.store.tables import FILE, StoredTables
+from recsys.types import SPACES, Float32, Space
+
+ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
+
+
+def open_store(folder: Path) -> Recommender:
+    """Open the current generation, read-only.
+
+    Raises:
+        ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
+    """
+    store = Store(folder)
+    generation = store.current()
+    facts = read_facts(generation)
+    model = Model.load(generation / "arrays")
+    edges = np.load(generation / "arrays" / "edges.npy")
+    uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
+    return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges)
+
+
+def read_facts(generation: Path) -> dict[str, Any]:
+    """Read a generation's meta.json.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((generation / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"cannot read {generation}/meta.json: {error}; build again") from error
+    return facts
+
+
+def _uploads(store: Store, generation: str, taken_in: int, model: Model) -> Uploads:
+    """Gather the uploads that the generation does not know yet."""
+    track_ids: list[str] = []
+    rows: list[Float32] = []
+    spaces: dict[Space, dict[int, Float32]] = {}
+    about: dict[str, Mapping[str, Any]] = {}
+    with open_live(store.live) as live:
+        entries = [] if live is None else list(live.uploads(after=taken_in))
+        for number, upload in entries:
+            vectors = live.vectors(generation, number) if live is not None else {}
+            if ITEM not in vectors or int(model.items.find([upload.track_id])[0]) >= 0:
+                continue
+            for space in SPACES:
+                if space in vectors and space != ITEM:
+                    spaces.setdefault(space, {})[len(track_ids)] = vectors[space]
+            track_ids.append(upload.track_id)
+            rows.append(vectors[ITEM])
+            about[upload.track_id] = {
+                "track_id": upload.track_id, "title": upload.title, "artist": upload.artist, "album": upload.album,
+                "genres": upload.genres, "year": upload.year, "duration_s": upload.duration_s,
+                "path": str(store.uploads / upload.file), "plays": 0.0, "is_cold": True,
+            }  # fmt: skip
+    dim = model.item_vectors.shape[1]
+    joint = np.stack(rows) if rows else np.zeros((0, dim), dtype=np.float32)
+    return Uploads(tuple(track_ids), joint, spaces, {name: dict(known) for name, known in about.items()})

@@ -1,0 +1,222 @@
+"""What passes between stages. Rows never leave the process, outside ids never enter the maths.
+
+Inside, users and items are int32 rows; outside ids are text. Every container checks its own shapes.
+Frozen does not freeze arrays: nobody writes into an argument.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.errors import DataError
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+Space = Literal["sound", "content", "taste", "hybrid"]
+SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
+
+NO_ITEM = -1  # marks an empty place in a list of items
+
+TRACKS_SCHEMA = pl.Schema(
+    {
+        "track_id": pl.String(),
+        "path": pl.String(),
+        "title": pl.String(),
+        "artist": pl.String(),
+        "album": pl.String(),
+        "genres": pl.List(pl.String()),
+        "year": pl.Int32(),
+        "lyrics": pl.String(),
+        "vector": pl.List(pl.Float32()),
+    }
+)
+LISTENS_SCHEMA = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "track_id": pl.String(),
+        "plays": pl.Float64(),
+        "listened_at": pl.Datetime("us", "UTC"),
+        "liked": pl.Boolean(),
+        "disliked": pl.Boolean(),
+    }
+)
+TAGS_SCHEMA = pl.Schema({"track_id": pl.String(), "tag": pl.String(), "weight": pl.Float64()})
+
+
+def _check_frame(frame: pl.DataFrame, schema: pl.Schema, name: str) -> None:
+    if frame.schema != schema:
+        raise DataError(f"{name} has the columns {dict(frame.schema)}, expected {dict(schema)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks:
+    """The catalogue, a row a track in ``TRACKS_SCHEMA``; a missing value is null, ``genres`` may be empty.
+
+    ``path`` is absolute; ``vector`` is a ready-made audio embedding, of one length in the whole catalogue.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        """Check columns and ids."""
+        _check_frame(self.frame, TRACKS_SCHEMA, "Tracks")
+        ids = self.frame["track_id"]
+        if ids.null_count() or ids.n_unique() != len(ids):
+            raise DataError("Tracks has empty or repeated track ids; read it with recsys.catalogue.tables")
+
+    def __len__(self) -> int:
+        """Count the tracks."""
+        return len(self.frame)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listens:
+    """What was heard, a row a listen, pair or like, in ``LISTENS_SCHEMA``.
+
+    ``plays`` >= 0; a row with 0 plays says only that a track was disliked. ``listened_at`` may be null.
+    """
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        """Check columns and play counts."""
+        _check_frame(self.frame, LISTENS_SCHEMA, "Listens")
+        plays = self.frame["plays"]
+        if plays.null_count() or not bool((plays.is_finite() & (plays >= 0)).all()):
+            raise DataError("Listens has plays that are missing or below 0; read it with recsys.catalogue.tables")
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.frame)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tags:
+    """Tags of tracks, a row a pair of track and tag in ``TAGS_SCHEMA``, weights > 0 and added up."""
+
+    frame: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        """Check columns."""
+        _check_frame(self.frame, TAGS_SCHEMA, "Tags")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plays:
+    """Play counts by row: ``counts`` csr float32 and ``barred`` csr bool (disliked), both (n_users, n_items).
+
+    Stored counts are > 0. Every user has a row, those without plays too. Rows are in the order of the ids.
+    """
+
+    counts: csr_matrix
+    barred: csr_matrix
+    user_ids: list[str]
+    track_ids: list[str]
+
+    def __post_init__(self) -> None:
+        """Check shapes and that stored counts are positive."""
+        shape = (len(self.user_ids), len(self.track_ids))
+        if self.counts.shape != shape or self.barred.shape != shape:
+            raise DataError(
+                f"plays are {self.counts.shape} and barred pairs {self.barred.shape}, expected {shape} as the ids"
+            )
+        if self.counts.nnz and not float(self.counts.data.min()) > 0:
+            raise DataError("a stored play count is not positive; leave pairs without plays unstored")
+
+    @property
+    def n_plays(self) -> Float32:
+        """Plays of each item, (n_items,)."""
+        return np.asarray(self.counts.sum(axis=0), dtype=np.float32).ravel()
+
+    @property
+    def n_listeners(self) -> Int32:
+        """Distinct users of each item, (n_items,)."""
+        return np.bincount(self.counts.indices, minlength=self.counts.shape[1]).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """One stretch of audio: ``samples`` (n_samples,) float32 in [-1, 1], mono, ``sample_rate`` in Hz.
+
+    ``duration_s`` is the length of the whole recording, of which the clip may be a part.
+    """
+
+    samples: Float32
+    sample_rate: int
+    duration_s: float
+
+    def __post_init__(self) -> None:
+        """Check that the samples are mono float32."""
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32:
+            raise DataError(f"a clip is {self.samples.shape} {self.samples.dtype}, expected (n_samples,) float32")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """User factors (n_users, f) and item factors (n_items, f), float32, rows in the order of the ids of ``Plays``."""
+
+    user_factors: Float32
+    item_factors: Float32
+
+    def __post_init__(self) -> None:
+        """Check that both have the same number of factors."""
+        if self.user_factors.shape[1] != self.item_factors.shape[1]:
+            raise DataError(
+                f"user factors {self.user_factors.shape} and item factors {self.item_factors.shape} differ in width"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Items (n_users, k) int32 with scores float32, best first; an empty place is item -1 with score -inf."""
+
+    items: Int32
+    scores: Float32
+
+    def __post_init__(self) -> None:
+        """Check shapes."""
+        if self.items.shape != self.scores.shape or self.items.ndim != 2:
+            raise DataError(f"items {self.items.shape} and scores {self.scores.shape} must be one (n_users, k)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """For each of ``rows`` (n,) its neighbours, items (n, k) int32 with cosine scores float32, never itself."""
+
+    rows: Int32
+    items: Int32
+    scores: Float32
+    space: Space
+
+    def __post_init__(self) -> None:
+        """Check shapes."""
+        if self.items.shape != self.scores.shape or len(self.items) != len(self.rows):
+            raise DataError(f"items {self.items.shape}, scores {self.scores.shape}, rows {self.rows.shape} disagree")
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTrack:
+    """One line of any list: outside ids only, ``rank`` from 1; the one shape that service and evaluation see.
+
+    ``about`` holds what is known of the track: title, artist, album, genres, year (only what is known).
+    """
+
+    track_id: str
+    score: float
+    rank: int
+    reason_track_id: str | None
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """A list and where it came from: ``source`` is 'personal', 'popular', 'tracks' or 'neighbours'."""
+
+    tracks: list[RankedTrack]
+    source: str
+    generation: str

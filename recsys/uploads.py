@@ -1,0 +1,196 @@
+"""One new track, uploaded a second ago: from an audio file to its place among all others.
+
+    audio file, what is known of it  ->  add_track  ->  store/uploads/<hash>.mp3 + store/live.lmdb, durably
+
+The file is decoded in a limited process, embedded with the current generation's models, and found at once by
+``similar`` and ``recommend`` of whoever opens the store afterwards. The same audio twice is the same track.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.audio.embed import embed_files
+from recsys.audio.worker import content_hash
+from recsys.catalogue.scan import file_tags
+from recsys.errors import ArtefactError, DataError
+from recsys.hybrid.blend import Blend
+from recsys.hybrid.encoder import Encoder
+from recsys.model import Model
+from recsys.store.generation import Store, disk_errors, sync_folder
+from recsys.store.live import LiveStore, Upload, open_live
+from recsys.store.models import load_encoder, load_sound_model
+from recsys.store.opened import ITEM
+from recsys.store.tables import FILE, StoredTables
+from recsys.types import TRACKS_SCHEMA, Float32, Tracks
+
+
+@dataclass(frozen=True, slots=True)
+class NewTrack:
+    """What the uploader says of a track; None is unknown, and then the tags inside the file are believed."""
+
+    track_id: str | None = None
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    genre: str | None = None  # several with ;
+    year: int | None = None
+    lyrics: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The outcome: ``known`` says that this audio was there before; ``notes`` tell what was odd about the file."""
+
+    track_id: str
+    known: bool
+    has_sound: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heard:
+    content_hash: str
+    duration_s: float | None
+    vector: Float32 | None
+    notes: tuple[str, ...]
+
+
+def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
+    """Put an audio file into a store.
+
+    Args:
+        folder: of a store with a published generation.
+        audio: any file that libsndfile or FFmpeg decodes.
+        about: what is known; the id defaults to one made from the audio's content.
+
+    Raises:
+        DataError: the file cannot be decoded, or the id belongs to another track.
+        ArtefactError: the store holds no generation or cannot be written.
+    """
+    store = Store(folder)
+    models = store.current() / "models"
+    if not audio.is_file():
+        raise DataError(f"there is no audio file {audio}")
+    with disk_errors("writing the upload"), _copied(store, audio) as copy:
+        heard = _hear(copy, models)
+        upload = _upload(audio, about, heard)
+        with store.live_lock(), open_live(store.live, write=True) as live:
+            if live is None:
+                raise ArtefactError(f"cannot open {store.live}")
+            generation = store.current()  # a build may have ended since
+            known = _known_as(generation, live, heard.content_hash)
+            if known is not None:
+                return Added(known, True, heard.vector is not None, heard.notes)
+            _check_id(generation, live, upload.track_id)
+            encoder = load_encoder(generation / "models")
+            blend = Model.load(generation / "arrays").blend
+            copy.replace(store.uploads / upload.file)
+            sync_folder(store.uploads)
+            live.append(upload, generation.name, vectors_of(upload, heard.vector, encoder, blend))
+    return Added(upload.track_id, False, heard.vector is not None, heard.notes)
+
+
+@contextmanager
+def _copied(store: Store, audio: Path) -> Iterator[Path]:
+    """Copy the file into the store first, durably: what is embedded is then what is kept."""
+    store.uploads.mkdir(exist_ok=True)
+    copy = store.uploads / f".{uuid.uuid4().hex}{audio.suffix.lower()}"
+    try:
+        with audio.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _hear(copy: Path, models: Path) -> _Heard:
+    """Decode in a limited process and embed, as the build does; a catalogue of given vectors has no audio network."""
+    model = load_sound_model(models)
+    if model is None:
+        notes = ("the sound vectors of this catalogue came with its table, so this track has none",)
+        return _Heard(content_hash(copy), None, None, notes)
+    heard = embed_files([copy], model)[0]
+    return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
+
+
+def _upload(audio: Path, about: NewTrack, heard: _Heard) -> Upload:
+    inside = file_tags(audio)
+    genre = about.genre if about.genre is not None else inside.get("genre")
+    year = about.year if about.year is not None else inside.get("year")
+    return Upload(
+        track_id=about.track_id or f"upload-{heard.content_hash[:12]}",
+        content_hash=heard.content_hash,
+        file=f"{heard.content_hash}{audio.suffix.lower()}",
+        title=about.title or inside.get("title") or audio.stem,
+        artist=about.artist or inside.get("artist"),
+        album=about.album or inside.get("album"),
+        genres=[name.strip() for name in (genre or "").split(";") if name.strip()],
+        year=None if year is None else int(year),
+        lyrics=about.lyrics or inside.get("lyrics"),
+        duration_s=heard.duration_s,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _known_as(generation: Path, live: LiveStore, content_hash: str) -> str | None:
+    found = live.track_of_audio(content_hash)
+    if found is None:
+        tables = StoredTables(generation / FILE)
+        found = tables.track_of_audio(content_hash)
+        tables.close()
+    return found
+
+
+def _check_id(generation: Path, live: LiveStore, track_id: str) -> None:
+    ids = Model.load(generation / "arrays").items
+    if int(ids.find([track_id])[0]) >= 0 or any(known.track_id == track_id for _, known in live.uploads()):
+        raise DataError(f"track id {track_id!r} belongs to another track; give another --track-id")
+
+
+def tracks_of(uploads: list[Upload], folder: Path) -> Tracks:
+    """Uploads as rows of a catalogue; ``folder`` holds their audio."""
+    rows = [
+        {
+            "track_id": u.track_id, "path": str((folder / u.file).absolute()), "title": u.title, "artist": u.artist,
+            "album": u.album, "genres": u.genres, "year": u.year, "lyrics": u.lyrics, "vector": None,
+        }
+        for u in uploads
+    ]  # fmt: skip
+    return Tracks(pl.DataFrame(rows, schema=TRACKS_SCHEMA))
+
+
+def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: Blend) -> dict[str, Float32]:
+    """Vectors (d,) of an upload by space, the joint item vector among them, as nobody has played it."""
+    given = None if sound is None else (np.zeros(1, dtype=np.int32), sound[None])
+    tracks = encoder.modalities(tracks_of([upload], Path()), None, given)
+    content = encoder.content.encode(tracks)
+    vectors = {ITEM: encoder.item_vectors(tracks, content, blend)[0]}
+    if sound is not None:
+        vectors["sound"] = sound
+    if content.any():
+        vectors["content"] = content[0]
+    return vectors
+
+
+def reembed_late_uploads(
+    store: Store, generation: str, models: Path, taken_in: int, encoder: Encoder, blend: Blend
+) -> None:
+    """Give uploads that came while a build ran their vectors under the generation it made; under the live lock."""
+    if not store.live.exists():
+        return
+    with open_live(store.live, write=True) as live:
+        for number, upload in () if live is None else list(live.uploads(after=taken_in)):
+            heard = _hear(store.uploads / upload.file, models)
+            if live is not None:
+                live.set_vectors(generation, number, vectors_of(upload, heard.vector, encoder, blend))

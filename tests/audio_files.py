@@ -1,0 +1,81 @@
+"""Small sounds for tests, and how to write them in any format."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+RATE = 44_100  # Hz, unlike the 16 kHz that the package works at
+Stereo = NDArray[np.float32]  # (n, 2)
+
+
+def melody(seconds: float, seed: int = 0) -> Stereo:
+    """Notes that change every quarter of a second, louder left than right: no two stretches are alike."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * RATE)) / RATE
+    notes = rng.uniform(150, 3000, size=int(seconds * 4) + 1)[(t * 4).astype(int)]
+    left = 0.4 * np.sin(2 * np.pi * np.cumsum(notes) / RATE) * (0.3 + 0.7 * np.exp(-((4 * t) % 1) * 3))
+    return np.stack([left, 0.5 * left + 0.01 * rng.standard_normal(len(t))], axis=1).astype(np.float32)
+
+
+def tone(hz: float, seconds: float, rate: int = RATE) -> NDArray[np.float32]:
+    """One channel of a sine at half of full scale."""
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def encoded(samples: NDArray[np.float32], format_: str, subtype: str | None = None, rate: int = RATE) -> bytes:
+    """Encode by libsndfile, a second at a time: its Vorbis encoder overruns the stack on long blocks."""
+    out = io.BytesIO()
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(out, "w", rate, channels, format=format_, subtype=subtype) as file:
+        for start in range(0, len(samples), rate):
+            file.write(samples[start : start + rate])
+    return out.getvalue()
+
+
+def encoded_by_ffmpeg(samples: Stereo, container: str, codec: str) -> bytes:
+    """Encode stereo by FFmpeg."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=RATE, bit_rate=192_000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = RATE, 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def without_info_frame(mp3: bytes) -> bytes:
+    """Drop what stands before the first frame of music: tags, and the frame that declares the length."""
+    info = max(mp3.find(b"Info"), mp3.find(b"Xing"))
+    return mp3[mp3.find(b"\xff\xfb", info) :]
+
+
+@contextmanager
+def counted_calls(owner: object, name: str) -> Iterator[list[object]]:
+    """Count the calls of a method inside a ``with`` block; the method still runs."""
+    calls: list[object] = []
+    original = getattr(owner, name)
+
+    def counting(self: object, argument: object) -> object:
+        calls.append(argument)
+        return original(self, argument)
+
+    setattr(owner, name, counting)
+    try:
+        yield calls
+    finally:
+        setattr(owner, name, original)
+
+
+def write_all(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    """Write files into a folder and list their paths."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]

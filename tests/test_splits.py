@@ -1,0 +1,229 @@
+"""Splits: what trains, what is held out, what is neither."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from eval.splits import (
+    PROTOCOLS,
+    Split,
+    SplitSettings,
+    cold_track,
+    has_times,
+    heard_pairs,
+    splits,
+    warm_at_random,
+    warm_by_time,
+)
+from recsys.errors import DataError
+from recsys.types import LISTENS_SCHEMA, Listens
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+TWEETS = Path(__file__).parents[2] / "shared" / "data" / "listening-tweets" / "listens.csv"
+
+
+def hours(n: float) -> datetime:
+    return START + timedelta(hours=n)
+
+
+def listens_of(rows: list[tuple[str, str, float, datetime | None, bool]]) -> Listens:
+    """Rows of user, track, plays, time, disliked."""
+    full = [(user, track, plays, at, False, disliked) for user, track, plays, at, disliked in rows]
+    return Listens(pl.DataFrame(full, schema=LISTENS_SCHEMA, orient="row"))
+
+
+def pairs(listens: Listens) -> set[tuple[str, str]]:
+    return set(listens.frame.select("user_id", "track_id").rows())
+
+
+def library(n_users: int, n_tracks: int) -> Listens:
+    """Every user played every track once, the first track twice, and disliked one more."""
+    rows = [(f"u{user}", f"t{track}", 1.0, None, False) for user in range(n_users) for track in range(n_tracks)]
+    rows += [(f"u{user}", "t0", 1.0, None, False) for user in range(n_users)]
+    rows += [(f"u{user}", "bad", 0.0, None, True) for user in range(n_users)]
+    return listens_of(rows)
+
+
+@st.composite
+def any_listens(draw: st.DrawFn) -> Listens:
+    """A few rows of few users and tracks, so that pairs repeat and likes contradict dislikes."""
+    row = st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from("123456789"),
+        st.sampled_from([1.0, 2.5]),
+        st.one_of(st.none(), st.integers(0, 30).map(hours)),
+        st.sampled_from([False, False, False, True]),
+    )
+    rows = draw(st.lists(row, min_size=5, max_size=60))
+    return listens_of([(u, t, 0.0 if bad else plays, at, bad) for u, t, plays, at, bad in rows])
+
+
+@given(any_listens(), st.sampled_from(PROTOCOLS), st.integers(0, 3), st.sampled_from([0.2, 0.5]))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_nothing_in_two_parts_and_nothing_lost(listens: Listens, protocol: str, seed: int, share: float) -> None:
+    split_settings = SplitSettings(held_out_share=share, n_splits=1, min_user_tracks=2, min_user_plays=0, seed=seed)
+    try:
+        (split,) = splits(listens, protocol, split_settings)
+    except DataError:
+        assume(False)
+    by_row = sorted(map(str, listens.frame.rows()))
+    parts = [split.train, split.held_out, split.unused]
+    assert sorted(str(row) for part in parts for row in part.frame.rows()) == by_row
+    assert len(split.held_out)
+    assert pairs(split.held_out).isdisjoint(pairs(split.train))
+    assert (split.held_out.frame["plays"] > 0).all()
+    trained = set(split.train.frame.filter(pl.col("plays") > 0)["user_id"])
+    assert set(split.held_out.frame["user_id"]) <= trained
+    if protocol == "cold-track":
+        cold = set(split.cold_track_ids)
+        assert set(split.held_out.frame["track_id"]) <= cold
+        assert cold.isdisjoint(split.train.frame["track_id"])
+        assert (set(split.unused.frame["track_id"])) <= cold
+    if protocol == "warm" and has_times(listens):
+        assert split.train.frame["listened_at"].max() < split.held_out.frame["listened_at"].min()
+        assert split.train.frame["listened_at"].null_count() == 0
+        assert set(split.held_out.frame["track_id"]) <= set(split.train.frame.filter(pl.col("plays") > 0)["track_id"])
+    elif protocol == "warm":
+        assert not len(split.unused)
+
+
+def test_a_cut_in_time_holds_out_only_what_can_be_judged() -> None:
+    early = [("ann", "x", 1.0, hours(0), False), ("ann", "y", 1.0, hours(1), False)]
+    early += [("ann", "bad", 0.0, hours(2), True), ("bob", "x", 1.0, hours(3), False)]
+    early += [("bob", "z", 1.0, hours(4), False), ("ann", "z2", 0.0, hours(5), True)]
+    early += [("bob", "bad", 1.0, hours(6), False), ("bob", "shunned", 0.0, hours(7), True)]
+    late = [
+        ("ann", "z", 1.0, hours(8), False),  # the one pair that is new, known and of a known user
+        ("ann", "x", 1.0, hours(9), False),  # heard before
+    ]
+    listens = listens_of([*early, *late])
+    split = warm_by_time(listens, SplitSettings(min_user_plays=0))
+    assert pairs(split.held_out) == {("ann", "z")}
+    assert pairs(split.unused) == {("ann", "x")}
+    assert len(split.train) == 8
+
+    more = [
+        ("ann", "fresh", 1.0, hours(9), False),  # a track unknown before the cut
+        ("ann", "shunned", 1.0, hours(9), False),  # a track that nobody heard before the cut
+        ("cy", "x", 1.0, hours(9), False),  # a user unknown before the cut
+        ("ann", "bad", 1.0, hours(9), False),  # disliked before the cut
+        ("bob", "y", 1.0, hours(9), False),  # disliked after the cut
+        ("bob", "y", 0.0, hours(9), True),
+        ("ann", "y", 1.0, None, False),  # no time
+    ]
+    share = 8 / 16  # of the rows with a time, so that the cut stays where it was
+    split = warm_by_time(listens_of([*early, *late, *more]), SplitSettings(min_user_plays=0, held_out_share=share))
+    assert len(split.train) == 8
+    assert pairs(split.held_out) == {("ann", "z")}
+    assert len(split.unused) == len(more) + 1
+    assert "1 rows without a time" in split.note
+
+
+@pytest.mark.parametrize(("bounds", "judged"), [((0, 500), {"few", "many"}), ((4, 500), {"many"}), ((0, 3), {"few"})])
+def test_users_outside_the_bounds_of_plays_only_train(bounds: tuple[float, float], judged: set[str]) -> None:
+    rows = [("many", f"t{n}", 1.0, hours(n), False) for n in range(6)]
+    rows += [("few", "t0", 1.0, hours(5), False), ("few", "t5", 1.0, hours(5), False)]
+    rows += [("few", "t3", 1.0, hours(9), False), ("many", "t5", 1.0, hours(9), False)]
+    rows = [row for row in rows if row[:2] != ("many", "t5") or row[3] == hours(9)]
+    listens = listens_of(rows)
+    low, high = bounds
+    split = warm_by_time(listens, SplitSettings(min_user_plays=low, max_user_plays=high))
+    assert set(split.held_out.frame["user_id"]) == judged
+    assert set(split.train.frame["user_id"]) == {"few", "many"}
+
+
+@pytest.mark.parametrize(("n_tracks", "n_held_out"), [(4, 0), (5, 1), (12, 2), (13, 3)])
+def test_a_fifth_of_each_users_tracks_is_held_out(n_tracks: int, n_held_out: int) -> None:
+    listens = Listens(pl.concat([library(2, n_tracks).frame, library(1, 20).frame.with_columns(user_id=pl.lit("big"))]))
+    split = warm_at_random(listens, SplitSettings(), seed=1)
+    held_out = split.held_out.frame.unique(["user_id", "track_id"])["user_id"].value_counts()
+    by_user = dict(held_out.rows())
+    assert by_user.get("u0", 0) == by_user.get("u1", 0) == n_held_out
+    assert by_user["big"] == 4
+
+
+def test_a_pair_was_heard_if_it_was_played_and_never_disliked() -> None:
+    rows = [("u", "yes", 1.0, None, False), ("u", "yes", 2.0, None, False), ("u", "none", 0.0, None, False)]
+    rows += [("u", "no", 1.0, None, False), ("u", "no", 0.0, None, True), ("v", "no", 1.0, None, False)]
+    assert sorted(heard_pairs(listens_of(rows).frame).rows()) == [("u", "yes"), ("v", "no")]
+
+
+def test_dislikes_stay_in_training_and_bar_a_play() -> None:
+    contradiction = listens_of([("u0", "t1", 1.0, None, False), ("u0", "t1", 0.0, None, True)])
+    listens = Listens(pl.concat([library(1, 5).frame, contradiction.frame]))
+    for seed in range(20):
+        split = warm_at_random(listens, SplitSettings(held_out_share=0.9, min_user_tracks=2), seed)
+        assert ("u0", "t1") in pairs(split.train)
+        assert ("u0", "bad") in pairs(split.train)
+        assert len(split.unused) == 0
+
+
+def test_a_cold_track_loses_every_row() -> None:
+    listens = library(3, 10)
+    rare = listens_of([("lone", "t1", 1.0, None, False), ("lone", "t2", 1.0, None, False)])
+    split = cold_track(Listens(pl.concat([listens.frame, rare.frame])), SplitSettings(), seed=4)
+    assert split.cold_track_ids is not None
+    assert len(split.cold_track_ids) == 2  # a fifth of the ten that were heard; 'bad' was not
+    assert "bad" not in split.cold_track_ids
+    assert set(split.train.frame["track_id"]).isdisjoint(split.cold_track_ids)
+    assert pairs(split.held_out) >= {(f"u{user}", track) for user in range(3) for track in split.cold_track_ids}
+
+
+def test_a_listener_of_cold_tracks_alone_is_not_judged() -> None:
+    listens = library(3, 10)
+    for seed in range(10):
+        cold = cold_track(listens, SplitSettings(), seed).cold_track_ids or []
+        lone = listens_of([("lone", track, 1.0, None, False) for track in cold])
+        split = cold_track(Listens(pl.concat([listens.frame, lone.frame])), SplitSettings(), seed)
+        assert split.cold_track_ids == cold
+        assert "lone" not in set(split.held_out.frame["user_id"])
+        assert pairs(split.unused) == {("lone", track) for track in cold}
+
+
+def test_the_choice_depends_on_seed_and_rows_but_not_on_their_order() -> None:
+    listens = library(4, 15)
+    turned = Listens(listens.frame.reverse())
+
+    def held_out(listens: Listens, protocol: str, seed: int) -> set[tuple[str, str]]:
+        (split,) = splits(listens, protocol, SplitSettings(n_splits=1, seed=seed))
+        return pairs(split.held_out)
+
+    for protocol in PROTOCOLS:
+        assert held_out(listens, protocol, 0) == held_out(turned, protocol, 0)
+        assert held_out(listens, protocol, 0) != held_out(listens, protocol, 1)
+
+
+def test_random_splits_come_once_a_seed_and_a_cut_in_time_once() -> None:
+    settings = SplitSettings(n_splits=3, seed=7, min_user_plays=0)
+    assert [split.seed for split in splits(library(2, 9), "warm", settings)] == [7, 8, 9]
+    timed = listens_of([("u", f"t{n}", 1.0, hours(n), False) for n in range(8)])
+    timed = Listens(pl.concat([timed.frame, listens_of([("v", "t1", 1.0, hours(0), False)]).frame]))
+    timed = Listens(pl.concat([timed.frame, listens_of([("v", "t2", 1.0, hours(8), False)]).frame]))
+    assert len(list(splits(timed, "warm", settings))) == 1
+    assert len(list(splits(timed, "cold-track", settings))) == 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_to_hold_out_is_said(protocol: str) -> None:
+    only = listens_of([("u", "t", 1.0, None, False), ("v", "t", 0.0, None, True)])
+    with pytest.raises(DataError, match=f"{protocol} protocol can hold nothing out of 2 listens of 2 users"):
+        list(splits(only, protocol, SplitSettings()))
+
+
+@pytest.mark.skipif(not TWEETS.exists(), reason="the shared listening-tweets data is not here")
+def test_real_listens_are_cut_at_four_fifths() -> None:
+    raw = pl.read_csv(TWEETS, infer_schema=False).with_columns(
+        pl.from_epoch(pl.col("listened_at").cast(pl.Int64)).dt.cast_time_unit("us").dt.replace_time_zone("UTC"),
+        plays=pl.lit(1.0),
+        liked=pl.lit(False),
+        disliked=pl.lit(False),
+    )
+    split: Split = warm_by_time(Listens(raw.select(LISTENS_SCHEMA.names())), SplitSettings())
+    assert len(split.train) / len(raw) == pytest.approx(0.8, abs=1e-3)
+    assert split.held_out.frame["user_id"].n_unique() == 470
+    assert len(pairs(split.held_out)) == 1282
