@@ -22,7 +22,7 @@ from recsys.errors import ArtefactError
 from recsys.fit import Artefacts
 from recsys.model import Model
 from recsys.neighbours import find_neighbours
-from recsys.progress import Bar, Progress
+from recsys.progress import Progress
 from recsys.recommender import DEFAULT_K, MAX_K, Recommender
 from recsys.store.generation import Store
 from recsys.store.models import save_models

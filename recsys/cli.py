@@ -5,6 +5,7 @@ usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 int
 """
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
@@ -62,7 +64,7 @@ def scan(
     frame = scan_folder(folder, problems, Bars())
     write_table(frame, out)
     _say_problems(problems.counts(), problems.frame().select("kind", "value", "reason").head(5).rows())
-    Console(stderr=True).print(f"{len(frame):,} tracks -> {out}", highlight=False)
+    _say(f"{len(frame):,} tracks -> {out}")
 
 
 @app.command()
@@ -100,7 +102,7 @@ def recommend(
 
     found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist)
     if found.source == "popular":
-        Console(stderr=True).print(f"nothing is known of the taste of {user_id!r}: popular tracks", highlight=False)
+        _say(f"nothing is known of the taste of {user_id!r}: popular tracks")
     _print_list(found, f"for {user_id}", as_json)
 
 
@@ -155,7 +157,7 @@ def add(
         }, ensure_ascii=False))  # fmt: skip
         return
     for note in added.notes:
-        Console(stderr=True).print(f"note: {note}", highlight=False, markup=False)
+        _say(f"note: {note}")
     print(f"{added.track_id} {'was here already' if added.known else 'added'}")
     _print_list(near, f"like {added.track_id}", False)
     if audience:
@@ -207,7 +209,7 @@ def evaluate(
     inputs = Inputs(tracks, listens, tags, audio_root)
     found = evaluate_files(inputs, load_settings(config), evaluation_settings(protocol, k), out, store, Bars())
     _console().print(recall_table(found.figures))
-    Console(stderr=True).print(f"all figures: {out}/report.json and {out}/evaluation.duckdb", highlight=False)
+    _say(f"all figures: {out}/report.json and {out}/evaluation.duckdb")
 
 
 @app.command()
@@ -252,44 +254,51 @@ def _print_list(found: RankedList, title: str, as_json: bool) -> None:
 def _print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table, without the columns that are empty; whole lines where nobody is looking."""
     kept = [n for n in range(len(names)) if not rows or any(row[n] not in ("", None) for row in rows)]
-    table = Table(title=title or None)
+    table = Table(title=_plain(title) if title else None)
     for n in kept:
-        table.add_column(names[n], overflow="fold")
+        table.add_column(_plain(names[n]), overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[n] is None else str(row[n]) for n in kept))
-    _console().print(table, highlight=False, markup=False)
+        table.add_row(*(_plain("" if row[n] is None else str(row[n])) for n in kept))
+    _console().print(table)
+
+
+def _plain(text: str) -> Text:
+    """Show data as it is: no markup, no emoji codes, and nothing that would drive the terminal."""
+    return Text(re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text))
 
 
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
+def _say(line: str, style: str | None = None) -> None:
+    """Tell one fact on standard error."""
+    Console(stderr=True).print(_plain(line), style=style, soft_wrap=True)
+
+
 def _say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
     if not counts:
         return
-    console = Console(stderr=True)
     told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    console.print(f"problems in the input (the rest is used): {told}", style="yellow", highlight=False, markup=False)
+    _say(f"problems in the input (the rest is used): {told}", style="yellow")
     for example in examples:
-        console.print("  e.g. " + ": ".join(str(part) for part in example), highlight=False, markup=False)
+        _say("  e.g. " + ": ".join(str(part) for part in example))
 
 
 def _say_build(row: dict[str, Any], store: Path) -> None:
-    console = Console(stderr=True)
     counts = row["counts"]
-    console.print(
+    _say(
         f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
-        f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs",
-        highlight=False,
+        f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs"
     )
-    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items())
-    console.print(f"time: {spent}", highlight=False)
+    _say("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items()))
     if counts["problems"]:
-        console.print(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}', highlight=False)
-    console.print(f"next: recsys recommend USER_ID --store {store}", highlight=False)
+        _say(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
+    _say(f"next: recsys recommend USER_ID --store {store}")
 
 
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -299,6 +308,10 @@ def main() -> None:
     except RecsysError as error:
         print(f"recsys: {error}", file=sys.stderr)
         sys.exit(next(status for kind, status in EXIT if isinstance(error, kind)))
-    except KeyboardInterrupt:
-        print("recsys: interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except UnicodeEncodeError as error:
+        print(f"recsys: {error.object!a} is not UTF-8 text; give it in UTF-8", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what the parser makes of Ctrl-C
+            print("recsys: interrupted; run the same command again to go on", file=sys.stderr)
+        raise

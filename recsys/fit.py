@@ -22,7 +22,7 @@ from recsys.audio.embed import SoundModel, embed_paths, train_sound_model
 from recsys.catalogue.ids import IdMap
 from recsys.catalogue.listens import plays_of
 from recsys.catalogue.problems import Problems
-from recsys.cf.als import fit_als
+from recsys.cf.als import confidence_scale, fit_als
 from recsys.config import RunSettings
 from recsys.content.metadata import learn_vocabulary
 from recsys.content.tasks import targets_of
@@ -135,7 +135,7 @@ def fit(
         plays.counts,
         plays.barred,
         _spaces(sound, fitted, plays),
-        settings.hybrid.als.confidence_scale,
+        confidence_scale(plays.counts, settings.hybrid.als),
     )
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts)
@@ -180,7 +180,7 @@ def _sound(
         model = train_sound_model(present, targets, settings.audio, settings.seed, progress)
         if on_sound_model is not None:
             on_sound_model(model)
-    heard = embed_paths(files, model, settings.audio, cache, problems, progress)
+    heard = embed_paths(files, model, settings.audio, cache, problems, progress, track_ids=plays.track_ids)
     return CatalogueSound(heard.rows, heard.vectors, heard.durations_s, heard.hashes, model)
 
 

@@ -94,7 +94,7 @@ class Model:
         """
         try:
             return cls._load(folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"cannot read the arrays in {folder}: {error}; roll back or build again") from error
 
     @classmethod

@@ -1,6 +1,6 @@
 """Progress of anything that takes longer than a second: what is done, how fast, how long it will take.
 
-Stages take a ``Progress`` and know nothing of terminals. ``Silent`` is for libraries and tests, ``Bars`` draws with rich.
+Stages take a ``Progress`` and know nothing of terminals. ``Silent`` is for libraries and tests, ``Bars`` draws.
 """
 
 import sys

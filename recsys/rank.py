@@ -82,7 +82,7 @@ def _best(matrix: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
 
 
 def cap_per_artist(artists: Sequence[str | None], at_most: int) -> list[int]:
-    """Say which places of a ranked list stay when an artist may appear ``at_most`` times; unknown artists always may."""
+    """Say which places of a list stay when an artist may appear ``at_most`` times; unknown artists always may."""
     seen: dict[str, int] = {}
     kept = []
     for place, artist in enumerate(artists):

@@ -7,56 +7,35 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.catalogue.ids import IdMap
-from recsys.errors import ConfigError, DataError, NoSpaceError, NotFoundError
-from recsys.hybrid.blend import POPULARITY, unit_rows
+from recsys.audience import audience as rank_audience
+from recsys.errors import ConfigError, DataError, NoSpaceError
 from recsys.hybrid.foldin import fold_in
 from recsys.model import Model
+from recsys.overlay import Catalogue, Uploads
 from recsys.rank import cap_per_artist, top_k
-from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Int32, Plays, RankedList, RankedTrack, Space
+from recsys.types import (
+    NO_ITEM,
+    SPACES,
+    Candidates,
+    Float32,
+    Found,
+    Int32,
+    Plays,
+    RankedList,
+    RankedTrack,
+    Space,
+    Tables,
+)
 
 MAX_K = 200  # the depth of the stored lists
 DEFAULT_K = 20
-AUDIENCE_BLOCK = 65_536  # users at a time
-
-
-class Tables(Protocol):
-    """Where stored lists and what is known of tracks come from (``recsys.store.tables``, or memory after a fit)."""
-
-    def recommended(self, user_id: str) -> list[tuple[str, float, str | None]] | None:
-        """Track id, score and reason of a user's stored list, best first; None if lists are not stored."""
-
-    def neighbours(self, track_id: str, space: Space) -> list[tuple[str, float]] | None:
-        """Track id and score of a track's stored neighbours, best first; None if they are not stored."""
-
-    def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What is known of tracks: the columns of the ``tracks`` table by track id."""
-
-    def close(self) -> None:
-        """Let go of files."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Uploads:
-    """Tracks that came after the generation was built: ids, item vectors (m, d), vectors by space, what is known."""
-
-    track_ids: tuple[str, ...]
-    item_vectors: Float32
-    spaces: Mapping[Space, Mapping[int, Float32]]
-    about: Mapping[str, dict[str, Any]]
-
-    @classmethod
-    def none(cls, dim: int) -> "Uploads":
-        """No uploads."""
-        return cls((), np.zeros((0, dim), dtype=np.float32), {}, {})
+EDGE_BLOCK = 4096  # users whose edges are computed at a time
 
 
 class Recommender:
@@ -85,10 +64,7 @@ class Recommender:
         self.artefacts = artefacts
         self._tables = tables
         self._facts = dict(facts)
-        self._uploads = uploads or Uploads.none(model.item_vectors.shape[1])
-        self._upload_rows = {
-            track_id: len(model.items) + place for place, track_id in enumerate(self._uploads.track_ids)
-        }
+        self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -116,17 +92,17 @@ class Recommender:
     @property
     def spaces(self) -> list[Space]:
         """The spaces that have vectors."""
-        return [space for space in SPACES if space == "hybrid" or space in self.model.spaces]
+        return self._catalogue.spaces()
 
     def status(self) -> dict[str, Any]:
         """Facts of the generation: generation, created_at, n_tracks, n_users, n_listens, n_uploads, spaces."""
         return {
             "generation": self.generation,
             "created_at": self._facts.get("created_at", ""),
-            "n_tracks": len(self.model.items) + len(self._uploads.track_ids),
+            "n_tracks": len(self._catalogue),
             "n_users": len(self.model.users),
             "n_listens": int(self._facts.get("n_listens", 0)),
-            "n_uploads": len(self._uploads.track_ids),
+            "n_uploads": len(self._catalogue.uploads.track_ids),
             "spaces": list(self.spaces),
         }
 
@@ -136,7 +112,7 @@ class Recommender:
         Raises:
             NotFoundError: no such track.
         """
-        self._item(track_id)
+        self._catalogue.row(track_id)
         return self._about([track_id])[track_id]
 
     def close(self) -> None:
@@ -167,7 +143,7 @@ class Recommender:
         stored = self._tables.recommended(user_id)
         if stored is None:
             stored = self._computed(user)
-        elif self._uploads.track_ids:
+        elif self._catalogue.uploads.track_ids:
             stored = self._with_uploads(user, stored)
         source = "personal" if bool(self.model.has_plays[user]) else "popular"
         return self._list(stored, k, source, max_per_artist, describe)
@@ -185,11 +161,11 @@ class Recommender:
         _check_k(k)
         if space not in SPACES:
             raise ConfigError(f"there is no space {space!r}; choose one of {', '.join(SPACES)}")
-        item = self._item(track_id)
-        if space != "hybrid" and space not in self.model.spaces and not self._uploads.spaces.get(space):
+        item = self._catalogue.row(track_id)
+        if space not in self.spaces:
             raise NoSpaceError(f"this catalogue has no vectors in the space {space!r}; it has {', '.join(self.spaces)}")
         stored = self._tables.neighbours(track_id, space) if item < len(self.model.items) else None
-        if stored is None or k > len(stored) or self._uploads.track_ids:
+        if stored is None or k > len(stored) or self._catalogue.uploads.track_ids:
             stored = self._nearest(item, track_id, k, space)
         return self._list([(track, score, None) for track, score in stored], k, "neighbours", None, describe)
 
@@ -206,13 +182,12 @@ class Recommender:
         _check_k(k)
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
-        items, plays = np.unique([self._item(track_id) for track_id in track_ids], return_counts=True)
-        vectors = self._item_vectors
-        user = fold_in(items, plays.astype(np.float32), vectors, self.model.blend, self.model.confidence_scale)
+        items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
+        counts = plays.astype(np.float32)
+        user = fold_in(items, counts, self._catalogue.vectors, self.model.blend, self.model.confidence_scale)
         query = user[None] * self.model.blend.weights()
-        allowed = np.setdiff1d(np.arange(len(vectors), dtype=np.int32), items).astype(np.int32)
-        best = top_k(query, vectors, k, candidates=allowed)
-        return self._list(self._with_reasons(best.items[0], best.scores[0], items), k, "tracks", None, describe)
+        rows = items.astype(np.int32)
+        return self._list(self._best(query, rows, rows, k), k, "tracks", None, describe)
 
     def score(self, user_ids: Sequence[str], track_ids: Sequence[str]) -> Float32:
         """The ranking's own score of every pair, before any filter: (n_users, n_tracks) float32.
@@ -223,35 +198,22 @@ class Recommender:
             NotFoundError: an id is unknown; the message names it.
         """
         users = self.model.users.rows(list(user_ids))
-        items = np.array([self._item(track_id) for track_id in track_ids], dtype=np.int32)
-        vectors = self._vectors_of(items)
+        items = np.array([self._catalogue.row(track_id) for track_id in track_ids], dtype=np.int32)
+        vectors = self._catalogue.vectors_of(items)
         return np.asarray(self._queries(users) @ vectors.T, dtype=np.float32).reshape(len(users), len(items))
 
     def audience(self, track_id: str, k: int = DEFAULT_K) -> list[tuple[str, float]]:
         """Users who would like a track most, with how far its score lies above that of their own 20th candidate.
-
-        Scores of two users cannot be compared as they are: the user whose usual favourites score high would always
-        come first. Users who have played or disliked the track are left out, and so are users without plays.
 
         Raises:
             NotFoundError: no such track.
             ConfigError: k is not within 1 to 200.
         """
         _check_k(k)
-        item = self._item(track_id)
-        margins = np.full(len(self.model.users), -np.inf, dtype=np.float32)
-        for start in range(0, len(margins), AUDIENCE_BLOCK):
-            rows = np.arange(start, min(start + AUDIENCE_BLOCK, len(margins)), dtype=np.int32)
-            margins[rows] = self._queries(rows) @ self._vectors_of([item])[0] - self.edges[rows]
-        out = ~self.model.has_plays | ~np.isfinite(self.edges)
-        if item < len(self.model.items):
-            for pairs in (self.model.counts, self.model.barred):
-                places = np.flatnonzero(pairs.indices == item)
-                out[np.searchsorted(pairs.indptr, places, side="right") - 1] = True
-        margins[out] = -np.inf
-        best = np.argsort(-margins, kind="stable")[:k]
-        best = best[np.isfinite(margins[best])]
-        return [(self.model.users.id(int(user)), float(margins[user])) for user in best]
+        item = self._catalogue.row(track_id)
+        vector = self._catalogue.vectors_of([item])[0]
+        users, margins = rank_audience(self.model, vector, item, self.edges, k)
+        return list(zip(self.model.users.ids(users), margins.tolist(), strict=True))
 
     @cached_property
     def edges(self) -> Float32:
@@ -259,7 +221,7 @@ class Recommender:
         if self._edges is not None:
             return self._edges
         users = self.model.users.all()
-        blocks = [users[start : start + AUDIENCE_BLOCK] for start in range(0, len(users), AUDIENCE_BLOCK)]
+        blocks = [users[start : start + EDGE_BLOCK] for start in range(0, len(users), EDGE_BLOCK)]
         edges = [self.rank(block, DEFAULT_K).scores[:, -1] for block in blocks]
         return np.concatenate(edges) if edges else np.zeros(0, dtype=np.float32)
 
@@ -296,27 +258,11 @@ class Recommender:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _item_vectors(self) -> Float32:
-        """Item vectors with those of uploads below; mapped as they are where nothing was uploaded."""
-        if not self._uploads.track_ids:
-            return self.model.item_vectors
-        return np.vstack([self.model.item_vectors, self._uploads.item_vectors])
-
-    def _vectors_of(self, items: Sequence[int] | Int32) -> Float32:
-        """Joint vectors of a few items, without joining all."""
-        rows = np.asarray(items, dtype=np.int32)
-        n = len(self.model.items)
-        vectors = np.empty((len(rows), self.model.item_vectors.shape[1]), dtype=np.float32)
-        vectors[rows < n] = self.model.item_vectors[rows[rows < n]]
-        vectors[rows >= n] = self._uploads.item_vectors[rows[rows >= n] - n]
-        return vectors
-
-    @cached_property
     def _popular(self) -> list[tuple[str, float]]:
         nobody = self.model.blend.queries(np.ones((1, self.model.blend.dim), dtype=np.float32), np.zeros(1, dtype=bool))
-        best = top_k(nobody, self._item_vectors, MAX_K)
+        best = top_k(nobody, self._catalogue.vectors, MAX_K)
         return [
-            (self._id(int(item)), float(score))
+            (self._catalogue.id(int(item)), float(score))
             for item, score in zip(best.items[0], best.scores[0], strict=True)
             if item != NO_ITEM
         ]
@@ -325,84 +271,62 @@ class Recommender:
         vectors = np.asarray(self.model.user_vectors[users], dtype=np.float32)
         return self.model.blend.queries(vectors, self.model.has_plays[users], part)
 
-    def _item(self, track_id: str) -> int:
-        if track_id in self._upload_rows:
-            return self._upload_rows[track_id]
-        return self.model.items.row(track_id)
-
-    def _id(self, item: int) -> str:
-        n = len(self.model.items)
-        return self.model.items.id(item) if item < n else self._uploads.track_ids[item - n]
-
-    def _computed(self, user: int) -> list[tuple[str, float, str | None]]:
-        query = self._queries(np.array([user], dtype=np.int32))
+    def _computed(self, user: int) -> list[Found]:
         left_out = np.union1d(self.model.heard(user), self.model.barred_items(user))
-        vectors = self._item_vectors
-        allowed = np.setdiff1d(np.arange(len(vectors), dtype=np.int32), left_out).astype(np.int32)
-        best = top_k(query, vectors, MAX_K, candidates=allowed)
-        return self._with_reasons(best.items[0], best.scores[0], self.model.heard(user))
+        query = self._queries(np.array([user], dtype=np.int32))
+        return self._best(query, left_out, self.model.heard(user), MAX_K)
 
-    def _with_uploads(
-        self, user: int, stored: list[tuple[str, float, str | None]]
-    ) -> list[tuple[str, float, str | None]]:
+    def _with_uploads(self, user: int, stored: list[Found]) -> list[Found]:
         query = self._queries(np.array([user], dtype=np.int32))[0]
-        n = len(self.model.items)
-        rows = np.arange(n, n + len(self._uploads.track_ids), dtype=np.int32)
-        fresh = self._with_reasons(rows, self._uploads.item_vectors @ query, self.model.heard(user))
+        scores = self._catalogue.uploads.item_vectors @ query
+        fresh = self._with_reasons(self._catalogue.upload_rows(), scores, self.model.heard(user))
         return sorted([*stored, *fresh], key=lambda found: -found[1])[:MAX_K]
 
-    def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[tuple[str, float, str | None]]:
+    def _best(self, query: Float32, left_out: Int32, heard: Int32, k: int) -> list[Found]:
+        """Rank all tracks but some for one query (1, d)."""
+        allowed = np.setdiff1d(np.arange(len(self._catalogue), dtype=np.int32), left_out).astype(np.int32)
+        best = top_k(query, self._catalogue.vectors, k, candidates=allowed)
+        return self._with_reasons(best.items[0], best.scores[0], heard)
+
+    def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         found = items != NO_ITEM
         reasons = self._reason(items[found], heard) if len(heard) else np.full(int(found.sum()), NO_ITEM)
         return [
-            (self._id(int(item)), float(score), None if reason == NO_ITEM else self._id(int(reason)))
+            (
+                self._catalogue.id(int(item)),
+                float(score),
+                None if reason == NO_ITEM else self._catalogue.id(int(reason)),
+            )
             for item, score, reason in zip(items[found], scores[found], reasons, strict=True)
         ]
 
     def _reason(self, items: Int32, heard: Int32) -> Int32:
         """The heard track most like each item, in the likeness that the blend ranks by."""
-        vectors = self._vectors_of
-        likeness = self.model.blend.likeness(vectors(items)) @ self.model.blend.likeness(vectors(heard)).T
-        return np.asarray(heard[np.argmax(likeness, axis=1)], dtype=np.int32)
+        likeness, vectors_of = self.model.blend.likeness, self._catalogue.vectors_of
+        alike = likeness(vectors_of(items)) @ likeness(vectors_of(heard)).T
+        return np.asarray(heard[np.argmax(alike, axis=1)], dtype=np.int32)
 
     def _nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Exact neighbours by one pass over the space, uploads among them."""
-        if space == "hybrid":
-            vectors = self.model.blend.likeness(self._item_vectors)
-            rows = np.arange(len(vectors), dtype=np.int32)
-        else:
-            rows, vectors = self._space(space)
+        rows, vectors = self._catalogue.space(space)
         place = int(np.searchsorted(rows, item))
         if place >= len(rows) or int(rows[place]) != item:
             raise NoSpaceError(f"track {track_id!r} has no vector in the space {space!r}; try another space")
-        best = top_k(vectors[place][None], vectors, min(k + 1, len(vectors)))
-        found = [
-            (self._id(int(rows[other])), float(score))
+        others = np.delete(np.arange(len(rows), dtype=np.int32), place)
+        best = top_k(vectors[place][None], vectors, k, candidates=others)
+        return [
+            (self._catalogue.id(int(rows[other])), float(score))
             for other, score in zip(best.items[0], best.scores[0], strict=True)
-            if other not in (place, NO_ITEM)
+            if other != NO_ITEM
         ]
-        return found[:k]
-
-    def _space(self, space: Space) -> tuple[Int32, Float32]:
-        """Rows and unit vectors of a space, uploads below."""
-        rows: list[NDArray[np.int32]] = []
-        vectors: list[Float32] = []
-        if space in self.model.spaces:
-            rows.append(self.model.spaces[space].rows)
-            vectors.append(unit_rows(np.asarray(self.model.spaces[space].vectors)))
-        fresh = self._uploads.spaces.get(space, {})
-        for place in sorted(fresh):
-            rows.append(np.array([len(self.model.items) + place], dtype=np.int32))
-            vectors.append(unit_rows(fresh[place][None]))
-        return np.concatenate(rows), np.vstack(vectors)
 
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        known = self._tables.about([t for t in track_ids if t not in self._upload_rows])
-        return {**known, **{t: self._uploads.about[t] for t in track_ids if t in self._upload_rows}}
+        uploaded = {t: self._catalogue.uploads.about[t] for t in track_ids if self._catalogue.is_upload(t)}
+        return {**self._tables.about([t for t in track_ids if t not in uploaded]), **uploaded}
 
     def _list(
         self,
-        found: Sequence[tuple[str, float, str | None]],
+        found: Sequence[Found],
         k: int,
         source: str,
         max_per_artist: int | None,

@@ -4,8 +4,9 @@ Inside, users and items are int32 rows; outside ids are text. Every container ch
 Frozen does not freeze arrays: nobody writes into an argument.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -220,3 +221,22 @@ class RankedList:
     tracks: list[RankedTrack]
     source: str
     generation: str
+
+
+Found = tuple[str, float, str | None]  # track id, score, id of the track that is the reason
+
+
+class Tables(Protocol):
+    """Where stored lists and what is known of tracks come from: a generation's tables, or memory after a fit."""
+
+    def recommended(self, user_id: str) -> list[Found] | None:
+        """Track id, score and reason of a user's stored list, best first; None if lists are not stored."""
+
+    def neighbours(self, track_id: str, space: Space) -> list[tuple[str, float]] | None:
+        """Track id and score of a track's stored neighbours, best first; None if they are not stored."""
+
+    def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What is known of tracks: the columns of the ``tracks`` table by track id."""
+
+    def close(self) -> None:
+        """Let go of files."""

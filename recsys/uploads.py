@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys.audio.embed import embed_files
+from recsys.audio.embed import embed_file
 from recsys.audio.worker import content_hash
 from recsys.catalogue.scan import file_tags
 from recsys.errors import ArtefactError, DataError
@@ -120,7 +120,7 @@ def _hear(copy: Path, models: Path) -> _Heard:
     if model is None:
         notes = ("the sound vectors of this catalogue came with its table, so this track has none",)
         return _Heard(content_hash(copy), None, None, notes)
-    heard = embed_files([copy], model)[0]
+    heard = embed_file(copy, model)
     return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
 
 

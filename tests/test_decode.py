@@ -66,6 +66,7 @@ def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
+OGG = encoded(TEN, "OGG")
 CONSTANT_MP3 = without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
 
 
@@ -81,7 +82,8 @@ CONSTANT_MP3 = without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
         (half(encoded_by_ffmpeg(TEN, "asf", "wmav2")), 5.0),
         (encoded(TEN, "WAV")[:-200], 10.0),
         (encoded(TEN, "FLAC")[:-200], 9.8),
-        (encoded(TEN, "OGG")[:-200], 9.9),
+        (OGG[:-200], 9.9),
+        (OGG[: OGG.rfind(b"OggS")], 9.9),
         (encoded(TEN, "MP3")[:-200], 10.0),
         (CONSTANT_MP3[:-200], 10.0),
     ],
@@ -96,6 +98,7 @@ CONSTANT_MP3 = without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
         "wav-end",
         "flac-end",
         "ogg-end",
+        "ogg-page",
         "mp3-end",
         "mp3-bare-end",
     ],

@@ -11,7 +11,8 @@ from audio_files import RATE, counted_calls, encoded, encoded_by_ffmpeg, melody,
 from safetensors.torch import load_file, save_file
 
 from recsys.audio.cache import VectorCache
-from recsys.audio.embed import SoundModel, embed_files, embed_paths, train_sound_model
+from recsys.audio.embed import SoundModel, embed_file, embed_paths, train_sound_model
+from recsys.audio.logmel import log_mel
 from recsys.audio.networks import build_network
 from recsys.audio.settings import (
     AudioSettings,
@@ -21,11 +22,11 @@ from recsys.audio.settings import (
     TrainSettings,
     WorkerSettings,
 )
-from recsys.audio.threads import torch_threads
-from recsys.audio.train import train_network
+from recsys.threads import torch_threads
+from recsys.audio.train import _Training, train_network
 from recsys.audio.workers import DecodeWorkers
 from recsys.catalogue.problems import Problems
-from recsys.content.tasks import Targets
+from recsys.content.tasks import Heads, Targets
 from recsys.errors import ArtefactError, DataError
 from recsys.progress import Silent
 from recsys.types import Clip
@@ -84,12 +85,12 @@ def test_batch_equals_single(model: SoundModel) -> None:
 
 
 def test_a_vector_is_the_mean_over_patches(model: SoundModel) -> None:
-    hop = SETTINGS.log_mel.hop_length
-    n_patch = 187 * hop
-    whole = clip(8.0).samples[: 2 * n_patch]
-    spectrogram_is_periodic = np.tile(whole[:n_patch], 2)
-    one, two = model.embed([Clip(whole[:n_patch], 16_000, 3.0), Clip(spectrogram_is_periodic, 16_000, 6.0)])
-    assert float(one @ two) > 0.999  # the same patch twice, but for the frames at its borders
+    long = clip(8.0)
+    spectrogram = log_mel(torch.from_numpy(long.samples)[None], SETTINGS.log_mel)[0]
+    with torch.inference_mode():
+        first, second = (model.network(spectrogram[None, :, start : start + 187])[0].numpy() for start in (0, 187))
+    expected = (first + second) / np.linalg.norm(first + second)
+    np.testing.assert_allclose(model.embed([long])[0], expected, atol=1e-5)
 
 
 def test_another_sample_rate_is_refused(model: SoundModel) -> None:
@@ -178,7 +179,7 @@ NAMES = [
 def test_a_catalogue_is_embedded_and_told_of_its_problems(model: SoundModel, songs: Path) -> None:
     paths = [None if name is None else songs / name for name in NAMES]
     problems = Problems()
-    sound = embed_paths(paths, model, SETTINGS, None, problems, Silent(), source="songs.csv")
+    sound = embed_paths(paths, model, SETTINGS, None, problems, Silent(), track_ids=[f"id{n}" for n in range(len(NAMES))])
     assert sound.rows.tolist() == [0, 2, 4, 5, 7, 8, 10]
     assert sound.rows.dtype == np.int32
     assert sound.durations_s.tolist() == pytest.approx([5, 6, 5, 7, 3, 6, 5], abs=1.5)
@@ -189,15 +190,16 @@ def test_a_catalogue_is_embedded_and_told_of_its_problems(model: SoundModel, son
     assert to_a[2] > 0.9999  # the same samples, read by FFmpeg
     assert to_a[6] > 0.99  # the same music in a lossy codec
     assert to_a[1] < to_a[6]
-    found = {(kind, row): (source, value) for kind, source, row, value, _ in problems.frame().rows()}
+    assert len(problems) == 5
+    found = {(kind, source, value) for kind, source, _, value, _ in problems.frame().rows()}
     expected = [
-        ("bad-audio", 4),
-        ("truncated-audio", 6),
-        ("missing-file", 7),
-        ("mislabelled-audio", 8),
-        ("bad-audio", 10),
+        ("bad-audio", 3),
+        ("truncated-audio", 5),
+        ("missing-file", 6),
+        ("mislabelled-audio", 7),
+        ("bad-audio", 9),
     ]
-    assert found == {(kind, row): ("songs.csv", str(paths[row - 1])) for kind, row in expected}
+    assert found == {(kind, str(paths[place]), f"id{place}") for kind, place in expected}
 
 
 def test_the_cache_is_used_and_its_problems_told_again(model: SoundModel, songs: Path, tmp_path: Path) -> None:
@@ -262,14 +264,14 @@ def test_an_interrupted_run_keeps_whole_batches(model: SoundModel, songs: Path, 
 
 def test_an_upload_gets_the_vector_that_the_catalogue_gave(model: SoundModel, songs: Path) -> None:
     paths = [songs / "cut.flac", songs / "b.mp3"]
-    heard = embed_files(paths, model)
+    heard = [embed_file(path, model) for path in paths]
     sound = embed_paths(paths, model, SETTINGS, None, Problems(), Silent())
     np.testing.assert_allclose([one.vector for one in heard], sound.vectors, atol=1e-6)
     assert tuple(one.content_hash for one in heard) == sound.hashes
     assert "declared" in heard[0].notes[0]
     assert heard[1].notes == ()
     with pytest.raises(DataError, match=r"text.mp3 cannot be used: no decoder"):
-        embed_files([songs / "b.mp3", songs / "text.mp3"], model)
+        embed_file(songs / "text.mp3", model)
 
 
 def noisy_tones(rng: np.random.Generator, n: int) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -294,6 +296,43 @@ def test_planted_genres_are_learned() -> None:
     right = np.mean(np.array(genres[first])[nearest] == genres[later])
     assert right > 0.9
     assert not network.training
+
+
+def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    genres, artists, spectrograms = map(list, zip(*noisy_tones(rng, 36), strict=True))
+    targets = labelled(genres, artists)
+
+    def trained(epochs: int, patience: int, costs: list[float]) -> str:
+        monkeypatch.setattr(_Training, "_held_out_cost", lambda *_: costs.pop(0))
+        settings = SETTINGS.model_copy(update={"train": TrainSettings(epochs=epochs, patience=patience)})
+        return SoundModel(train_network(spectrograms, targets, settings, 0, Silent()), settings).version
+
+    after_two = trained(2, 9, [2.0, 1.0])
+    costs = [2.0, 1.0, 1.5, 1.5, 0.1]
+    assert trained(9, 2, costs) == after_two
+    assert costs == [0.1]  # stopped before it
+    assert trained(9, 3, [2.0, 1.0, 1.5, 1.5, 0.1, 1.0, 1.0, 1.0]) != after_two
+
+
+def test_whole_artists_are_held_out_and_are_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def fit(self: _Training, held_out: np.ndarray, *_: object) -> None:
+        seen.append((held_out, self._heads.artists.numpy()))
+
+    monkeypatch.setattr(_Training, "fit", fit)
+    artists = np.arange(60) % 12
+    spectrograms = [np.zeros((96, 190), np.float16)] * 60
+    train_network(spectrograms, labelled([0, 1, 2] * 20, artists.tolist()), SETTINGS, 0, Silent())
+    held_out, classes = seen[0]
+    assert 4 <= held_out.sum() <= 9
+    assert not set(artists[held_out]) & set(artists[~held_out])
+    assert classes.tolist() == np.where(held_out, -1, artists).tolist()
+    train_network(spectrograms, labelled([0] * 60, artists.tolist()), SETTINGS, 0, Silent())
+    held_out, classes = seen[1]  # with artists alone to learn, they must be known where they are judged
+    assert classes.tolist() == artists.tolist()
+    assert set(artists[held_out]) <= set(artists[~held_out])
 
 
 def test_training_repeats_and_leaves_the_callers_torch_alone() -> None:
@@ -341,3 +380,14 @@ def test_real_clips_are_embedded(model: SoundModel) -> None:
     assert (sound.rows.tolist(), len(problems)) == ([0, 1, 2, 3, 4, 5], 0)
     assert sound.durations_s.tolist() == pytest.approx([30.0] * 6, abs=1.0)
     assert len(set(sound.hashes)) == 6
+
+
+def test_training_sees_patches_from_all_over_a_clip() -> None:
+    ramp = np.tile(np.arange(200, dtype=np.float16), (96, 1))
+    heads = Heads(12, labelled([0, 1]), SETTINGS.tasks)
+    network = build_network(SETTINGS.network, SETTINGS.log_mel.n_mels)
+    training = _Training(network, heads, [ramp, ramp], SETTINGS.log_mel, SETTINGS.train)
+    rng = np.random.default_rng(0)
+    cut = [training._random_patch(ramp, rng) for _ in range(300)]
+    assert {int(patch[0, 0]) for patch in cut} == set(range(200 - 187 + 1))
+    assert {patch.shape for patch in cut} == {(96, 187)}

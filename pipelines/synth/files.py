@@ -103,7 +103,7 @@ def _tag(song: Song, path: Path) -> None:
     ]
     if song.lyrics:
         frames.append((USLT, {"lang": "eng", "desc": "", "text": song.lyrics}))
-    tags = ID3()  # type: ignore[no-untyped-call]  # mutagen has no types
+    tags = ID3()  # mutagen has no types
     for frame, fields in frames:
-        tags.add(frame(encoding=3, **fields))  # type: ignore[no-untyped-call]
+        tags.add(frame(encoding=3, **fields))
     tags.save(path)

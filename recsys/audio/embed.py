@@ -31,7 +31,7 @@ from recsys.errors import DataError
 from recsys.progress import Bar, Progress, Silent
 from recsys.types import Float32, Int32
 
-__all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_files", "embed_paths", "train_sound_model"]
+__all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed_paths", "train_sound_model"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +113,7 @@ def embed_paths(
     problems: Problems,
     progress: Progress,
     *,
-    source: str = "tracks",
+    track_ids: Sequence[str] | None = None,
 ) -> Sound:
     """Embed the audio of a catalogue.
 
@@ -124,7 +124,7 @@ def embed_paths(
         cache: vectors of earlier runs; new ones are added batch by batch.
         problems: told of every file that is not used, or is used with a reservation, cached ones too.
         progress: shows the files done.
-        source: the tracks table, as problems name it; a problem's row is the place in ``paths`` from 1.
+        track_ids: one a path; a problem's source is the file and its value the id (the file's name by default).
 
     Returns:
         Vectors by place in ``paths``.
@@ -132,7 +132,7 @@ def embed_paths(
     Raises:
         ArtefactError: the cache is damaged or cannot be written.
     """
-    run = _Embedding(paths, model, cache, problems, source)
+    run = _Embedding(paths, model, cache, problems, track_ids)
     n_files = sum(path is not None for path in paths)
     with (
         DecodeWorkers(model.settings.decode, settings.workers) as workers,
@@ -156,25 +156,18 @@ class Heard:
     notes: tuple[str, ...]
 
 
-def embed_files(paths: Sequence[Path], model: SoundModel) -> list[Heard]:
-    """Embed a few files, as uploads are: like a catalogue, but one that cannot be used is an error.
+def embed_file(path: Path, model: SoundModel) -> Heard:
+    """Embed one file, as uploads are: like a catalogue, but one that cannot be used is an error.
 
     Raises:
-        DataError: a file is missing, or nothing usable decodes.
+        DataError: the file is missing, or nothing usable decodes.
     """
     problems = Problems()
-    sound = embed_paths(paths, model, model.settings, None, problems, Silent())
-    notes: dict[int, list[str]] = {}
-    for row, reason in problems.frame().select("row", "reason").iter_rows():
-        notes.setdefault(row - 1, []).append(reason)
-    if unusable := sorted(set(range(len(paths))) - set(sound.rows.tolist())):
-        raise DataError(f"{paths[unusable[0]]} cannot be used: {'; '.join(notes[unusable[0]])}")
-    return [
-        Heard(digest, float(duration_s), vector, tuple(notes.get(row, [])))
-        for row, digest, duration_s, vector in zip(
-            sound.rows.tolist(), sound.hashes, sound.durations_s, sound.vectors, strict=True
-        )
-    ]
+    sound = embed_paths([path], model, model.settings, None, problems, Silent())
+    notes = tuple(problems.frame()["reason"].to_list())
+    if not len(sound.rows):
+        raise DataError(f"{path} cannot be used: {'; '.join(notes)}")
+    return Heard(sound.hashes[0], float(sound.durations_s[0]), sound.vectors[0], notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +189,9 @@ class _Embedding:
         model: SoundModel,
         cache: VectorCache | None,
         problems: Problems,
-        source: str,
+        track_ids: Sequence[str] | None,
     ) -> None:
-        self._paths, self._source, self._model = paths, source, model
+        self._paths, self._track_ids, self._model = paths, track_ids, model
         self._cache, self._problems = cache, problems
         self._vectors = np.zeros((len(paths), model.dim), np.float32)
         self._durations_s = np.zeros(len(paths), np.float32)
@@ -289,4 +282,5 @@ class _Embedding:
             self._problem(job, problem.kind, problem.reason)
 
     def _problem(self, job: _Job, kind: str, reason: str) -> None:
-        self._problems.add(kind, self._source, job.row + 1, job.path, reason)
+        value = job.path.name if self._track_ids is None else self._track_ids[job.row]
+        self._problems.add(kind, str(job.path), None, value, reason)

@@ -26,8 +26,8 @@ from recsys.audio.networks import build_network
 from recsys.audio.settings import (
     AudioSettings,
 )
-from recsys.audio.threads import n_cores, torch_threads
 from recsys.errors import ArtefactError, DataError
+from recsys.threads import n_cores, torch_threads
 from recsys.types import Clip, Float32
 
 _FORMAT = 1  # of the folder
@@ -79,7 +79,7 @@ class SoundModel:
         with torch.inference_mode(), torch_threads(max(1, n_cores() // _CORES_A_THREAD)):
             cut = patches(log_mel(torch.from_numpy(samples), self.settings.log_mel), self.settings.log_mel)
             of_patches: Tensor = self.network(cut.flatten(0, 1))
-            means = of_patches.view(*cut.shape[:2], -1)[:, 0]
+            means = of_patches.view(*cut.shape[:2], -1).mean(dim=1)
             vectors: Float32 = torch.nn.functional.normalize(means, dim=1).numpy()
         return vectors
 

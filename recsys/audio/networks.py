@@ -4,7 +4,7 @@
 
 ``Conv1d`` convolves along time only, with the mel bands as channels, then pools the whole time axis by mean,
 maximum and L2 norm (van den Oord, Dieleman and Schrauwen, NIPS 2013; Dieleman 2014). Any number of frames
-goes in. The cost of a 30 s clip is about 0.4 GFLOP at the defaults. Training is in ``recsys.audio.train``.
+goes in. The cost of a 30 s clip is about 0.15 GFLOP at the defaults. Training is in ``recsys.audio.train``.
 """
 
 from itertools import pairwise

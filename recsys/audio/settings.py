@@ -39,11 +39,11 @@ class NetworkSettings(Settings):
     """``[audio.network]``."""
 
     name: Literal["conv1d"] = "conv1d"
-    width: int = Field(default=128, ge=1)  # channels of each layer
+    width: int = Field(default=64, ge=1)  # channels of each layer
     n_layers: int = Field(default=3, ge=1)
     kernel_frames: int = Field(default=4, ge=1)
     dim: int = Field(default=64, ge=1)  # of the embedding
-    dropout: float = Field(default=0.3, ge=0, lt=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
 class TrainSettings(Settings):

@@ -22,10 +22,10 @@ from torch.nn.functional import normalize
 from recsys.audio.logmel import patches
 from recsys.audio.networks import build_network
 from recsys.audio.settings import AudioSettings, LogMelSettings, TrainSettings
-from recsys.audio.threads import torch_threads
 from recsys.content.settings import TaskSettings
 from recsys.content.tasks import Heads, Targets
 from recsys.progress import Progress
+from recsys.threads import torch_threads
 
 Spectrogram = NDArray[np.float16]  # (n_mels, n_frames)
 

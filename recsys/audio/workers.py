@@ -30,8 +30,8 @@ import numpy as np
 
 from recsys.audio.decode import AudioProblem, Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
-from recsys.audio.threads import n_cores
 from recsys.errors import ArtefactError
+from recsys.threads import n_cores
 from recsys.types import Clip
 
 _LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker

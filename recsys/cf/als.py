@@ -21,7 +21,19 @@ class ALSSettings(Settings):
     n_factors: int = 64
     epochs: int = 15
     l2: float = 10.0  # weight of the squared norms, >= 0
-    confidence_scale: float = 1.0  # c = 1 + confidence_scale * log(1 + plays)
+    # scale in c = 1 + scale * log(1 + plays); None: such that a played pair has c = 9 on the mean. The best scale was
+    # 1 where plays are counted in hundreds and 10 where most pairs are played once; this mean was near it on both.
+    confidence_scale: float | None = None
+
+
+MEAN_CONFIDENCE = 8.0  # of played pairs, above the 1 of unplayed ones
+
+
+def confidence_scale(counts: csr_matrix, settings: ALSSettings) -> float:
+    """Give the scale of the settings, or else the one that these play counts call for; 1 where there are none."""
+    if settings.confidence_scale is not None:
+        return settings.confidence_scale
+    return MEAN_CONFIDENCE / float(np.log1p(counts.data).mean()) if counts.nnz else 1.0
 
 
 def confidence(counts: csr_matrix, scale: float) -> csr_matrix:
@@ -70,7 +82,7 @@ def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progre
             random_state=seed,
         )
         model.fit(
-            confidence(plays.counts[active], settings.confidence_scale),
+            confidence(plays.counts[active], confidence_scale(plays.counts, settings)),
             show_progress=False,
             callback=lambda *_: bar.advance(),
         )

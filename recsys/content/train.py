@@ -8,7 +8,6 @@ keeps alike tracks alike, and the run says so.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from recsys.content.metadata import Metadata, Vocabulary
 from recsys.content.tasks import Heads, Targets, TaskSettings
 from recsys.progress import Progress
 from recsys.settings import Settings
+from recsys.threads import torch_threads
 from recsys.types import Float32
 
 BATCH = 2048  # tracks encoded at a time
@@ -106,24 +106,13 @@ def fit_content(
     network = Fusion(shape, settings.fusion)
     heads = Heads(settings.fusion.dim, targets, settings.tasks)
     if heads.active:
-        with _one_thread():
+        # batches this small are ten times slower where two threads wait for each other on a busy machine, no faster on
+        # an idle one, and one thread gives the same bits on any number of cores
+        with torch_threads(1):
             _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
     else:
         progress.say("content: no genre, artist or plays to learn from; the fusion stays at its random start")
     return ContentModel(network.eval(), shape, vocabulary, settings.fusion, tuple(heads.active))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: batches this small are ten times slower where two threads wait for each other on a busy
-    machine, no faster on an idle one, and one thread gives the same bits on any number of cores.
-    """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _train(

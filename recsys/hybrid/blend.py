@@ -117,11 +117,13 @@ class Blend:
 
         Popularity and biases say how liked a track is, not what it is like, and are left out.
         """
+        personal = [(part, part.weight) for part in self.parts if part.fold != "constant"]
+        # where popularity alone ranks, tracks are still alike by what is known of them
+        weighed = [(part, weight) for part, weight in personal if weight > 0] or [(part, 1.0) for part, _ in personal]
         columns = []
-        for part in self.parts:
-            if part.fold != "constant" and part.weight > 0:
-                stop = part.stop - (1 if part.bias else 0)
-                columns.append(item_vectors[:, part.start : stop] * np.float32(np.sqrt(part.weight)))
+        for part, weight in weighed:
+            stop = part.stop - (1 if part.bias else 0)
+            columns.append(item_vectors[:, part.start : stop] * np.float32(np.sqrt(weight)))
         joined = np.hstack(columns) if columns else np.zeros((len(item_vectors), 1), np.float32)
         return unit_rows(joined)
 

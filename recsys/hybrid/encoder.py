@@ -52,7 +52,7 @@ class Encoder:
     """Everything that turns a track without plays into vectors.
 
     ``scaler`` is None for a catalogue without sound; ``prediction`` and ``lightfm`` are None without plays.
-    ``content_mean`` (d,) is the catalogue's mean content vector.
+    ``content_mean`` (d,) is the catalogue's mean content vector, ``unplayed`` the popularity of no plays.
     """
 
     content: ContentModel
@@ -60,6 +60,7 @@ class Encoder:
     content_mean: Float32
     prediction: Prediction | None
     lightfm: LightFMColumns | None
+    unplayed: float
 
     def modalities(self, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> Modalities:
         """Line up tracks with their sound vectors (rows, vectors), scaled as in training."""
@@ -89,7 +90,7 @@ class Encoder:
         if "content" in names:
             parts["content"] = self.profile(content)
         if "popularity" in names:
-            parts["popularity"] = popularity(np.zeros(len(content), dtype=np.float32))
+            parts["popularity"] = np.full((len(content), 1), self.unplayed, dtype=np.float32)
         return parts
 
     def item_vectors(self, tracks: Modalities, content: Float32, blend: Blend) -> Float32:
@@ -120,6 +121,16 @@ def lightfm_features(tracks: Modalities, content: ContentModel, centroid_columns
     return csr_matrix(hstack([sparse, centroid_columns], format="csr", dtype=np.float32))
 
 
-def popularity(n_plays: Float32) -> NDArray[np.float32]:
-    """log(1 + plays) of each item, (n, 1)."""
-    return np.log1p(n_plays)[:, None].astype(np.float32)
+def popularity(counts: csr_matrix, exposure: float) -> tuple[NDArray[np.float32], float]:
+    """How popular each item is, (n, 1), and what one that nobody has played gets.
+
+    log(1 + listeners), a listener of many plays counting for log2(1 + plays). A track with few listeners leans on the
+    mean of all played ones, as far as it lacks exposure: n / (n + exposure) of its own. So a new track ranks neither
+    below everything that was ever played, nor above it.
+    """
+    n_listeners = np.bincount(counts.indices, minlength=counts.shape[1])
+    damped = np.bincount(counts.indices, weights=np.log2(1 + counts.data), minlength=counts.shape[1])
+    own = np.log1p(damped)
+    mean = float(own[n_listeners > 0].mean()) if counts.nnz else 0.0
+    weight = n_listeners / (n_listeners + exposure)
+    return (weight * own + (1 - weight) * mean)[:, None].astype(np.float32), mean

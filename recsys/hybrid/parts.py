@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys.cf.als import ALSSettings, confidence, fit_als, solve_rows
+from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
 from recsys.content.metadata import Vocabulary
@@ -84,7 +84,7 @@ def fit_parts(
     content = content_model.encode(known.modalities)
     has_content = np.abs(content).sum(axis=1) > 0
     mean = content[has_content].mean(axis=0) if has_content.any() else np.zeros(content.shape[1], np.float32)
-    encoder = Encoder(content_model, known.scaler, mean, None, None)
+    encoder = Encoder(content_model, known.scaler, mean, None, None, unplayed=0.0)
     parts: list[Part] = []
     if factors is not None:
         encoder, part = _als_part(encoder, known, plays, factors, content, settings, seed)
@@ -101,7 +101,9 @@ def fit_parts(
         parts.append(_content_part(encoder, plays, content))
     if has_plays:
         everybody = np.ones((len(plays.user_ids), 1), dtype=np.float32)
-        parts.append(Part(POPULARITY, everybody, popularity(plays.n_plays), "constant"))
+        column, unplayed = popularity(plays.counts, settings.prior.exposure)
+        encoder = replace(encoder, unplayed=unplayed)
+        parts.append(Part(POPULARITY, everybody, column, "constant"))
     return FittedParts(parts, encoder, content, factors)
 
 
@@ -127,7 +129,7 @@ def _als_part(
         )
         items = prior_item_step(plays, factors.user_factors, prior, settings.als, settings.prior)
     gram = exposed_gram(items, n_listeners, settings.prior)
-    counts = confidence(plays.counts, settings.als.confidence_scale)
+    counts = confidence(plays.counts, confidence_scale(plays.counts, settings.als))
     users = solve_rows(counts, items, gram, settings.als.l2)
     users[np.diff(plays.counts.indptr) == 0] = 0
     return encoder, Part("als", users, items, "solve", gram, settings.als.l2)

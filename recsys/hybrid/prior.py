@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, hstack
 
-from recsys.cf.als import ALSSettings, confidence, solve_rows
+from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows
 from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
 
@@ -29,8 +29,8 @@ EXACT_LISTENERS = 32  # above it lambda / w_i changes so little that listeners a
 class PriorSettings(Settings):
     """``[prior]`` in the run's TOML file."""
 
-    strength: float = 0.3  # lambda, in units of trace(U'U) / n_factors, U the user factors
-    exposure: float = 5.0  # tau: listeners at which unplayed pairs count half
+    strength: float = 0.03  # lambda, in units of trace(U'U) / n_factors, U the user factors
+    exposure: float = 1.0  # tau: listeners at which unplayed pairs count half
     ridge_l2: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # tried on a tenth of the tracks
     artist_shrinkage: float = 1.0  # an artist's own offset counts as if seen on so many tracks fewer
 
@@ -160,7 +160,7 @@ def prior_item_step(
     n_listeners = plays.n_listeners
     gram = user_factors.T @ user_factors
     strength = settings.strength * float(np.trace(gram)) / len(gram)
-    item_confidence = csr_matrix(confidence(plays.counts, als.confidence_scale).T.tocsr())
+    item_confidence = csr_matrix(confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr())
     factors = prior.astype(np.float32).copy()
     group_of = _groups(n_listeners)
     for group in np.unique(group_of[n_listeners > 0]):

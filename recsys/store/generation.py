@@ -118,11 +118,14 @@ class Store:
 def write_text(file: Path, text: str) -> None:
     """Replace a small file by one rename, durably: a reader sees the old text or the new one."""
     beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(file)
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
     sync_folder(file.parent)
 
 
@@ -157,4 +160,4 @@ def disk_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise ArtefactError(f"{doing} failed: {reason}; the last good generation is still current") from error
+        raise ArtefactError(f"{doing} failed: {reason}; what was published before is still in use") from error

@@ -43,6 +43,7 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
         "settings": model.settings.model_dump(),
         "trained_on": list(model.trained_on),
         "shrinkage": None if encoder.prediction is None else encoder.prediction.shrinkage,
+        "unplayed": encoder.unplayed,
         "nearest": None if encoder.lightfm is None else encoder.lightfm.nearest,
     }
     (content / "content.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -85,4 +86,4 @@ def load_encoder(folder: Path) -> Encoder:
     if "lightfm_embeddings" in arrays:
         lightfm = LightFMColumns(arrays["lightfm_embeddings"], arrays["lightfm_centroids"], facts["nearest"])
     model = ContentModel(network.eval(), shape, Vocabulary(**facts["vocabulary"]), settings, tuple(facts["trained_on"]))
-    return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm)
+    return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm, facts["unplayed"])

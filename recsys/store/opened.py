@@ -9,7 +9,8 @@ import numpy as np
 
 from recsys.errors import ArtefactError
 from recsys.model import Model
-from recsys.recommender import Recommender, Uploads
+from recsys.overlay import Uploads
+from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import open_live
 from recsys.store.tables import FILE, StoredTables
@@ -28,9 +29,17 @@ def open_store(folder: Path) -> Recommender:
     generation = store.current()
     facts = read_facts(generation)
     model = Model.load(generation / "arrays")
-    edges = np.load(generation / "arrays" / "edges.npy")
+    edges = _edges(generation / "arrays" / "edges.npy")
     uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
     return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges)
+
+
+def _edges(file: Path) -> Float32:
+    try:
+        edges: Float32 = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise ArtefactError(f"cannot read {file}: {error}; build again") from error
+    return edges
 
 
 def read_facts(generation: Path) -> dict[str, Any]:

@@ -44,6 +44,8 @@ CREATE VIEW track_neighbours AS
 # single-column indexes, built after loading: DuckDB looks up by them in under a millisecond
 INDEXES = {"tracks": "track_id", "users": "user_id", "recommendation_lists": "user_id", "neighbour_lists": "track_id",
            "track_audio": "content_hash"}  # fmt: skip
+# DuckDB says fatal when a checkpoint finds no room
+_WRITE_ERRORS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, pl.exceptions.ComputeError)
 
 
 def write_tables(file: Path, tables: Iterable[tuple[str, Iterator[pl.DataFrame]]], build: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def write_tables(file: Path, tables: Iterable[tuple[str, Iterator[pl.DataFrame]]
             for table, column in INDEXES.items():
                 connection.execute(f"CREATE INDEX {table}_{column} ON {table} ({column})")
             connection.execute("CHECKPOINT")
-    except (duckdb.IOException, duckdb.OutOfMemoryException, pl.exceptions.ComputeError) as error:
+    except _WRITE_ERRORS as error:
         raise OSError(None, str(error).splitlines()[0]) from error
     finally:
         shard.unlink(missing_ok=True)
@@ -115,9 +117,11 @@ def query(file: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """
     with connect(file) as connection:
         try:
-            cursor = connection.execute(sql)
+            cursor = connection.execute(sql.encode().decode())  # DuckDB takes half a surrogate pair badly
             names = [column[0] for column in cursor.description or []]
             return names, cursor.fetchall() if names else []
+        except UnicodeEncodeError as error:
+            raise DataError(f"the query {sql!a} is not UTF-8 text; give it in UTF-8") from error
         except duckdb.Error as error:
             raise DataError(f"DuckDB refused the query: {' '.join(str(error).split())}") from error
 
