@@ -16,6 +16,7 @@ import polars as pl
 from pipelines.publish import publish
 from recsys.audio.cache import VectorCache
 from recsys.audio.embed import SoundModel
+from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import read_listens
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
@@ -104,7 +105,12 @@ def build(
 
 
 def _has_vectors(store: Store) -> bool:
-    return store.cache.exists() and any(store.cache.iterdir())
+    """Whether finished sound vectors wait for the next try, which must not be made again."""
+    file = store.cache / "sound.lmdb"
+    if not file.exists():
+        return False
+    with VectorCache(file) as cache:
+        return cache.n_entries() > 0
 
 
 def _build(
@@ -166,9 +172,14 @@ def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:
             model = load_sound_model(folder)
         except ArtefactError:
             continue  # a damaged network is trained anew
-        if model is not None and model.settings == settings.audio:
+        if model is not None and _what(model.settings) == _what(settings.audio):
             return model
     return None
+
+
+def _what(settings: AudioSettings) -> dict[str, Any]:
+    """Say what the vectors depend on; processes and batches are only how they are made."""
+    return settings.model_dump(exclude={"workers", "batch_clips"})
 
 
 def _keep_network(store: Store, model: SoundModel) -> None:

@@ -155,8 +155,8 @@ def _upload(console: Console, store: Path, audio: Path, planted: set[str], n_use
     audience = recommender.audience(added.track_id, 20)
     hits = sum(user in planted for user, _ in audience)
     console.print(
-        f"Who would like it: {', '.join(user for user, _ in audience[:6])}, …\n{hits} of the first {len(audience)} have "
-        f"it in their planted taste, as {len(planted)} of all {n_users} do.",
+        f"Who would like it: {', '.join(user for user, _ in audience[:6])}, …\n{hits} of the first {len(audience)} have"
+        f" it in their planted taste, as {len(planted)} of all {n_users} do.",
         highlight=False,
     )
     recommender.close()

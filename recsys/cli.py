@@ -137,13 +137,8 @@ def add(
     """Put a new track into the store: it is in every list that it belongs in at once."""
     from recsys.catalogue.tables import read_text
     from recsys.recommender import Recommender
+    from recsys.uploads import NewTrack, add_track
 
-    try:
-        from recsys.uploads import NewTrack, add_track
-    except ImportError as error:
-        raise ArtefactError(
-            f"embedding a new track needs {error.name}: install the build extra, pip install 'recsys[build]'"
-        ) from error
     lyrics = None if lyrics_file is None else read_text(lyrics_file)
     added = add_track(store, audio, NewTrack(track_id, title, artist, album, genre, year, lyrics))
     recommender = Recommender.open(store)
@@ -297,6 +292,10 @@ def _say_build(row: dict[str, Any], store: Path) -> None:
     _say(f"next: recsys recommend USER_ID --store {store}")
 
 
+# what only the build extra installs; the base install serves, queries and recommends
+BUILD_EXTRA = frozenset(
+    ("av", "faiss", "implicit", "lightfm", "safetensors", "soundfile", "soxr", "threadpoolctl", "torch", "torchaudio")
+)
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
 INTERRUPTED = 130
 
@@ -308,6 +307,11 @@ def main() -> None:
     except RecsysError as error:
         print(f"recsys: {error}", file=sys.stderr)
         sys.exit(next(status for kind, status in EXIT if isinstance(error, kind)))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in BUILD_EXTRA:
+            raise
+        print(f"recsys: this command needs {error.name}: pip install 'recsys[build]'", file=sys.stderr)
+        sys.exit(4)
     except UnicodeEncodeError as error:
         print(f"recsys: {error.object!a} is not UTF-8 text; give it in UTF-8", file=sys.stderr)
         sys.exit(2)

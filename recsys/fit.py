@@ -108,7 +108,8 @@ def fit(
     Raises:
         DataError: there is nothing to learn from: no plays, and nothing known of any track.
     """
-    progress, problems, clock = progress or Silent(), problems or Problems(), Clock()
+    progress, clock = progress or Silent(), Clock()
+    problems = Problems() if problems is None else problems  # an empty one is false
     track_ids = tracks.frame["track_id"].to_list()
     plays = plays_of(listens, track_ids) if listens is not None else no_plays(track_ids)
     with clock.stage("als"):
@@ -119,7 +120,7 @@ def fit(
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
             f"nothing usable in {len(tracks)} tracks: no listens, and no audio, vector, tag, genre, artist, year or "
-            "lyrics of any track; give at least one of these"
+            f"lyrics of any track; give at least one of these{_told(problems)}"
         )
     with clock.stage("blend"):
         weights = _weights(known, plays, settings, progress)
@@ -139,6 +140,11 @@ def fit(
     )
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts)
+
+
+def _told(problems: Problems) -> str:
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
+    return f" (problems in the input: {counts})" if counts else ""
 
 
 def no_plays(track_ids: Sequence[str]) -> Plays:
@@ -194,7 +200,7 @@ def _known(tracks: Tracks, tags: Tags | None, sound: CatalogueSound, settings: R
 def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:
     """Learn the blend's weights from parts fitted without a few held-out plays."""
     kept, held_out = hold_out(plays, settings.blend, settings.seed)
-    if not held_out.nnz:
+    if not held_out.nnz or not kept.counts.nnz:
         names = ("als", "lightfm", "content", "popularity")
         return {name: 1.0 if getattr(settings.blend, name) is None else getattr(settings.blend, name) for name in names}
     fitted = fit_parts(known, kept, settings.hybrid, settings.seed, progress)

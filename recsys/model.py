@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
 from recsys.hybrid.blend import Blend, Layout
-from recsys.types import SPACES, Float32, Int32, Space
+from recsys.types import Float32, Int32, Space
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,14 @@ class Model:
             np.save(folder / f"blend_{part.name}_covariance.npy", covariance)
             if gram is not None:
                 np.save(folder / f"blend_{part.name}_gram.npy", gram)
-        facts = {"parts": self.blend.to_json(), "confidence_scale": self.confidence_scale}
+        facts = {
+            "parts": self.blend.to_json(),
+            "with_gram": [
+                p.name for p, gram in zip(self.blend.parts, self.blend.grams, strict=True) if gram is not None
+            ],
+            "spaces": list(self.spaces),
+            "confidence_scale": self.confidence_scale,
+        }
         (folder / "blend.json").write_text(json.dumps(facts, indent=1))
 
     @classmethod
@@ -102,14 +109,14 @@ class Model:
         facts = json.loads((folder / "blend.json").read_text())
         parts = tuple(Layout(**fields) for fields in facts["parts"])
         covariances = tuple(np.load(folder / f"blend_{p.name}_covariance.npy") for p in parts)
-        gram_files = [folder / f"blend_{p.name}_gram.npy" for p in parts]
-        grams = tuple(np.load(file) if file.exists() else None for file in gram_files)
+        with_gram = facts["with_gram"]
+        grams = tuple(np.load(folder / f"blend_{p.name}_gram.npy") if p.name in with_gram else None for p in parts)
         users, items = IdMap.load(folder, "user_ids"), IdMap.load(folder, "track_ids")
         shape = (len(users), len(items))
-        spaces: dict[Space, SpaceVectors] = {}
-        for space in SPACES:
-            if (folder / f"{space}_rows.npy").exists():
-                spaces[space] = SpaceVectors(_map(folder, f"{space}_rows"), _map(folder, f"{space}_vectors"))
+        spaces: dict[Space, SpaceVectors] = {
+            space: SpaceVectors(_map(folder, f"{space}_rows"), _map(folder, f"{space}_vectors"))
+            for space in facts["spaces"]
+        }
         return cls(
             users,
             items,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from recsys.hybrid.blend import unit_rows
 from recsys.progress import Progress
@@ -22,9 +23,9 @@ BLOCK = 4096  # queries a call, so that a bar can move
 class NeighbourSettings(Settings):
     """``[neighbours]`` in the run's TOML file."""
 
-    depth: int = 50
-    exact_below: int = 50_000
-    n_probe: int = 32
+    depth: int = Field(default=50, ge=1)
+    exact_below: int = Field(default=50_000, ge=0)
+    n_probe: int = Field(default=32, ge=1)
 
 
 def find_neighbours(

@@ -87,9 +87,9 @@ class Catalogue:
         return [s for s in SPACES if s == "hybrid" or s in self._model.spaces or self.uploads.spaces.get(s)]
 
     def space(self, space: Space) -> tuple[Int32, Float32]:
-        """Rows (m,) of the tracks in a space, and their unit vectors (m, d)."""
+        """Rows (m,) of the tracks in a space, and their unit vectors (m, d); an all-zero vector is nowhere in it."""
         if space == "hybrid":
-            return np.arange(len(self), dtype=np.int32), self._model.blend.likeness(self.vectors)
+            return _known(np.arange(len(self), dtype=np.int32), self._model.blend.likeness(self.vectors))
         rows: list[Int32] = []
         vectors: list[Float32] = []
         if space in self._model.spaces:
@@ -99,4 +99,9 @@ class Catalogue:
         for place in sorted(fresh):
             rows.append(np.array([self.n_built + place], dtype=np.int32))
             vectors.append(unit_rows(fresh[place][None]))
-        return np.concatenate(rows), np.vstack(vectors)
+        return _known(np.concatenate(rows), np.vstack(vectors))
+
+
+def _known(rows: Int32, vectors: Float32) -> tuple[Int32, Float32]:
+    known = vectors.any(axis=1)
+    return (rows, vectors) if known.all() else (rows[known], vectors[known])

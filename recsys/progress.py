@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 from rich.text import Text
 
 
@@ -27,6 +28,9 @@ class Bar(Protocol):
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Say that ``n`` more are done; ``note`` (a loss, say) is shown behind the bar."""
+
+
+LOG_WIDTH = 120  # columns
 
 
 class Progress(Protocol):
@@ -57,6 +61,9 @@ class Silent:
 
 
 class _RateColumn(ProgressColumn):
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True)
+
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", style="progress.data.speed")
@@ -74,20 +81,21 @@ class Bars:
     """Bars with rate and time left on standard error, so that standard output stays clean for results."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr)
+        # a log file has no width of its own, and the 80 columns that rich takes for it are too few for a bar
+        self._console = console or Console(file=sys.stderr, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
     @contextmanager
     def bar(self, description: str, total: int, unit: str) -> Iterator[Bar]:
         """Open a bar over ``total`` things called ``unit``; where there is no terminal, one line at the end."""
         progress = RichProgress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<24}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True)),
             console=self._console,
         )
         with progress:

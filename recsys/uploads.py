@@ -77,16 +77,18 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
         ArtefactError: the store holds no generation or cannot be written.
     """
     store = Store(folder)
-    models = store.current() / "models"
+    generation = store.current()
     if not audio.is_file():
         raise DataError(f"there is no audio file {audio}")
     with disk_errors("writing the upload"), _copied(store, audio) as copy:
-        heard = _hear(copy, models)
+        heard = _hear(copy, generation / "models")
         upload = _upload(audio, about, heard)
         with store.live_lock(), open_live(store.live, write=True) as live:
             if live is None:
                 raise ArtefactError(f"cannot open {store.live}")
-            generation = store.current()  # a build may have ended since
+            if store.current() != generation:  # a build has ended since, maybe with another network
+                generation = store.current()
+                heard = _hear(copy, generation / "models")
             known = _known_as(generation, live, heard.content_hash)
             if known is not None:
                 return Added(known, True, heard.vector is not None, heard.notes)

@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 from audio_files import encoded, melody
 
-from pipelines.build import Inputs, build
+from pipelines.build import Inputs, build, read_catalogue
+from recsys.catalogue.problems import Problems
 from recsys.cli import main
 from recsys.config import RunSettings
+from recsys.fit import fit
 from recsys.progress import Silent
+from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.tables import FILE
 
@@ -188,6 +191,14 @@ def tiny_store(tiny_catalogue: TinyCatalogue, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("store") / "store"
     build(Inputs(tiny_catalogue.tracks, tiny_catalogue.listens), folder, quick_settings(), Silent())
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_fit(tiny_catalogue: TinyCatalogue) -> Recommender:
+    """The tiny catalogue fitted in memory, with the settings of ``tiny_store``."""
+    inputs = Inputs(tiny_catalogue.tracks, tiny_catalogue.listens)
+    read = read_catalogue(inputs, quick_settings(), Problems())
+    return fit(read.tracks, read.listens, read.tags, quick_settings())
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,9 @@ def test_at_most_so_many_of_an_artist(tiny_store: Path) -> None:
     assert len(artists) == len(set(artists)) == 6
 
 
-@pytest.mark.parametrize("odd", ["[/b]", "[red]x", ":fire:", "🎵", "a b", "007", "-", "%s", "\N{RIGHT-TO-LEFT MARK}", ""])
+@pytest.mark.parametrize(
+    "odd", ["[/b]", "[red]x", ":fire:", "🎵", "a b", "007", "-", "%s", "\N{RIGHT-TO-LEFT MARK}", ""]
+)
 def test_odd_ids_are_printed_as_they_are(tiny_store: Path, odd: str) -> None:
     ran = run("recommend", "--store", tiny_store, "--", odd)
     assert ran.status == 0

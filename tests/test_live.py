@@ -8,7 +8,9 @@ from recsys.store.live import Upload, open_live
 
 
 def upload(track_id: str, code: str = "aa") -> Upload:
-    return Upload(track_id, code, f"{code}.mp3", "Tîtle", None, None, ["x", "y"], 1999, None, 2.5, "2026-01-02T03:04:05")
+    return Upload(
+        track_id, code, f"{code}.mp3", "Tîtle", None, None, ["x", "y"], 1999, None, 2.5, "2026-01-02T03:04:05"
+    )
 
 
 def vector(*numbers: float) -> np.ndarray:

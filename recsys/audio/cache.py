@@ -70,6 +70,8 @@ class VectorCache:
         self._path = path
         try:
             self._env = lmdb.open(str(path), subdir=False, map_size=_FIRST_MAP_BYTES, max_readers=16)
+        except lmdb.DiskError as error:
+            raise ArtefactError(f"{path}: the audio cache cannot be written ({error})") from error
         except lmdb.Error as error:
             raise self._damaged(str(error)) from error
         # reading a page that was cut off is a bus error, which nothing can catch
@@ -87,6 +89,10 @@ class VectorCache:
     ) -> None:
         """Close the file."""
         self._env.close()
+
+    def n_entries(self) -> int:
+        """Count what is kept."""
+        return int(self._env.stat()["entries"])
 
     def hash_of(self, mark: FileMark) -> str | None:
         """Find the content hash of a file that has not changed since it was last read."""

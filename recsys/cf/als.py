@@ -7,6 +7,7 @@ a track nobody played has zero item factors until ``recsys.hybrid.prior`` predic
 """
 
 import numpy as np
+from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.errors import DataError
@@ -18,12 +19,12 @@ from recsys.types import Factors, Float32, Plays
 class ALSSettings(Settings):
     """``[als]`` in the run's TOML file."""
 
-    n_factors: int = 64
-    epochs: int = 15
-    l2: float = 10.0  # weight of the squared norms, >= 0
+    n_factors: int = Field(default=64, ge=1)
+    epochs: int = Field(default=15, ge=1)
+    l2: float = Field(default=10.0, gt=0)  # weight of the squared norms; at 0 a user of few tracks has no solution
     # scale in c = 1 + scale * log(1 + plays); None: such that a played pair has c = 9 on the mean. The best scale was
     # 1 where plays are counted in hundreds and 10 where most pairs are played once; this mean was near it on both.
-    confidence_scale: float | None = None
+    confidence_scale: float | None = Field(default=None, gt=0)
 
 
 MEAN_CONFIDENCE = 8.0  # of played pairs, above the 1 of unplayed ones

@@ -8,6 +8,7 @@ of every user. A cold track has its features alone.
 """
 
 import numpy as np
+from pydantic import Field
 from scipy.sparse import csr_matrix, diags, hstack
 
 from recsys.progress import Progress
@@ -19,12 +20,13 @@ class LightFMSettings(Settings):
     """``[lightfm]`` in the run's TOML file."""
 
     enabled: bool = True
-    n_factors: int = 48
-    epochs: int = 20
-    learning_rate: float = 0.05
-    max_pairs: int = 2_000_000  # above it LightFM leaves the blend: it would take longer than all the rest
-    n_centroids: int = 64  # the content vector enters as its nearest centroids: dense columns cost 100 times more
-    nearest_centroids: int = 3
+    n_factors: int = Field(default=48, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+    max_pairs: int = Field(default=2_000_000, ge=0)  # above it LightFM leaves the blend: it takes longer than the rest
+    # the content vector enters as its nearest centroids: dense columns cost 100 times more
+    n_centroids: int = Field(default=64, ge=1)
+    nearest_centroids: int = Field(default=3, ge=1)
 
 
 def content_columns(content: Float32, n_centroids: int, nearest: int, seed: int) -> tuple[csr_matrix, Float32]:
@@ -39,7 +41,8 @@ def content_columns(content: Float32, n_centroids: int, nearest: int, seed: int)
     if not len(known):
         return csr_matrix((len(content), 0), dtype=np.float32), np.zeros((0, content.shape[1]), dtype=np.float32)
     n_centroids = max(1, min(n_centroids, len(known) // 40))  # faiss wants 39 points or more a centroid
-    means = faiss.Kmeans(content.shape[1], n_centroids, niter=20, seed=seed)
+    # a catalogue of fewer tracks has one centroid; faiss would complain of it on the terminal
+    means = faiss.Kmeans(content.shape[1], n_centroids, niter=20, seed=seed, min_points_per_centroid=1)
     means.train(np.ascontiguousarray(content[known]))
     centroids = np.asarray(means.centroids, dtype=np.float32)
     return nearest_columns(content, centroids, nearest), centroids

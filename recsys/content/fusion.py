@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
@@ -27,10 +28,10 @@ MODALITIES = ("sound", "lyrics", "genres", "tags", "artist", "year")
 class FusionSettings(Settings):
     """``[fusion]`` in the run's TOML file."""
 
-    dim: int = 64  # of the content vector
-    tower: int = 32  # width that each modality is brought to
-    hidden: int = 128
-    drop_modality: float = 0.3  # chance that a modality is left out of a training row
+    dim: int = Field(default=64, ge=1)  # of the content vector
+    tower: int = Field(default=32, ge=1)  # width that each modality is brought to
+    hidden: int = Field(default=128, ge=1)
+    drop_modality: float = Field(default=0.3, ge=0, lt=1)  # chance that a modality is left out of a training row
     lyrics: LyricsSettings = LyricsSettings()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from recsys.settings import Settings
@@ -23,10 +24,10 @@ PADDING = 0
 class LyricsSettings(Settings):
     """``[lyrics]`` in the run's TOML file."""
 
-    n_buckets: int = 20_000  # hash buckets of words
-    max_tokens: int = 128  # the first words of a song; later ones mostly repeat its chorus
-    embedding: int = 32
-    hidden: int = 32
+    n_buckets: int = Field(default=20_000, ge=1)  # hash buckets of words
+    max_tokens: int = Field(default=128, ge=1)  # the first words of a song; later ones mostly repeat its chorus
+    embedding: int = Field(default=32, ge=1)
+    hidden: int = Field(default=32, ge=1)
 
 
 def tokenize(texts: Sequence[str | None], settings: LyricsSettings) -> Int32:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.sparse import csr_matrix, hstack
 
 from recsys.settings import Settings
@@ -23,11 +24,11 @@ UNKNOWN = -1
 class MetadataSettings(Settings):
     """``[metadata]`` in the run's TOML file."""
 
-    max_genres: int = 500
-    max_tags: int = 2000  # the most used tags; rarer ones say little and cost a column each
-    max_artists: int = 200_000
-    min_artist_tracks: int = 2  # an artist with one track tells nothing about any other track
-    year_bucket: int = 5  # years in one bucket
+    max_genres: int = Field(default=500, ge=0)
+    max_tags: int = Field(default=2000, ge=0)  # the most used tags; rarer ones say little and cost a column each
+    max_artists: int = Field(default=200_000, ge=0)
+    min_artist_tracks: int = Field(default=2, ge=1)  # an artist with one track tells nothing about any other track
+    year_bucket: int = Field(default=5, ge=1)  # years in one bucket
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import nn
 
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape, Modalities
@@ -33,13 +34,13 @@ class ContentSettings(Settings):
 
     fusion: FusionSettings = FusionSettings()
     tasks: TaskSettings = TaskSettings()
-    epochs: int = 40
-    patience: int = 5  # epochs without a better validation cost before stopping
-    batch: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    train_tracks: int = 200_000  # a random sample of a larger catalogue
-    validation_share: float = 0.1
+    epochs: int = Field(default=40, ge=0)
+    patience: int = Field(default=5, ge=1)  # epochs without a better validation cost before stopping
+    batch: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    train_tracks: int = Field(default=200_000, ge=1)  # a random sample of a larger catalogue
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

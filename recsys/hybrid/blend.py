@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
@@ -26,12 +27,12 @@ POPULARITY = "popularity"
 class BlendSettings(Settings):
     """``[blend]`` in the run's TOML file. A weight that is given is kept, the others are learned."""
 
-    als: float | None = None
-    lightfm: float | None = None
-    content: float | None = None
-    popularity: float | None = None
-    validation_users: int = 1000
-    validation_share: float = 0.2  # of the tracks of each of these users
+    als: float | None = Field(default=None, ge=0)
+    lightfm: float | None = Field(default=None, ge=0)
+    content: float | None = Field(default=None, ge=0)
+    popularity: float | None = Field(default=None, ge=0)
+    validation_users: int = Field(default=1000, ge=0)
+    validation_share: float = Field(default=0.2, ge=0, lt=1)  # of the tracks of each of these users
 
 
 @dataclass(frozen=True, slots=True, eq=False)

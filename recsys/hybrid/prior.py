@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, hstack
 
@@ -29,10 +30,11 @@ EXACT_LISTENERS = 32  # above it lambda / w_i changes so little that listeners a
 class PriorSettings(Settings):
     """``[prior]`` in the run's TOML file."""
 
-    strength: float = 0.03  # lambda, in units of trace(U'U) / n_factors, U the user factors
-    exposure: float = 1.0  # tau: listeners at which unplayed pairs count half
-    ridge_l2: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # tried on a tenth of the tracks
-    artist_shrinkage: float = 1.0  # an artist's own offset counts as if seen on so many tracks fewer
+    strength: float = Field(default=0.03, ge=0)  # lambda, in units of trace(U'U) / n_factors, U the user factors
+    exposure: float = Field(default=1.0, gt=0)  # tau: listeners at which unplayed pairs count half
+    # tried on a tenth of the tracks
+    ridge_l2: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0, 1000.0), min_length=1)
+    artist_shrinkage: float = Field(default=1.0, gt=0)  # an artist's offset counts as if seen on so many tracks fewer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -119,5 +119,7 @@ def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
         raise ArtefactError(f"cannot open the live store {file}: {error}") from error
     try:
         yield LiveStore(environment)
+    except lmdb.Error as error:
+        raise ArtefactError(f"the live store {file} failed: {error}; nothing was changed") from error
     finally:
         environment.close()

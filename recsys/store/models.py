@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_weights
-from safetensors.torch import save_file as save_weights
+from safetensors.torch import save as save_weights
 
 from recsys.audio.embed import SoundModel
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape
@@ -27,7 +27,8 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
     content = folder / "content"
     content.mkdir(parents=True)
     model = encoder.content
-    save_weights({k: v.contiguous() for k, v in model.network.state_dict().items()}, content / "fusion.safetensors")
+    weights = {k: v.contiguous() for k, v in model.network.state_dict().items()}
+    (content / "fusion.safetensors").write_bytes(save_weights(weights))  # save_file hides why a disk refused
     arrays = {"content_mean": encoder.content_mean}
     if encoder.scaler is not None:
         arrays |= {"sound_mean": encoder.scaler.mean, "sound_deviation": encoder.scaler.deviation}
@@ -36,7 +37,8 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
         arrays |= {"prior_weights": f.weights, "artist_sums": f.artist_sums, "artist_weights": f.artist_weights}
     if encoder.lightfm is not None:
         arrays |= {"lightfm_embeddings": encoder.lightfm.embeddings, "lightfm_centroids": encoder.lightfm.centroids}
-    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, content / "encoder.safetensors")
+    packed = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    (content / "encoder.safetensors").write_bytes(packed)
     facts = {
         "shape": asdict(model.shape),
         "vocabulary": model.vocabulary.to_json(),

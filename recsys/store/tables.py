@@ -7,6 +7,7 @@ people query, ``recommendations`` and ``track_neighbours``, are views that unfol
 files written block by block, so memory does not grow with the catalogue.
 """
 
+import errno
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +76,8 @@ def write_tables(file: Path, tables: Iterable[tuple[str, Iterator[pl.DataFrame]]
                 connection.execute(f"CREATE INDEX {table}_{column} ON {table} ({column})")
             connection.execute("CHECKPOINT")
     except _WRITE_ERRORS as error:
-        raise OSError(None, str(error).splitlines()[0]) from error
+        told = str(error).splitlines()[0]
+        raise OSError(errno.ENOSPC if "No space left" in told else None, told) from error
     finally:
         shard.unlink(missing_ok=True)
 
@@ -130,6 +132,7 @@ class StoredTables:
     """Look-ups in a published file; one cursor a thread, since a DuckDB connection is not shared by threads."""
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._connection = connect(file)
         self._threads = threading.local()
 
@@ -137,7 +140,10 @@ class StoredTables:
         cursor = getattr(self._threads, "cursor", None)
         if cursor is None:
             cursor = self._threads.cursor = self._connection.cursor()
-        rows: list[tuple[Any, ...]] = cursor.execute(query, values).fetchall()
+        try:
+            rows: list[tuple[Any, ...]] = cursor.execute(query, values).fetchall()
+        except duckdb.Error as error:
+            raise ArtefactError(f"cannot read {self._file}: {str(error).splitlines()[0]}; build again") from error
         return rows
 
     def recommended(self, user_id: str) -> list[tuple[str, float, str | None]]:

@@ -1,0 +1,114 @@
+"""The contracts, held by all that rank; and that a store answers as the fit that it was built from."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import ALL_TRACKS, ALL_USERS, Ranker, RankerContract, RecommenderContract, ids, scores
+
+from eval.baselines import Part, Popularity, Random
+from recsys.model import Model
+from recsys.recommender import Recommender
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
+    """The store, moved after it was built: it keeps no path of its own."""
+    recommender = Recommender.open(shutil.copytree(tiny_store, tmp_path_factory.mktemp("elsewhere") / "store"))
+    yield recommender
+    recommender.close()
+
+
+class TestInMemory(RecommenderContract):
+    @pytest.fixture
+    def recommender(self, tiny_fit: Recommender) -> Recommender:
+        return tiny_fit
+
+
+class TestOpened(RecommenderContract):
+    @pytest.fixture
+    def recommender(self, opened: Recommender) -> Recommender:
+        return opened
+
+
+class TestHybridRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Part(recommender, recommender.plays.user_ids, None)
+
+
+class TestALSRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Part(recommender, recommender.plays.user_ids, "als")
+
+
+class TestLightFMRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Part(recommender, recommender.plays.user_ids, "lightfm")
+
+
+class TestContentRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Part(recommender, recommender.plays.user_ids, "content")
+
+
+class TestPopularityRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Popularity(recommender.plays, seed=1)
+
+
+class TestRandomRanker(RankerContract):
+    @staticmethod
+    def make(recommender: Recommender) -> Ranker:
+        return Random(recommender.plays, seed=1)
+
+
+def test_a_store_answers_as_the_fit_that_it_was_built_from(
+    tiny_fit: Recommender, opened: Recommender
+) -> None:
+    for user in [*ALL_USERS, "nobody"]:
+        one, other = tiny_fit.recommend(user, 200), opened.recommend(user, 200)
+        assert ids(one) == ids(other)
+        assert [track.reason_track_id for track in one.tracks] == [track.reason_track_id for track in other.tracks]
+        assert [track.about for track in one.tracks] == [track.about for track in other.tracks]
+        np.testing.assert_allclose(scores(one), scores(other), rtol=1e-5)
+        assert one.source == other.source
+    for track in ALL_TRACKS:
+        for space in tiny_fit.spaces:
+            if (track, space) != ("t39", "taste"):
+                one, other = tiny_fit.similar(track, 30, space), opened.similar(track, 30, space)
+                assert ids(one) == ids(other)
+                np.testing.assert_allclose(scores(one), scores(other), atol=1e-5)
+        assert ids(tiny_fit.recommend_from_tracks([track, "t2"], 9)) == ids(opened.recommend_from_tracks([track, "t2"], 9))
+        assert [user for user, _ in tiny_fit.audience(track)] == [user for user, _ in opened.audience(track)]
+        assert tiny_fit.track(track) == opened.track(track)
+    assert np.array_equal(tiny_fit.score(ALL_USERS, ALL_TRACKS), opened.score(ALL_USERS, ALL_TRACKS))
+    assert tiny_fit.generation == "memory"
+    assert opened.generation != "memory"
+
+
+def test_the_arrays_of_a_fit_outlive_it(tiny_fit: Recommender, tmp_path: Path) -> None:
+    tiny_fit.model.save(tmp_path / "arrays")
+    loaded = Recommender(Model.load(tmp_path / "arrays"), tiny_fit._tables, {})
+    for user in ALL_USERS:
+        assert ids(loaded.recommend(user, 200)) == ids(tiny_fit.recommend(user, 200))
+
+
+def test_nothing_that_answers_loads_torch(tiny_store: Path) -> None:
+    code = (
+        "import sys; from recsys.recommender import Recommender\n"
+        f"r = Recommender.open({str(tiny_store)!r})\n"
+        "r.recommend('u0'); r.recommend('x'); r.similar('t0', 60); r.recommend_from_tracks(['t1']); r.audience('t39')\n"
+        "r.score(['u0'], ['t0'])\n"
+        "print([m for m in ('torch', 'implicit', 'lightfm', 'faiss', 'torchaudio') if m in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
