@@ -191,12 +191,13 @@ def _versions() -> dict[str, str]:
 
 
 def evaluation_settings(protocols: list[str] | None, ks: str) -> EvaluationSettings:
-    """Make settings of what a command line says: names of protocols, and list lengths with commas.
+    """Make settings of what a command line says: names of protocols and list lengths, either with commas.
 
     Raises:
         ConfigError: a protocol is unknown, or a length is no whole number from 1.
     """
-    chosen = {} if not protocols else {"protocols": protocols}
+    named = [part.strip() for text in protocols or [] for part in text.split(",")]
+    chosen = {"protocols": named} if named else {}
     try:
         return EvaluationSettings.model_validate({**chosen, "ks": [part.strip() for part in ks.split(",")]})
     except ValidationError as error:

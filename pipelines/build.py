@@ -118,7 +118,7 @@ def _build(
 ) -> Summary:
     problems = Problems()
     catalogue = read_catalogue(inputs, settings, problems)
-    catalogue, taken_in = _with_uploads(catalogue, store)
+    catalogue, taken_in = _with_uploads(catalogue, store, progress)
     if strict:
         _refuse(problems)
     store.cache.mkdir(exist_ok=True)
@@ -152,12 +152,14 @@ def _refuse(problems: Problems) -> None:
         )
 
 
-def _with_uploads(catalogue: Catalogue, store: Store) -> tuple[Catalogue, int]:
+def _with_uploads(catalogue: Catalogue, store: Store, progress: Progress) -> tuple[Catalogue, int]:
     """Add what was uploaded since; a track of the table with the same id comes first."""
     with open_live(store.live) as live:
         entries = [] if live is None else list(live.uploads())
     known = set(catalogue.tracks.frame["track_id"].to_list()) if entries else set()
     fresh = [upload for _, upload in entries if upload.track_id not in known]
+    if len(fresh) < len(entries):
+        progress.say(f"{len(entries) - len(fresh):,} uploads have ids that the tracks table has too: its rows are used")
     if not fresh:
         return catalogue, entries[-1][0] if entries else 0
     frame = pl.concat([catalogue.tracks.frame, tracks_of(fresh, store.uploads).frame])

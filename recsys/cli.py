@@ -5,21 +5,16 @@ usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 int
 """
 
 import json
-import re
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
-from recsys.types import RankedList
+from recsys.screen import console, print_list, print_table, say, say_build, say_problems
 
 app = typer.Typer(
     help="Music recommendations from sound, lyrics, metadata and listening.",
@@ -63,8 +58,8 @@ def scan(
     problems = Problems()
     frame = scan_folder(folder, problems, Bars())
     write_table(frame, out)
-    _say_problems(problems.counts(), problems.frame().select("kind", "value", "reason").head(5).rows())
-    _say(f"{len(frame):,} tracks -> {out}")
+    say_problems(problems.counts(), problems.frame().select("kind", "value", "reason").head(5).rows())
+    say(f"{len(frame):,} tracks -> {out}")
 
 
 @app.command()
@@ -85,8 +80,8 @@ def build(
 
     inputs = Inputs(tracks, listens, tags, audio_root)
     summary = run(inputs, store, load_settings(config), Bars(), strict, retrain)
-    _say_problems(summary.problems, summary.examples)
-    _say_build(summary.build, store)
+    say_problems(summary.problems, summary.examples)
+    say_build(summary.build, store)
 
 
 @app.command()
@@ -102,8 +97,8 @@ def recommend(
 
     found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist)
     if found.source == "popular":
-        _say(f"nothing is known of the taste of {user_id!r}: popular tracks")
-    _print_list(found, f"for {user_id}", as_json)
+        say(f"nothing is known of the taste of {user_id!r}: popular tracks")
+    print_list(found, f"for {user_id}", as_json)
 
 
 @app.command()
@@ -118,7 +113,7 @@ def similar(
     from recsys.recommender import Recommender
 
     found = Recommender.open(store).similar(track_id, k, space.value)
-    _print_list(found, f"like {track_id}, by {space.value}", as_json)
+    print_list(found, f"like {track_id}, by {space.value}", as_json)
 
 
 @app.command()
@@ -152,9 +147,9 @@ def add(
         }, ensure_ascii=False))  # fmt: skip
         return
     for note in added.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     print(f"{added.track_id} {'was here already' if added.known else 'added'}")
-    _print_list(near, f"like {added.track_id}", False)
+    print_list(near, f"like {added.track_id}", False)
     if audience:
         print("who would like it: " + ", ".join(user for user, _ in audience))
 
@@ -167,7 +162,7 @@ def sql(query: str, store: StoreOption) -> None:
     from recsys.store.tables import query as run
 
     names, rows = run(Store(store).current() / FILE, query)
-    _print_table("", names, rows)
+    print_table("", names, rows)
 
 
 @app.command()
@@ -190,7 +185,9 @@ def evaluate(
     tags: TagsOption = None,
     audio_root: AudioRootOption = None,
     store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
-    protocol: Annotated[list[str] | None, typer.Option("--protocol", help="warm, cold-track; all by default.")] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option("--protocol", help="warm, cold-track, or both with a comma; all by default.")
+    ] = None,
     k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
     config: ConfigOption = None,
 ) -> None:
@@ -203,8 +200,8 @@ def evaluate(
 
     inputs = Inputs(tracks, listens, tags, audio_root)
     found = evaluate_files(inputs, load_settings(config), evaluation_settings(protocol, k), out, store, Bars())
-    _console().print(recall_table(found.figures))
-    _say(f"all figures: {out}/report.json and {out}/evaluation.duckdb")
+    console().print(recall_table(found.figures))
+    say(f"all figures: {out}/report.json and {out}/evaluation.duckdb")
 
 
 @app.command()
@@ -227,69 +224,6 @@ def demo(
     from pipelines.demo import demo as run
 
     run(out, Bars())
-
-
-def _print_list(found: RankedList, title: str, as_json: bool) -> None:
-    if as_json:
-        for track in found.tracks:
-            reason = {} if track.reason_track_id is None else {"reason_track_id": track.reason_track_id}
-            known = {"track_id": track.track_id, "score": track.score, "rank": track.rank}
-            print(json.dumps(known | reason | track.about, ensure_ascii=False))
-        return
-    rows = [
-        (
-            t.rank, t.track_id, f"{t.score:.3f}", t.about.get("title", ""), t.about.get("artist", ""),
-            "; ".join(t.about.get("genres", [])), t.reason_track_id or "",
-        )
-        for t in found.tracks
-    ]  # fmt: skip
-    _print_table(title, ["rank", "track", "score", "title", "artist", "genre", "because of"], rows)
-
-
-def _print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table, without the columns that are empty; whole lines where nobody is looking."""
-    kept = [n for n in range(len(names)) if not rows or any(row[n] not in ("", None) for row in rows)]
-    table = Table(title=_plain(title) if title else None)
-    for n in kept:
-        table.add_column(_plain(names[n]), overflow="fold")
-    for row in rows:
-        table.add_row(*(_plain("" if row[n] is None else str(row[n])) for n in kept))
-    _console().print(table)
-
-
-def _plain(text: str) -> Text:
-    """Show data as it is: no markup, no emoji codes, and nothing that would drive the terminal."""
-    return Text(re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text))
-
-
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def _say(line: str, style: str | None = None) -> None:
-    """Tell one fact on standard error."""
-    Console(stderr=True).print(_plain(line), style=style, soft_wrap=True)
-
-
-def _say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
-    if not counts:
-        return
-    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    _say(f"problems in the input (the rest is used): {told}", style="yellow")
-    for example in examples:
-        _say("  e.g. " + ": ".join(str(part) for part in example))
-
-
-def _say_build(row: dict[str, Any], store: Path) -> None:
-    counts = row["counts"]
-    _say(
-        f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
-        f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs"
-    )
-    _say("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items()))
-    if counts["problems"]:
-        _say(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
-    _say(f"next: recsys recommend USER_ID --store {store}")
 
 
 # what only the build extra installs; the base install serves, queries and recommends

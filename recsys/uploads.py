@@ -20,7 +20,8 @@ import polars as pl
 
 from recsys.audio.embed import embed_file
 from recsys.audio.worker import content_hash
-from recsys.catalogue.scan import file_tags
+from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
+from recsys.catalogue.tracks import FIRST_YEAR, last_year
 from recsys.errors import ArtefactError, DataError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
@@ -82,7 +83,7 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
         raise DataError(f"there is no audio file {audio}")
     with disk_errors("writing the upload"), _copied(store, audio) as copy:
         heard = _hear(copy, generation / "models")
-        upload = _upload(audio, about, heard)
+        upload = _upload(audio, copy.suffix, about, heard)
         with store.live_lock(), open_live(store.live, write=True) as live:
             if live is None:
                 raise ArtefactError(f"cannot open {store.live}")
@@ -95,23 +96,34 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
             _check_id(generation, live, upload.track_id)
             encoder = load_encoder(generation / "models")
             blend = Model.load(generation / "arrays").blend
-            copy.replace(store.uploads / upload.file)
-            sync_folder(store.uploads)
-            live.append(upload, generation.name, vectors_of(upload, heard.vector, encoder, blend))
+            vectors = vectors_of(upload, heard.vector, encoder, blend)
+            kept = copy.replace(store.uploads / upload.file)
+            try:
+                sync_folder(store.uploads)
+                live.append(upload, generation.name, vectors)
+            except BaseException:
+                kept.unlink()
+                raise
     return Added(upload.track_id, False, heard.vector is not None, heard.notes)
 
 
 @contextmanager
 def _copied(store: Store, audio: Path) -> Iterator[Path]:
-    """Copy the file into the store first, durably: what is embedded is then what is kept."""
+    """Copy the file into the store first, durably: what is embedded is then what is kept.
+
+    Errors name the file that the user knows. What is no audio suffix says nothing, and may be no text.
+    """
     store.uploads.mkdir(exist_ok=True)
-    copy = store.uploads / f".{uuid.uuid4().hex}{audio.suffix.lower()}"
+    suffix = audio.suffix.lower()
+    copy = store.uploads / f".{uuid.uuid4().hex}{suffix if suffix in AUDIO_SUFFIXES else ''}"
     try:
         with audio.open("rb") as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())
         yield copy
+    except DataError as error:
+        raise DataError(str(error).replace(str(copy), str(audio))) from error
     finally:
         copy.unlink(missing_ok=True)
 
@@ -126,19 +138,20 @@ def _hear(copy: Path, models: Path) -> _Heard:
     return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
 
 
-def _upload(audio: Path, about: NewTrack, heard: _Heard) -> Upload:
+def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard) -> Upload:
     inside = file_tags(audio)
     genre = about.genre if about.genre is not None else inside.get("genre")
-    year = about.year if about.year is not None else inside.get("year")
+    tagged = int(inside.get("year", 0))
+    year = tagged if about.year is None and FIRST_YEAR <= tagged <= last_year() else about.year
     return Upload(
         track_id=about.track_id or f"upload-{heard.content_hash[:12]}",
         content_hash=heard.content_hash,
-        file=f"{heard.content_hash}{audio.suffix.lower()}",
-        title=about.title or inside.get("title") or audio.stem,
+        file=f"{heard.content_hash}{suffix}",
+        title=about.title or inside.get("title") or audio.stem.encode("utf-8", "replace").decode(),
         artist=about.artist or inside.get("artist"),
         album=about.album or inside.get("album"),
         genres=[name.strip() for name in (genre or "").split(";") if name.strip()],
-        year=None if year is None else int(year),
+        year=year,
         lyrics=about.lyrics or inside.get("lyrics"),
         duration_s=heard.duration_s,
         at=datetime.now(UTC).isoformat(timespec="seconds"),

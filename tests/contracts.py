@@ -129,7 +129,9 @@ class RecommenderContract:
         for user in ("u3", ONLY_DISLIKES, "nobody"):
             assert ids(recommender.recommend(user, k)) == ids(recommender.recommend(user, 200))[:k]
         assert ids(recommender.similar("t3", k)) == ids(recommender.similar("t3", 200))[:k]
-        assert ids(recommender.recommend_from_tracks(["t3"], k)) == ids(recommender.recommend_from_tracks(["t3"], 39))[:k]
+        assert (
+            ids(recommender.recommend_from_tracks(["t3"], k)) == ids(recommender.recommend_from_tracks(["t3"], 39))[:k]
+        )
 
     @pytest.mark.parametrize("k", [0, -1, 201])
     def test_an_impossible_k_is_refused(self, recommender: Recommender, k: int) -> None:
@@ -232,18 +234,16 @@ class RecommenderContract:
             assert max(map(abs, scores(found))) <= 1 + 1e-5
             assert found.source == "neighbours"
 
-    def test_similar_tracks_are_of_the_same_kind(
-        self, recommender: Recommender, tiny_catalogue: TinyCatalogue
-    ) -> None:
+    def test_similar_tracks_are_of_the_same_kind(self, recommender: Recommender, tiny_catalogue: TinyCatalogue) -> None:
         genre = tiny_catalogue.genre_of
         same = [genre(other) == genre(track) for track in ALL_TRACKS for other in ids(recommender.similar(track, 5))]
         assert np.mean(same) > 0.9
 
     def test_spaces_without_vectors_are_told(self, recommender: Recommender) -> None:
         assert recommender.spaces == ["content", "taste", "hybrid"]
-        with pytest.raises(NoSpaceError, match="'sound'.*content, taste, hybrid"):
+        with pytest.raises(NoSpaceError, match=r"'sound'.*content, taste, hybrid"):
             recommender.similar("t0", space="sound")
-        with pytest.raises(NoSpaceError, match="'t39'.*'taste'"):
+        with pytest.raises(NoSpaceError, match=r"'t39'.*'taste'"):
             recommender.similar(COLD, space="taste")
         with pytest.raises(ConfigError, match="'smell'"):
             recommender.similar("t0", space="smell")  # type: ignore[arg-type]
@@ -288,7 +288,12 @@ class RecommenderContract:
         first = recommender.recommend("u0", 1).tracks[0]
         n = int(first.track_id[1:])
         genres = [("ambient", "metal", "jazz")[n % 3]]
-        assert first.about == {"title": f"Title {n}", "artist": f"Artist {n % 3}-{n % 2}", "genres": genres, "year": 1980 + n}
+        assert first.about == {
+            "title": f"Title {n}",
+            "artist": f"Artist {n % 3}-{n % 2}",
+            "genres": genres,
+            "year": 1980 + n,
+        }
         assert recommender.recommend("u0", 1, describe=False).tracks[0].about == {}
         cold = recommender.track(COLD)
         assert (cold["track_id"], cold["is_cold"], cold["plays"]) == (COLD, True, 0)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from made import made_plays
 from scipy.sparse import csr_matrix
 
-from made import made_plays
-from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
+from recsys.cf.als import MEAN_CONFIDENCE, ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.errors import DataError
 from recsys.types import Plays
 
@@ -32,11 +32,11 @@ def test_confidence_is_that_of_the_formula_and_leaves_unplayed_pairs_unstored() 
     assert counts.toarray().tolist() == [[0, 3, 0], [1, 0, 0]]
 
 
-def test_the_scale_is_given_or_such_that_a_played_pair_has_a_confidence_of_nine() -> None:
+def test_the_scale_is_given_or_such_that_a_played_pair_has_a_set_confidence_on_the_mean() -> None:
     counts = csr_matrix(np.array([[0, 3, 0], [1, 0, 90]], dtype=np.float32))
     assert confidence_scale(counts, ALSSettings(confidence_scale=2.5)) == 2.5
     assert confidence_scale(csr_matrix((2, 3), dtype=np.float32), ALSSettings()) == 1.0
-    assert confidence(counts, confidence_scale(counts, ALSSettings())).data.mean() == pytest.approx(9.0)
+    assert confidence(counts, confidence_scale(counts, ALSSettings())).data.mean() == pytest.approx(1 + MEAN_CONFIDENCE)
 
 
 def test_solved_rows_satisfy_the_normal_equations() -> None:

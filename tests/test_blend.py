@@ -41,7 +41,12 @@ def some_parts() -> list[Part]:
         Part("als", users, items, "solve", gram, 0.9),
         Part("lightfm", lightfm_users, lightfm_items, "solve", np.eye(2, dtype=np.float32), 0.1, bias=True),
         Part("content", np.asarray(profile_weights(counts) @ content, np.float32), content, "mean"),
-        Part("popularity", np.ones((N_USERS, 1), np.float32), np.log1p(N_LISTENERS)[:, None].astype(np.float32), "constant"),
+        Part(
+            "popularity",
+            np.ones((N_USERS, 1), np.float32),
+            np.log1p(N_LISTENERS)[:, None].astype(np.float32),
+            "constant",
+        ),
     ]
 
 
@@ -93,6 +98,7 @@ def test_unplayed_tracks_take_no_part_in_the_calibration() -> None:
 
 def test_users_without_plays_rank_by_popularity() -> None:
     blend, users, items = joined()
+    users = users + np.float32(0.1)  # whatever stands in the row of a user without plays
     given = users.copy()
     for part in (None, "als", "content", "popularity"):
         queries = blend.queries(users, HAS_PLAYS, part)
@@ -131,11 +137,11 @@ def test_likeness_ignores_popularity_biases_and_parts_without_weight() -> None:
 def test_tracks_are_alike_by_all_parts_where_popularity_alone_ranks(personal: float) -> None:
     weights = {"als": personal, "lightfm": personal, "content": personal, "popularity": 1.0}
     blend, _, items = joined(weights)
-    assert np.array_equal(blend.likeness(items), joined({name: 1.0 for name in weights})[0].likeness(items))
+    assert np.array_equal(blend.likeness(items), joined(dict.fromkeys(weights, 1.0))[0].likeness(items))
 
 
 def test_weights_can_be_replaced() -> None:
-    blend, users, items = joined({name: 1.0 for name in WEIGHTS})
+    blend, users, items = joined(dict.fromkeys(WEIGHTS, 1.0))
     other, same_users, same_items = joined()
     replaced = blend.with_weights(WEIGHTS)
     assert replaced.weights().tolist() == other.weights().tolist()
@@ -157,6 +163,23 @@ def test_calibration_is_the_spread_of_scores() -> None:
     covariance = np.array([[4, 0], [0, 0]], np.float32)
     found = calibrated(np.array([[3, 5], [0, 2], [0, 0]], np.float32), covariance)
     np.testing.assert_allclose(found, [[0.5, 5 / 6], [0, 0], [0, 0]], rtol=1e-6)
+    small = calibrated(np.array([[3e-4, 5e-4]], np.float32), covariance)
+    np.testing.assert_allclose(small, found[:1], rtol=1e-5)
+
+
+def test_rounding_is_no_spread() -> None:
+    even = np.full((N_ITEMS, 1), 1.3, np.float32)
+    even[3] = np.nextafter(even[3], np.float32(2))
+    popularity = Part("popularity", np.ones((N_USERS, 1), np.float32), even, "constant")
+    assert not join([popularity], WEIGHTS, N_LISTENERS)[1].any()
+
+
+def test_one_played_track_has_no_spread_and_all_tracks_count() -> None:
+    alone = np.zeros(N_ITEMS, np.int32)
+    alone[6] = 3
+    for part in some_parts()[:3]:
+        _, users, items = join([part], WEIGHTS, alone)
+        np.testing.assert_allclose((users[HAS_PLAYS] @ items.T).std(axis=1), 1, rtol=1e-4)
 
 
 def test_profiles_weigh_tracks_by_the_logarithm_of_plays() -> None:
@@ -188,16 +211,16 @@ def test_a_user_of_the_training_data_folds_in_as_trained(user: int, part: str) -
 
 
 def test_with_an_item_bias_the_length_of_the_vector_is_that_of_the_trained_users() -> None:
-    blend, users, _ = joined()
+    _, users, items = joined()
     part = some_parts()[1]
     lengths = np.linalg.norm(part.user_vectors[HAS_PLAYS, :2], axis=1)
     raw = folded(2)[3:6] / folded(2)[5]  # back to a bias of 1
     assert np.linalg.norm(raw[:2]) == pytest.approx(lengths.mean(), rel=1e-4)
-    items, counts = part.item_vectors, some_counts()[[2]]
-    played, c = items[counts.indices, :2], 1 + SCALE * np.log1p(counts.data)
+    counts = some_counts()[[2]]
+    played, c = part.item_vectors[counts.indices, :2], 1 + SCALE * np.log1p(counts.data)
     solved = np.linalg.solve(played.T @ np.diag(c - 1) @ played + 1.1 * np.eye(2), played.T @ c)
     np.testing.assert_allclose(raw[:2] / np.linalg.norm(raw[:2]), solved / np.linalg.norm(solved), atol=1e-4)
-    scores = (joined()[2][:, 3:6] @ folded(2)[3:6])[KNOWN]
+    scores = (items[:, 3:6] @ folded(2)[3:6])[KNOWN]
     assert scores.std() == pytest.approx(1, rel=1e-4)
     assert users[HAS_PLAYS, 5].min() > 0
 

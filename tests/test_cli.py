@@ -1,7 +1,6 @@
 """The command line, command by command: what is printed, where, and the exit status. Never a traceback."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 import grpc
+import polars as pl
 import pytest
 from conftest import AudioCatalogue, TinyCatalogue, copied, rows, run
 
@@ -23,10 +23,10 @@ from recsys.v1.recommender_pb2_grpc import RecommenderStub
 ROOT = Path(__file__).parents[1]
 
 
-def shell(*arguments: object, binary: bool = False) -> subprocess.CompletedProcess:
+def shell(*arguments: object) -> subprocess.CompletedProcess:
     """Run `recsys …` as a shell would."""
-    command = [sys.executable, "-W", "error", "-m", "recsys", *map(os.fspath, map(str, arguments))]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=not binary, timeout=120)
+    command = [sys.executable, "-W", "error", "-m", "recsys", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 # ---- the whole path ------------------------------------------------------------------------------------------
@@ -39,8 +39,6 @@ def scanned(audio_catalogue: AudioCatalogue, tmp_path_factory: pytest.TempPathFa
     scan = run("scan", audio_catalogue.folder / "music", "--out", folder / "tracks.parquet")
     assert (scan.status, scan.out) == (0, "")
     assert f"8 tracks -> {folder}/tracks.parquet" in scan.err.replace("\n", " ")
-    import polars as pl
-
     ids = pl.read_parquet(folder / "tracks.parquet")["track_id"].to_list()
     assert [name.rpartition("-")[0] for name in ids] == [f"s{n}" for n in range(8)]
     listens = ["user_id,tracks_id", *(f'w{user},"[{ids[user]}, {ids[user + 2]}, {ids[user]}]"' for user in range(5))]
@@ -296,8 +294,9 @@ def test_output_is_clean_in_a_process_of_its_own(tiny_store: Path) -> None:
 def test_serving_and_asking_load_no_torch(tiny_store: Path) -> None:
     script = (
         "import sys; from recsys.recommender import Recommender; import recsys.serving.workers; "
-        f"r = Recommender.open({str(tiny_store)!r}); r.recommend('u1'); r.similar('t1', 60); r.similar('t1', 3, 'taste'); "
-        "r.recommend_from_tracks(['t1']); print([m for m in ('torch', 'faiss', 'implicit', 'lightfm') if m in sys.modules])"
+        f"r = Recommender.open({str(tiny_store)!r}); r.recommend('u1'); r.similar('t1', 60); "
+        "r.similar('t1', 3, 'taste'); r.recommend_from_tracks(['t1']); "
+        "print([m for m in ('torch', 'faiss', 'implicit', 'lightfm') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
@@ -345,7 +344,9 @@ def test_current_points_nowhere(tiny_store: Path, tmp_path: Path) -> None:
 def test_a_reader_does_not_hinder_others(tiny_store: Path) -> None:
     """A second process reads what this one has open."""
     recommender = Recommender.open(tiny_store)
-    script = f"import duckdb; print(duckdb.connect({str(Store(tiny_store).current() / FILE)!r}, read_only=True).execute('SELECT count(*) FROM tracks').fetchone())"
+    file = str(Store(tiny_store).current() / FILE)
+    asked = "execute('SELECT count(*) FROM tracks').fetchone()"
+    script = f"import duckdb; print(duckdb.connect({file!r}, read_only=True).{asked})"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.stdout.strip() == "(40,)", ran.stderr
     with duckdb.connect(Store(tiny_store).current() / FILE, read_only=True) as here:

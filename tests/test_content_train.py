@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from made import made_tracks
+
 from recsys.content import train
 from recsys.content.fusion import FusionSettings, Modalities
 from recsys.content.lyrics import LyricsSettings
@@ -73,12 +73,16 @@ def test_the_seed_decides_every_bit() -> None:
     one, again, other = (fitted(quick, seed).encode(modalities) for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
+    start, other_start = (fitted(SETTINGS.model_copy(update={"epochs": 0}), seed).encode(modalities) for seed in (0, 1))
+    assert not np.array_equal(start, other_start)
 
 
 def test_factors_are_a_task_where_there_are_listens() -> None:
     tracks, modalities, _ = planted()
     rng = np.random.default_rng(1)
-    bare = Tracks(tracks.frame.with_columns(genres=made_tracks(N).frame["genres"], artist=made_tracks(N).frame["artist"]))
+    bare = Tracks(
+        tracks.frame.with_columns(genres=made_tracks(N).frame["genres"], artist=made_tracks(N).frame["artist"])
+    )
     factors = (np.eye(3)[np.arange(N) % 3] + rng.normal(0, 0.1, (N, 3))).astype(np.float32)
     model = fitted(targets=targets_of(bare, factors, np.full(N, 9, np.int32)))
     assert model.trained_on == ("factors",)

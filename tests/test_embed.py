@@ -22,13 +22,13 @@ from recsys.audio.settings import (
     TrainSettings,
     WorkerSettings,
 )
-from recsys.threads import torch_threads
 from recsys.audio.train import _Training, train_network
 from recsys.audio.workers import DecodeWorkers
 from recsys.catalogue.problems import Problems
 from recsys.content.tasks import Heads, Targets
 from recsys.errors import ArtefactError, DataError
 from recsys.progress import Silent
+from recsys.threads import torch_threads
 from recsys.types import Clip
 
 EMOTIFY = Path(__file__).parents[2] / "shared" / "data" / "emotify"
@@ -179,7 +179,9 @@ NAMES = [
 def test_a_catalogue_is_embedded_and_told_of_its_problems(model: SoundModel, songs: Path) -> None:
     paths = [None if name is None else songs / name for name in NAMES]
     problems = Problems()
-    sound = embed_paths(paths, model, SETTINGS, None, problems, Silent(), track_ids=[f"id{n}" for n in range(len(NAMES))])
+    sound = embed_paths(
+        paths, model, SETTINGS, None, problems, Silent(), track_ids=[f"id{n}" for n in range(len(NAMES))]
+    )
     assert sound.rows.tolist() == [0, 2, 4, 5, 7, 8, 10]
     assert sound.rows.dtype == np.int32
     assert sound.durations_s.tolist() == pytest.approx([5, 6, 5, 7, 3, 6, 5], abs=1.5)

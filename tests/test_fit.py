@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from conftest import quick_settings
 from contracts import ids
-
 from made import made_listens, made_tags, made_tracks
+
 from recsys.config import RunSettings
 from recsys.errors import DataError, NoSpaceError
 from recsys.fit import Artefacts, fit
@@ -42,7 +42,7 @@ def named() -> Tracks:
 def heard_only() -> Tracks:
     """The same with a sound vector each and nothing else."""
     rng = np.random.default_rng(0)
-    vectors = 3 * np.eye(5)[KIND] + 0.2 * rng.normal(size=(N, 5))
+    vectors = rng.normal(size=(2, 5))[KIND] + 0.2 * rng.normal(size=(N, 5))
     return made_tracks(N, vector=vectors.astype(np.float32).tolist())
 
 
@@ -70,12 +70,17 @@ def fitted(tracks: Tracks, heard: Listens | None, tags: Tags | None = None, **hy
 def arrays(recommender: Recommender) -> dict[str, np.ndarray]:
     model = recommender.model
     spaces = {f"{name}": space.vectors for name, space in model.spaces.items()}
-    weights = {"weights": model.blend.weights(), "covariance": np.concatenate([c.ravel() for c in model.blend.covariances])}
+    weights = {
+        "weights": model.blend.weights(),
+        "covariance": np.concatenate([c.ravel() for c in model.blend.covariances]),
+    }
     return {"users": model.user_vectors, "items": model.item_vectors, **weights, **spaces}
 
 
 def test_the_same_inputs_and_seed_give_the_same_bits() -> None:
-    one, again, other = (arrays(fit(named(), listens(), None, settings().model_copy(update={"seed": s}))) for s in (0, 0, 1))
+    one, again, other = (
+        arrays(fit(named(), listens(), None, settings().model_copy(update={"seed": s}))) for s in (0, 0, 1)
+    )
     for name, array in one.items():
         assert np.array_equal(array, again[name]), name
     assert not np.array_equal(one["items"], other["items"])
@@ -173,7 +178,7 @@ def test_a_catalogue_of_ids_and_listens_alone_has_taste_and_no_content() -> None
 
 def test_a_track_of_which_nothing_is_known_is_like_no_other() -> None:
     recommender = fitted(made_tracks(N), listens())
-    with pytest.raises(NoSpaceError, match="'t23'.*'hybrid'"):
+    with pytest.raises(NoSpaceError, match=r"'t23'.*'hybrid'"):
         recommender.similar(COLD)
     assert COLD not in ids(recommender.similar("t4", 200))
     assert len(ids(recommender.similar("t4", 200))) == N - 2
@@ -184,7 +189,7 @@ def test_a_zero_vector_is_in_no_list_of_sounds() -> None:
     vectors[3] = [0.0] * 5
     recommender = fitted(made_tracks(N, vector=vectors), listens())
     assert "t3" not in ids(recommender.similar("t4", 200, "sound"))
-    with pytest.raises(NoSpaceError, match="'t3'.*'sound'"):
+    with pytest.raises(NoSpaceError, match=r"'t3'.*'sound'"):
         recommender.similar("t3", space="sound")
 
 
@@ -192,7 +197,7 @@ def test_vectors_alone_are_enough() -> None:
     alone = fitted(heard_only(), None)
     assert alone.spaces == ["sound", "content", "hybrid"]
     for space in alone.spaces:
-        assert of_kind(ids(alone.similar("t4", 8, space)), 0) > (0.9 if space == "sound" else 0.7)  # else untrained
+        assert of_kind(ids(alone.similar("t4", 8, space)), 0) > 0.9
     recommender = fitted(heard_only(), listens())
     for user in range(N_USERS):
         found = ids(recommender.recommend(f"u{user}", 200))
@@ -205,7 +210,7 @@ def test_some_tracks_may_lack_their_vector() -> None:
     vectors[2] = vectors[23] = None
     recommender = fitted(made_tracks(N, vector=vectors), listens())
     assert recommender.model.spaces["sound"].rows.tolist() == sorted(set(range(N)) - {2, 23})
-    with pytest.raises(NoSpaceError, match="'t2'.*'sound'"):
+    with pytest.raises(NoSpaceError, match=r"'t2'.*'sound'"):
         recommender.similar("t2", space="sound")
     assert np.isfinite(recommender.score(["u0"], ["t2", COLD])).all()
 
@@ -299,5 +304,6 @@ def test_one_played_track_among_many() -> None:
     recommender = fitted(named(), made_listens([("u0", "t5", 2.0)]))
     found = recommender.recommend("u0", 200)
     assert len(found.tracks) == N - 1
-    assert np.isfinite([track.score for track in found.tracks]).all()
+    assert of_kind(ids(found)[:6], 1) > 0.9  # what is known of the track is all there is to go by
+    assert np.abs([track.score for track in found.tracks]).max() < 100
     assert {track.reason_track_id for track in found.tracks} == {"t5"}

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from made import made_tags, made_tracks
 from numpy.typing import NDArray
 
-from made import made_tags, made_tracks
 from recsys.content.fusion import MODALITIES, Fusion, FusionSettings, FusionShape, Modalities
 from recsys.content.lyrics import PADDING, LyricsSettings, LyricsTower, tokenize
 from recsys.content.metadata import MetadataSettings, encode, learn_vocabulary
@@ -54,7 +54,9 @@ def hidden(tracks: Modalities, keep: NDArray[np.bool_]) -> Modalities:
     )
 
 
-@pytest.mark.parametrize("keep", list(product([False, True], repeat=6)), ids=lambda keep: "".join("01"[k] for k in keep))
+@pytest.mark.parametrize(
+    "keep", list(product([False, True], repeat=6)), ids=lambda keep: "".join("01"[k] for k in keep)
+)
 def test_any_modality_may_be_missing(keep: tuple[bool, ...]) -> None:
     tracks, model = full_tracks()
     kept = np.array(keep)
@@ -144,9 +146,20 @@ def test_modalities_are_lined_up_by_row() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Hello darkness", "Über den Wolken", "Подмосковные вечера", "Ηλιε μου", "ليلة يا ليل", "שלום חברים", "夜空の星", "달빛",
-     "ราตรีสวัสดิ์", "चाँद सी", "99 Luftballons"],
-)  # fmt: skip
+    [
+        "Hello darkness",
+        "Über den Wolken",
+        "Подмосковные вечера",
+        "Ηλιε μου",
+        "ليلة يا ليل",
+        "שלום חברים",
+        "夜空の星",
+        "달빛",
+        "ราตรีสวัสดิ์",
+        "चाँद सी",
+        "99 Luftballons",
+    ],
+)
 def test_any_script_is_read(text: str) -> None:
     tokens = tokenize([text], LYRICS)[0]
     assert tokens.dtype == np.int32

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from made import made_plays
 from scipy.sparse import csr_matrix
 
-from made import made_plays
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm, nearest_columns, with_unit_rows
 from recsys.progress import Silent
 from recsys.types import Factors, Float32, Plays
@@ -96,6 +96,8 @@ def test_content_is_described_by_its_nearest_centroids() -> None:
     content = np.array([[0.9, 0.4], [0, 0], [-0.4, -0.9]], np.float32)
     found = nearest_columns(content, centroids, 2).toarray()
     assert found.tolist() == [[0.5, 0.5, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 0.5]]
+    far_and_near = np.array([[2, 0], [0.5, 0]], np.float32)  # a longer centroid is not a nearer one, nor a farther
+    assert nearest_columns(np.array([[1.5, 0], [0.9, 0]], np.float32), far_and_near, 1).indices.tolist() == [0, 1]
     one = nearest_columns(content, centroids[:1], 3).toarray()  # fewer centroids than asked for
     assert one.tolist() == [[1], [0], [1]]
     assert nearest_columns(content, centroids[:0], 3).shape == (3, 0)

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-
 from made import made_tags, made_tracks
+
 from recsys.content.metadata import (
     MetadataSettings,
     Vocabulary,

@@ -20,7 +20,10 @@ def some_model() -> Model:
     barred = csr_matrix(np.array([[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1], [0] * 6, [0] * 6], bool))
     items = rng.normal(size=(N_ITEMS, 2)).astype(np.float32)
     users = rng.normal(size=(N_USERS, 2)).astype(np.float32)
-    parts = [Part("als", users, items, "solve", np.eye(2, dtype=np.float32), 0.5), Part("content", users, items[:, ::-1], "mean")]
+    parts = [
+        Part("als", users, items, "solve", np.eye(2, dtype=np.float32), 0.5),
+        Part("content", users, items[:, ::-1], "mean"),
+    ]
     blend, user_vectors, item_vectors = join(parts, {"als": 2.0, "content": 0.5}, np.ones(N_ITEMS, np.int32))
     return Model(
         IdMap.of(["007", "b", "ü", ""], what="user"),
@@ -93,7 +96,9 @@ def test_a_catalogue_without_users_is_saved_too(tmp_path: Path) -> None:
 
 
 def saved_files() -> list[str]:
-    ids = [f"{who}_ids.{part}.npy" for who in ("user", "track") for part in ("text", "offsets", "hashes", "order", "what")]
+    ids = [
+        f"{who}_ids.{part}.npy" for who in ("user", "track") for part in ("text", "offsets", "hashes", "order", "what")
+    ]
     csr = [f"{name}_{part}.npy" for name in ("counts", "barred") for part in ("data", "indices", "indptr")]
     spaces = [f"{space}_{part}.npy" for space in ("taste", "sound") for part in ("rows", "vectors")]
     blend = ["blend_als_covariance.npy", "blend_content_covariance.npy", "blend_als_gram.npy", "blend.json"]

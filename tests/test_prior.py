@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from implicit.cpu.als import AlternatingLeastSquares
+from made import made_plays
 from scipy.sparse import csr_matrix
 
-from made import made_plays
 from recsys.cf.als import ALSSettings, confidence
 from recsys.hybrid.prior import (
     EXACT_LISTENERS,
@@ -128,7 +128,7 @@ def listened(n: int, value: int = 30) -> Int32:
     return np.full(n, value, np.int32)
 
 
-EXACT = PriorSettings(ridge_l2=(1e-3,))
+EXACT = PriorSettings(ridge_l2=(1e-3,), exposure=5.0)
 
 
 def test_a_linear_truth_is_learned_from_the_tracks_that_have_plays() -> None:
@@ -175,7 +175,7 @@ def test_an_artists_offset_is_learned_and_shrunk() -> None:
     known = features.artist >= 0
 
     def error(shrinkage: float) -> float:
-        settings = PriorSettings(ridge_l2=(1e-3,), artist_shrinkage=shrinkage)
+        settings = PriorSettings(ridge_l2=(1e-3,), exposure=5.0, artist_shrinkage=shrinkage)
         predict = fit_prediction(features, truth, listened(400), 3, settings, seed=0)
         return float(np.abs(predict(features) - truth)[known].mean())
 

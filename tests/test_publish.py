@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import AudioCatalogue, TinyCatalogue, copied, quick_settings, rows, run, tables
 
@@ -216,10 +217,7 @@ def test_a_generation_that_does_not_read_back_is_not_published(
 ) -> None:
     store = copied(tiny_store, tmp_path)
     current, content = Store(store).current(), tables(store)
-    monkeypatch.setattr(publishing, "_users", lambda _: tables_without_users)
-    import polars as pl
-
-    tables_without_users = pl.DataFrame({"user_id": ["only one"]})
+    monkeypatch.setattr(publishing, "_users", lambda _: pl.DataFrame({"user_id": ["only one"]}))
     with pytest.raises(ArtefactError, match="it was not published"):
         build(Inputs(tiny_catalogue.tracks, tiny_catalogue.listens), store, quick_settings(), Silent())
     whole(store, current, content)

@@ -28,7 +28,9 @@ def by_full_sort(scores: Float32, k: int, left_out: np.ndarray, candidates: Int3
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_the_best_k_are_those_of_a_full_sort(data: st.DataObject) -> None:
-    n_users, n_items, d, k, block = (data.draw(st.integers(*limits)) for limits in ((0, 5), (0, 9), (1, 3), (1, 12), (1, 40)))
+    n_users, n_items, d, k, block = (
+        data.draw(st.integers(*limits)) for limits in ((0, 5), (0, 9), (1, 3), (1, 12), (1, 40))
+    )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     queries = rng.integers(-2, 3, (n_users, d)).astype(np.float32)  # small whole numbers: many ties, no rounding
     vectors = rng.integers(-2, 3, (n_items, d)).astype(np.float32)

@@ -71,9 +71,7 @@ class TestRandomRanker(RankerContract):
         return Random(recommender.plays, seed=1)
 
 
-def test_a_store_answers_as_the_fit_that_it_was_built_from(
-    tiny_fit: Recommender, opened: Recommender
-) -> None:
+def test_a_store_answers_as_the_fit_that_it_was_built_from(tiny_fit: Recommender, opened: Recommender) -> None:
     for user in [*ALL_USERS, "nobody"]:
         one, other = tiny_fit.recommend(user, 200), opened.recommend(user, 200)
         assert ids(one) == ids(other)
@@ -87,7 +85,9 @@ def test_a_store_answers_as_the_fit_that_it_was_built_from(
                 one, other = tiny_fit.similar(track, 30, space), opened.similar(track, 30, space)
                 assert ids(one) == ids(other)
                 np.testing.assert_allclose(scores(one), scores(other), atol=1e-5)
-        assert ids(tiny_fit.recommend_from_tracks([track, "t2"], 9)) == ids(opened.recommend_from_tracks([track, "t2"], 9))
+        assert ids(tiny_fit.recommend_from_tracks([track, "t2"], 9)) == ids(
+            opened.recommend_from_tracks([track, "t2"], 9)
+        )
         assert [user for user, _ in tiny_fit.audience(track)] == [user for user, _ in opened.audience(track)]
         assert tiny_fit.track(track) == opened.track(track)
     assert np.array_equal(tiny_fit.score(ALL_USERS, ALL_TRACKS), opened.score(ALL_USERS, ALL_TRACKS))

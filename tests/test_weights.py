@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import made_plays
 from scipy.sparse import csr_matrix
 
-from made import made_plays
 from recsys.hybrid.blend import BlendSettings, Part, join
 from recsys.hybrid.weights import MIN_TRACKS, hold_out, learn_weights
 from recsys.progress import Silent
@@ -27,7 +27,9 @@ def some_plays(n_users: int = N_USERS, share: float = 0.4, seed: int = 0) -> Pla
 @given(
     st.integers(1, 12), st.floats(0, 1), st.integers(0, 20), st.floats(0, 1), st.integers(0, 2**32 - 1)
 )  # fmt: skip
-def test_nothing_is_in_both_parts_and_nothing_is_lost(n: int, density: float, most: int, share: float, seed: int) -> None:
+def test_nothing_is_in_both_parts_and_nothing_is_lost(
+    n: int, density: float, most: int, share: float, seed: int
+) -> None:
     plays = some_plays(n, density, seed)
     kept, held_out = hold_out(plays, BlendSettings(validation_users=most, validation_share=share), seed)
     out = held_out.toarray()
@@ -61,7 +63,9 @@ def taste_and_noise(n_kinds: int = 3) -> tuple[list[Part], Plays, csr_matrix]:
         heard[user, rng.choice(np.flatnonzero(kind == taste[user]), 9, replace=False)] = 1
     kept, held_out = hold_out(made_plays(heard), SETTINGS, 0)
     jitter = 0.01 * rng.normal(size=(N_ITEMS, n_kinds))
-    als = Part("als", np.eye(n_kinds, dtype=np.float32)[taste], (np.eye(n_kinds)[kind] + jitter).astype(np.float32), "mean")
+    als = Part(
+        "als", np.eye(n_kinds, dtype=np.float32)[taste], (np.eye(n_kinds)[kind] + jitter).astype(np.float32), "mean"
+    )
     content = Part(
         "content",
         rng.normal(size=(N_USERS, 4)).astype(np.float32),

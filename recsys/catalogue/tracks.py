@@ -22,6 +22,11 @@ FIRST_YEAR = 1000  # earlier years are typing errors, not recordings nor works
 _YEAR = r"^(\d{4})(?:\.0+)?$|^(\d{4})-\d{2}(?:-\d{2}(?:[T ].*)?)?$"  # 1999, 1999.0, or a date that begins with it
 
 
+def last_year() -> int:
+    """Give the last year that a recording can be of: releases are announced ahead."""
+    return datetime.now(UTC).year + 1
+
+
 def read_tracks(path: Path, problems: Problems, audio_root: Path | None = None) -> Tracks:
     """Read the catalogue; of rows with one id the first wins.
 
@@ -149,7 +154,7 @@ def _genre_list(genres: pl.Series) -> pl.Series:
 
 
 def _with_years(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
-    last = datetime.now(UTC).year + 1  # releases are announced ahead
+    last = last_year()
     text = pl.col("year")
     year = pl.coalesce(text.str.extract(_YEAR, 1), text.str.extract(_YEAR, 2)).cast(pl.Int32)
     year = pl.when(year.is_between(FIRST_YEAR, last)).then(year)

@@ -22,6 +22,7 @@ from recsys.types import Float32
 
 Fold = Literal["solve", "mean", "constant"]
 POPULARITY = "popularity"
+ROUNDING = 1e-5  # spread of scores, against items of length about 1, that float32 makes of nothing
 
 
 class BlendSettings(Settings):
@@ -152,13 +153,15 @@ def join(
     Args:
         parts: all over the same users and items.
         weights: by part name.
-        n_listeners: (n_items,), the catalogue's statistics are taken over items with listeners, where there are any.
+        n_listeners: (n_items,), the catalogue's statistics are taken over items with listeners, where two or more have.
 
     Returns:
         The blend, user vectors (n_users, d) each part of which has scores of standard deviation 1, and item vectors
         (n_items, d) each part of which has rows of mean square length 1.
     """
-    known = n_listeners > 0 if bool((n_listeners > 0).any()) else np.ones(len(n_listeners), dtype=bool)
+    known = n_listeners > 0
+    if known.sum() < 2:  # of one track there is no spread to speak of
+        known = np.ones(len(n_listeners), dtype=bool)
     layouts, covariances, grams, users, items = [], [], [], [], []
     start = 0
     for part in parts:
@@ -192,9 +195,13 @@ def join(
 
 
 def calibrated(user_vectors: Float32, covariance: Float32) -> Float32:
-    """Divide each user vector by the standard deviation of its scores over the catalogue: sqrt(u' C u)."""
+    """Divide each user vector by the standard deviation of its scores over the catalogue: sqrt(u' C u).
+
+    Where the scores do not differ but for rounding, as popularity where all were played alike, the vector becomes zero.
+    """
     spread = np.sqrt(np.maximum(np.einsum("nf,fg,ng->n", user_vectors, covariance, user_vectors, optimize=True), 0))
-    return np.asarray(user_vectors / np.maximum(spread, 1e-9)[:, None] * (spread > 1e-9)[:, None], dtype=np.float32)
+    differ = spread > ROUNDING * np.linalg.norm(user_vectors, axis=1)
+    return np.asarray(user_vectors * (differ / np.where(differ, spread, 1))[:, None], dtype=np.float32)
 
 
 def profile_weights(counts: csr_matrix) -> csr_matrix:

@@ -1,0 +1,84 @@
+"""What a person sees: results as tables or JSON on standard output, remarks on standard error.
+
+Everything shown may come from a stranger's file, so it is printed as it is: no markup, no control characters.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recsys.types import RankedList
+
+
+def print_list(found: RankedList, title: str, as_json: bool) -> None:
+    """Print a ranked list: a table for people, or one JSON object a line with what is known of each track."""
+    if as_json:
+        for track in found.tracks:
+            reason = {} if track.reason_track_id is None else {"reason_track_id": track.reason_track_id}
+            known = {"track_id": track.track_id, "score": track.score, "rank": track.rank}
+            print(json.dumps(known | reason | track.about, ensure_ascii=False))
+        return
+    rows = [
+        (
+            t.rank, t.track_id, f"{t.score:.3f}", t.about.get("title", ""), t.about.get("artist", ""),
+            "; ".join(t.about.get("genres", [])), t.reason_track_id or "",
+        )
+        for t in found.tracks
+    ]  # fmt: skip
+    print_table(title, ["rank", "track", "score", "title", "artist", "genre", "because of"], rows)
+
+
+def print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table, without the columns that are empty; whole lines where nobody is looking."""
+    kept = [n for n in range(len(names)) if not rows or any(row[n] not in ("", None) for row in rows)]
+    table = Table(title=_plain(title) if title else None)
+    for n in kept:
+        table.add_column(_plain(names[n]), overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain("" if row[n] is None else str(row[n])) for n in kept))
+    console().print(table)
+
+
+def _plain(text: str) -> Text:
+    """Show data as it is: no markup, no emoji codes, and nothing that would drive the terminal."""
+    return Text(re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text))
+
+
+def console() -> Console:
+    """Give standard output: lines as long as the window, or long ones where nobody is looking."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Tell one fact on standard error."""
+    Console(stderr=True).print(_plain(line), style=style, soft_wrap=True)
+
+
+def say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
+    """Tell how many problems of which kind the input had, with examples; nothing where there are none."""
+    if not counts:
+        return
+    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+    say(f"problems in the input (the rest is used): {told}", style="yellow")
+    for example in examples:
+        say("  e.g. " + ": ".join(str(part) for part in example))
+
+
+def say_build(row: dict[str, Any], store: Path) -> None:
+    """Tell what a build came to, from its row of the ``build`` table, and what to do next."""
+    counts = row["counts"]
+    say(
+        f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
+        f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs"
+    )
+    say("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items()))
+    if counts["problems"]:
+        say(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
+    say(f"next: recsys recommend USER_ID --store {store}")

@@ -1,0 +1,159 @@
+"""The README says what is: its commands exist with those options, its map names every module, its lines run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import AudioCatalogue, clip, run
+
+from pipelines.build import build
+from pipelines.synth import SynthSettings
+from recsys.cli import app
+from recsys.config import RunSettings, load_settings
+from recsys.progress import Silent
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = typer.main.get_command(app).commands
+
+
+def lines(language: str) -> list[str]:
+    """Lines of the blocks in a language, continued ones joined, without prompts and comments."""
+    text = "\n".join(block for name, block in BLOCKS if name == language).replace("\\\n", " ")
+    return [line.removeprefix("$ ").strip() for line in text.splitlines() if line.strip()]
+
+
+def words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+USED = [line for line in (*lines("bash"), *lines("console")) if line.startswith("recsys ")]
+
+
+def options(command: str) -> set[str]:
+    return {option for parameter in COMMANDS[command].params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("line", USED)
+def test_each_command_exists_with_its_options(line: str) -> None:
+    _, command, *rest = words(line)
+    assert command in COMMANDS, line
+    used = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    assert set(used) <= options(command), line
+    needed = {p.opts[0] for p in COMMANDS[command].params if p.required and p.opts[0].startswith("--")}
+    assert needed <= set(used), f"{line} lacks a required option"
+
+
+def test_every_command_is_shown() -> None:
+    shown = {words(line)[1] for line in USED}
+    assert shown | {"demo"} == set(COMMANDS), "`make demo` stands for the demo"
+    assert "make demo" in README
+
+
+def test_the_interface_is_the_one_that_was_promised() -> None:
+    promised = {
+        "scan": {"--out"},
+        "build": {"--tracks", "--listens", "--tags", "--audio-root", "--store", "--config", "--strict"},
+        "recommend": {"--store", "-k", "--json"},
+        "similar": {"--store", "-k", "--space", "--json"},
+        "add": {"--store", "--track-id", "--title", "--artist", "--genre", "--year", "--lyrics-file", "--json"},
+        "sql": {"--store"},
+        "serve": {"--store", "--listen", "--workers"},
+        "evaluate": {"--tracks", "--listens", "--tags", "--audio-root", "--out", "--store", "--protocol", "-k"},
+        "status": {"--store"},
+        "demo": {"--out"},
+    }
+    assert set(promised) == set(COMMANDS)
+    for command, expected in promised.items():
+        assert expected <= options(command), command
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str) -> None:
+    ran = run(command, "--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert all(parameter.help for parameter in COMMANDS[command].params if parameter.name in ("store", "tracks", "out"))
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = {words(line)[1] for line in lines("bash") if line.startswith("make ")} | set(
+        re.findall(r"`make (\w+)`", README)
+    )
+    assert {"demo", "test"} <= named <= targets
+    assert [words(line) for line in lines("bash")[:2]] == [["make", "demo"], ["make", "test"]]
+
+
+def test_every_module_is_in_the_map() -> None:
+    text = "\n".join(block for _, block in BLOCKS)
+    mapped = set(re.findall(r"^((?:recsys|eval|pipelines)/\S+\.py)\s", text, flags=re.MULTILINE))
+    modules = {
+        str(path.relative_to(ROOT))
+        for folder in ("recsys", "eval", "pipelines")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py" and path.parent != ROOT / "recsys" / "v1"
+    }
+    assert modules - mapped == set(), "modules that the map lacks"
+    assert mapped - modules == set(), "modules that are no more"
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_example_settings_are_settings() -> None:
+    example = ROOT / "pipelines" / "example.toml"
+    assert isinstance(load_settings(example), RunSettings)
+
+
+def test_the_python_example(audio_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its lines run as they stand, but for the ids and the store's name."""
+    [block] = [block for name, block in BLOCKS if name == "python"]
+    (tmp_path / "mystore").symlink_to(audio_store)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for track in set(re.findall(r'"([\w-]+-[0-9a-f]{12})"', block)):
+        block = block.replace(track, "s1")
+    exec(block.replace('"anna"', '"v1"').replace('"ben"', '"v2"'), names)
+    assert names["recommender"].status()["n_tracks"] == 8
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a demo folder as `make demo` leaves it, but smaller."""
+    from pipelines.demo import demo
+
+    monkeypatch.chdir(tmp_path)
+    demo(Path("demo-out"), Silent(), SynthSettings(n_tracks=60, n_artists=12, n_users=60, n_listens=1500))
+    quickstart = [line for line in USED if "demo-out" in line]
+    assert len(quickstart) >= 4
+    for line in quickstart:
+        ran = run(*words(line)[1:])
+        assert ran.status == 0, (line, ran.err)
+        assert ran.out
+
+
+@pytest.mark.slow
+def test_own_music_as_the_readme_says(audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
+    """Every line under "With your own music" but `serve`, with this folder's names put in."""
+    store = tmp_path / "mystore"
+    build(audio_catalogue.inputs, store, load_settings(audio_catalogue.folder / "quick.toml"), Silent())
+    own = {
+        "~/Music": audio_catalogue.folder / "music",
+        "tracks.parquet": tmp_path / "tracks.parquet",
+        "mystore": store,
+        "listens.csv": audio_catalogue.inputs.listens,
+        "anna": "v1",
+        "new-song.mp3": audio_catalogue.folder / "new.wav",
+    }
+    (audio_catalogue.folder / "new.wav").write_bytes(clip("new.wav", 70))
+    for line in USED:
+        command = words(line)
+        if command[1] in ("scan", "recommend", "similar", "add", "sql") and "demo-out" not in line:
+            put = ["s1" if re.fullmatch(r"[\w-]+-[0-9a-f]{12}", word) else own.get(word, word) for word in command[1:]]
+            ran = run(*put)
+            assert ran.status == 0, (line, ran.err)
