@@ -133,9 +133,11 @@ class Recommender:
             describe: fill ``about``; the server does without.
 
         Raises:
-            ConfigError: k is not within 1 to 200.
+            ConfigError: k is not within 1 to 200, or max_per_artist is below 1.
         """
         _check_k(k)
+        if max_per_artist is not None and max_per_artist < 1:
+            raise ConfigError(f"max_per_artist is {max_per_artist}, expected 1 or more, or None for no limit")
         user = int(self.model.users.find([user_id])[0])
         if user == NO_ITEM:
             found = [(track, score, None) for track, score in self._popular]

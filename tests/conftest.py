@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import duckdb
+import hypothesis
 import numpy as np
 import pytest
 from audio_files import encoded, melody
@@ -25,6 +27,12 @@ from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.tables import FILE
+
+# how long an example takes is the machine's affair, and decides nothing; CI tries the same examples every time
+hypothesis.settings.register_profile(
+    "here", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+hypothesis.settings.load_profile("here")
 
 GENRES = ("ambient", "metal", "jazz")
 

@@ -113,6 +113,13 @@ def test_a_cold_track_of_the_fit_stands_where_an_upload_would(make: Callable[[],
     np.testing.assert_allclose(content[0], space.vectors[space.place(23)], atol=1e-5)  # type: ignore[call-overload]
 
 
+def test_sound_is_standardised_over_the_catalogue() -> None:
+    artefacts: Artefacts = fitted(heard_only(), None).artefacts
+    sound = artefacts.encoder.modalities(heard_only(), None, (artefacts.sound.rows, artefacts.sound.vectors)).sound
+    np.testing.assert_allclose(sound.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(sound.std(axis=0), 1, atol=1e-4)
+
+
 def test_users_of_the_fit_fold_in_as_trained(tiny_fit: Recommender) -> None:
     model = tiny_fit.model
     for user in range(29):

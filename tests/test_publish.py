@@ -81,7 +81,7 @@ def whole(store: Path, current: Path, content: dict) -> None:
     assert not list(store.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("limit_kb", [1, 20, 300, 2000])
+@pytest.mark.parametrize("limit_kb", [1, 20, 2000])
 def test_a_limit_on_files_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, limit_kb: int
 ) -> None:
@@ -147,7 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", place], check=True)
 
 
-@pytest.mark.parametrize("but_kb", [0, 8, 40, 400, 3000])
+@pytest.mark.parametrize("but_kb", [0, 40, 3000])
 def test_a_full_disk_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, small_disk: Callable[[int], Path], but_kb: int
 ) -> None:

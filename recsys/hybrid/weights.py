@@ -83,6 +83,8 @@ def learn_weights(
             for name in free:
                 for step in STEPS:
                     trial = {**weights, name: step}
+                    if not any(trial.values()):
+                        continue  # all scores equal: the order of the table would rank, and it may tell of popularity
                     value = _ndcg(scores, wanted, n_wanted, names, trial)
                     if value > best + 1e-6:
                         best, weights = value, trial
