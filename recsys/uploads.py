@@ -19,7 +19,9 @@ import numpy as np
 import polars as pl
 
 from recsys.audio.embed import embed_file
+from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.audio.worker import content_hash
+from recsys.audio.workers import DecodeFailure, decode_many
 from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
 from recsys.catalogue.tracks import FIRST_YEAR, last_year
 from recsys.errors import ArtefactError, DataError
@@ -132,8 +134,11 @@ def _hear(copy: Path, models: Path) -> _Heard:
     """Decode in a limited process and embed, as the build does; a catalogue of given vectors has no audio network."""
     model = load_sound_model(models)
     if model is None:
+        [outcome] = decode_many([copy], DecodeSettings(), WorkerSettings())
+        if isinstance(outcome, DecodeFailure):
+            raise DataError(f"{copy} cannot be used: {outcome.reason}")
         notes = ("the sound vectors of this catalogue came with its table, so this track has none",)
-        return _Heard(content_hash(copy), None, None, notes)
+        return _Heard(content_hash(copy), outcome.clip.duration_s, None, notes)
     heard = embed_file(copy, model)
     return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
 
@@ -206,6 +211,9 @@ def reembed_late_uploads(
         return
     with open_live(store.live, write=True) as live:
         for number, upload in () if live is None else list(live.uploads(after=taken_in)):
-            heard = _hear(store.uploads / upload.file, models)
+            try:
+                sound = _hear(store.uploads / upload.file, models).vector
+            except DataError:  # its file was damaged or taken away since: placed by what else is known
+                sound = None
             if live is not None:
-                live.set_vectors(generation, number, vectors_of(upload, heard.vector, encoder, blend))
+                live.set_vectors(generation, number, vectors_of(upload, sound, encoder, blend))

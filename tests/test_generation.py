@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,14 @@ def test_disk_errors_are_one_sentence(error: OSError, told: str) -> None:
     with pytest.raises(ArtefactError, match=told) as caught, disk_errors("writing it"):
         raise error
     assert "\n" not in str(caught.value)
+
+
+def test_an_upload_that_was_killed_long_ago_is_cleared_and_a_running_one_is_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.uploads.mkdir()
+    for name, age_s in ((".old.mp3", 7200), (".running.mp3", 60), ("kept.mp3", 7200)):
+        file = store.uploads / name
+        file.write_text("audio")
+        os.utime(file, (time.time() - age_s,) * 2)
+    store.begin()
+    assert sorted(file.name for file in store.uploads.iterdir()) == [".running.mp3", "kept.mp3"]

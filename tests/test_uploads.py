@@ -264,6 +264,9 @@ def test_a_catalogue_of_given_vectors(song: Path, tmp_path: Path) -> None:
     assert [t.about["genres"] for t in near] == [["jazz"]] * 3
     assert "new" in [t.track_id for t in recommender.recommend("u").tracks]
     assert add_track(store, song, NewTrack("again")).known
+    (tmp_path / "text.mp3").write_text("no music")
+    with pytest.raises(DataError, match=r"text\.mp3 cannot be used"):
+        add_track(store, tmp_path / "text.mp3", NewTrack("bad"))
     build(inputs, store, quick_settings(), Silent())
     assert rows(store, "SELECT count(*) FROM tracks WHERE track_id = 'new'") == [(1,)]
     assert rows(store, "SELECT kind FROM build_problems") == []

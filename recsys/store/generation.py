@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from pathlib import Path
 from recsys.errors import ArtefactError
 
 PARTIAL = ".partial"
+UPLOAD_LIMIT_S = 3600  # no upload takes that long
 
 
 class Store:
@@ -63,6 +65,9 @@ class Store:
         self.generations.mkdir(parents=True, exist_ok=True)
         for left in self.generations.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
+        for left in self.uploads.glob(".*"):  # the copy of an upload that was killed; a running one is younger
+            if left.stat().st_mtime < time.time() - UPLOAD_LIMIT_S:
+                left.unlink()
         name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         partial = self.generations / f"{name}{PARTIAL}"
         partial.mkdir()
