@@ -118,6 +118,8 @@ def _build(
 ) -> Summary:
     problems = Problems()
     catalogue = read_catalogue(inputs, settings, problems)
+    for what, n in problems.left_out.items():
+        progress.say(f"left out as the settings say: {n:,} {what}")
     catalogue, taken_in = _with_uploads(catalogue, store, progress)
     if strict:
         _refuse(problems)

@@ -9,13 +9,14 @@ read + fit + publish + resume; evaluation calls this same function for each fold
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from recsys.audio.cache import VectorCache
 from recsys.audio.embed import SoundModel, embed_paths, train_sound_model
@@ -87,7 +88,7 @@ def fit(
     sound_cache: VectorCache | None = None,
     problems: Problems | None = None,
     progress: Progress | None = None,
-    on_sound_model: Any = None,
+    on_sound_model: Callable[[SoundModel], None] | None = None,
 ) -> Recommender:
     """Learn everything from a catalogue and its listens.
 
@@ -149,8 +150,6 @@ def _told(problems: Problems) -> str:
 
 def no_plays(track_ids: Sequence[str]) -> Plays:
     """Plays of nobody."""
-    from scipy.sparse import csr_matrix
-
     shape = (0, len(track_ids))
     return Plays(csr_matrix(shape, dtype=np.float32), csr_matrix(shape, dtype=bool), [], list(track_ids))
 
@@ -164,7 +163,7 @@ def _sound(
     cache: VectorCache | None,
     problems: Problems,
     progress: Progress,
-    on_sound_model: Any,
+    on_sound_model: Callable[[SoundModel], None] | None,
 ) -> CatalogueSound:
     """Take the vectors that came with the tracks, or make them from the audio files; there may be neither."""
     given = tracks.frame["vector"]
