@@ -214,6 +214,21 @@ def status(store: StoreOption) -> None:
         print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
 
 
+class WeightsName(StrEnum):
+    """Published networks that can be fetched."""
+
+    musicnn = "musicnn"
+
+
+@app.command()
+def weights(name: Annotated[WeightsName, typer.Argument(help="The published network.")]) -> None:
+    """Fetch a published network's weights, check them and keep them in the user's cache directory."""
+    from recsys.audio.weights import fetch_musicnn
+
+    fetchers = {WeightsName.musicnn: fetch_musicnn}
+    print(fetchers[name](Bars()))
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")] = Path(

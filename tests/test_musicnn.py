@@ -1,0 +1,80 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.audio.musicnn import N_POOLED, MusicNN, fastest_dtype
+from recsys.audio.weights import state_of
+from recsys.threads import torch_threads
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from make_musicnn import patch, tensors  # noqa: E402
+
+
+def made_up(dtype: torch.dtype) -> MusicNN:
+    network = MusicNN(dtype=dtype)
+    network.load_state_dict(state_of(tensors()))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> MusicNN:
+    return made_up(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def patches() -> torch.Tensor:
+    first = torch.from_numpy(patch())
+    return torch.stack([first, first.flip(1), first.flip(0)])
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["products", "convolutions"])
+def test_golden(network: MusicNN, patches: torch.Tensor, gradients: bool) -> None:
+    with np.load(GOLDEN / "musicnn.npz") as golden, torch.set_grad_enabled(gradients):
+        maxima, means = network.pooled(patches)
+        found = {"maxima": maxima, "means": means, "penultimate": network(patches), "tags": network.tags(patches)}
+        for name, tensor in found.items():
+            np.testing.assert_allclose(tensor[0].detach(), golden[name], atol=1e-5, err_msg=name)
+
+
+def test_rows_are_patches_and_do_not_depend_on_each_other(network: MusicNN, patches: torch.Tensor) -> None:
+    with torch.no_grad():
+        together = network(patches)
+        alone = torch.cat([network(one[None]) for one in patches])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert float((together[0] - together[1]).abs().max()) > 0.01
+
+
+def test_half_precision_is_close(network: MusicNN, patches: torch.Tensor) -> None:
+    with torch.no_grad():
+        exact, quick = network(patches), made_up(torch.bfloat16)(patches)
+    assert float(torch.cosine_similarity(exact, quick).min()) > 0.999
+    assert float((exact - quick).abs().max()) > 0  # it was another path
+
+
+@pytest.mark.parametrize("n_frames", [1, 6, 187, 400])
+def test_any_number_of_frames_goes_in(network: MusicNN, n_frames: int) -> None:
+    with torch.no_grad():
+        maxima, means = network.pooled(torch.rand(2, 96, n_frames))
+        assert maxima.shape == means.shape == (2, N_POOLED)
+        assert network(torch.rand(2, 96, n_frames)).shape == (2, network.dim)
+
+
+def test_gradients_reach_every_weight_in_training() -> None:
+    network = MusicNN(n_tags=3)
+    network.tags(torch.rand(2, 96, 20)).sum().backward()
+    assert all(weights.grad is not None for weights in network.parameters())
+
+
+def test_training_moves_the_norms() -> None:
+    network = MusicNN(dtype=torch.float32).train()
+    with torch.no_grad(), torch_threads(1):
+        network(torch.rand(4, 96, 20))
+    assert float(network.front[0].norm.running_mean.abs().max()) > 0
+
+
+def test_the_fastest_type_is_one_that_is_known() -> None:
+    assert fastest_dtype() in (torch.float32, torch.bfloat16)
