@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -70,11 +71,11 @@ class _RateColumn(ProgressColumn):
 
 
 class _RichBar:
-    def __init__(self, progress: RichProgress, task: int) -> None:
+    def __init__(self, progress: RichProgress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        self._progress.update(self._task, advance=n, note=note)  # type: ignore[arg-type]
+        self._progress.update(self._task, advance=n, note=note)
 
 
 class Bars:
