@@ -91,7 +91,7 @@ fusion = { dim = 16, tower = 8, hidden = 32, lyrics = { n_buckets = 100 } }
 [audio]
 batch_clips = 2
 train = { epochs = 3 }
-network = { width = 8, dim = 12 }
+network = { name = "conv1d", start = "random", width = 8, dim = 12 }
 workers = { n_workers = 1 }
 """
 

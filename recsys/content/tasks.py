@@ -156,6 +156,11 @@ class Heads(nn.Module):
         self.active: list[str] = [name for name, has in has_labels.items() if has and self._weights[name] > 0]
         self.layers = nn.ModuleDict({name: nn.Linear(d, n_outputs[name]) for name in self.active})
 
+    def has_label(self, task: str, rows: Tensor) -> bool:
+        """Whether any of some tracks has a label for a task."""
+        labels = {"genre": self.genres, "artist": self.artists >= 0, "factors": self.factor_weights > 0}
+        return bool(labels[task][rows].any())
+
     def cost(self, embeddings: Tensor, rows: Tensor, tasks: Iterable[str] | None = None) -> Tensor:
         """Add up the weighted costs of the tasks; 0 where no track of the batch has a label.
 
