@@ -26,7 +26,7 @@ from recsys.catalogue.problems import Problems
 from recsys.cf.als import confidence_scale, fit_als
 from recsys.config import RunSettings
 from recsys.content.metadata import learn_vocabulary
-from recsys.content.tasks import targets_of
+from recsys.content.targets import targets_of
 from recsys.errors import DataError
 from recsys.hybrid.blend import join
 from recsys.hybrid.encoder import Encoder, Scaler, line_up
@@ -116,7 +116,9 @@ def fit(
     with clock.stage("als"):
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
     with clock.stage("audio"):
-        sound = _sound(tracks, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model)
+        sound = _sound(
+            tracks, tags, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model
+        )
     known = _known(tracks, tags, sound, settings)
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
@@ -156,6 +158,7 @@ def no_plays(track_ids: Sequence[str]) -> Plays:
 
 def _sound(
     tracks: Tracks,
+    tags: Tags | None,
     plays: Plays,
     factors: Factors | None,
     settings: RunSettings,
@@ -179,8 +182,9 @@ def _sound(
         return CatalogueSound(rows, none, np.zeros(0, np.float32), (), None)
     files = [None if path is None else Path(path) for path in paths.to_list()]
     if model is None:
-        item_factors = None if factors is None else factors.item_factors
-        targets = targets_of(tracks, item_factors, plays.n_listeners if factors is not None else None)
+        learned = (None,) * 3 if factors is None else (factors.item_factors, plays.n_listeners, plays.n_dislikers)
+        item_factors, n_listeners, n_dislikers = learned
+        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, tags, n_dislikers)
         present = [(row, file) for row, file in enumerate(files) if file is not None]
         model = train_sound_model(present, targets, settings.audio, settings.seed, progress)
         if on_sound_model is not None:
@@ -193,7 +197,7 @@ def _known(tracks: Tracks, tags: Tags | None, sound: CatalogueSound, settings: R
     vocabulary = learn_vocabulary(tracks, tags, settings.metadata)
     scaler = Scaler.of(sound.vectors) if len(sound.rows) else None
     modalities = line_up(vocabulary, settings.hybrid.content.fusion, scaler, tracks, tags, (sound.rows, sound.vectors))
-    return Known(tracks, vocabulary, modalities, scaler)
+    return Known(tracks, tags, vocabulary, modalities, scaler)
 
 
 def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:
