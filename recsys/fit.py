@@ -28,7 +28,7 @@ from recsys.catalogue.problems import Problems
 from recsys.cf.als import confidence_scale, fit_als
 from recsys.config import RunSettings
 from recsys.content.metadata import learn_vocabulary
-from recsys.content.tasks import targets_of
+from recsys.content.targets import targets_of
 from recsys.errors import DataError
 from recsys.hybrid.blend import join
 from recsys.hybrid.encoder import Encoder, Scaler, line_up
@@ -194,8 +194,9 @@ def _sound(
     files = [None if path is None else Path(path) for path in paths.to_list()]
     model = kept.model
     if model is None:
-        item_factors = None if factors is None else factors.item_factors
-        targets = targets_of(tracks, item_factors, plays.n_listeners if factors is not None else None)
+        learned = (None,) * 3 if factors is None else (factors.item_factors, plays.n_listeners, plays.n_dislikers)
+        item_factors, n_listeners, n_dislikers = learned
+        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, tags, n_dislikers)
         present = [(row, file) for row, file in enumerate(files) if file is not None]
         model = train_sound_model(present, targets, settings.audio, settings.seed, progress, kept.checkpoint)
         if kept.on_model is not None:
@@ -208,7 +209,7 @@ def _known(tracks: Tracks, tags: Tags | None, sound: CatalogueSound, settings: R
     vocabulary = learn_vocabulary(tracks, tags, settings.metadata)
     scaler = Scaler.of(sound.vectors) if len(sound.rows) else None
     modalities = line_up(vocabulary, settings.hybrid.content.fusion, scaler, tracks, tags, (sound.rows, sound.vectors))
-    return Known(tracks, vocabulary, modalities, scaler)
+    return Known(tracks, tags, vocabulary, modalities, scaler)
 
 
 def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:

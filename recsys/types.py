@@ -139,6 +139,11 @@ class Plays:
         """Distinct users of each item, (n_items,)."""
         return np.bincount(self.counts.indices, minlength=self.counts.shape[1]).astype(np.int32)
 
+    @property
+    def n_dislikers(self) -> Int32:
+        """Distinct users who disliked each item, (n_items,)."""
+        return np.bincount(self.barred.indices, minlength=self.barred.shape[1]).astype(np.int32)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:

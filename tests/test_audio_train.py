@@ -70,9 +70,8 @@ def test_a_teacher_is_imitated() -> None:
     genres, artists, clips = tones(60)
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0].astype(np.float32)
     teacher = directions[np.array(genres)]
-    network, curve = train_network(
-        clips, labelled(genres, artists), with_train(epochs=15), 0, Silent(), teacher=teacher
-    )
+    settings = with_train(epochs=15)
+    network, curve = train_network(clips, labelled(genres, artists), settings, 0, Silent(), teacher=teacher)
     vectors = SoundModel(network, SETTINGS, Origin(SETTINGS)).embed(clips)
     assert float((vectors * teacher).sum(axis=1).mean()) > 0.8
     assert set(curve[0]) == {"epoch", "held-out cost", "training cost", "seconds"}
@@ -146,9 +145,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return epoch(self, *arguments)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(_Training, "_epoch", killed)
-        trained(checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            trained(checkpoint)
     n_after: list[int] = []
     monkeypatch.setattr(_Training, "_epoch", lambda *arguments: (n_after.append(1), epoch(*arguments))[1])
     assert trained(checkpoint) == whole

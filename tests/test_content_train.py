@@ -103,6 +103,7 @@ def test_without_labels_the_network_stays_at_its_start_and_says_so() -> None:
     nothing = targets_of(made_tracks(N), None, None)
     model = fit_content(modalities, nothing, vocabulary, SETTINGS, 0, told)
     assert model.trained_on == ()
+    assert model.curve == []
     assert len(told.lines) == 1
     vectors = model.encode(modalities)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -183,5 +184,7 @@ def test_an_encoder_read_from_disk_encodes_to_the_bit(tmp_path: Path) -> None:
     loaded = load_encoder(tmp_path / "models")
     assert np.array_equal(loaded.content.encode(modalities), model.encode(modalities))
     assert loaded.content.trained_on == model.trained_on
+    assert [row["epoch"] for row in loaded.content.curve] == [1, 2]
+    assert loaded.content.curve == model.curve
     assert loaded.prediction is loaded.lightfm is None
     assert loaded.unplayed == 0.5

@@ -37,7 +37,7 @@ def full_tracks() -> tuple[Modalities, ContentModel]:
     network = Fusion(shape, SETTINGS)
     with torch.no_grad():
         network.missing.normal_()  # as training leaves it
-    return modalities, ContentModel(network.eval(), shape, vocabulary, SETTINGS, ())
+    return modalities, ContentModel(network.eval(), shape, vocabulary, SETTINGS, (), [])
 
 
 def hidden(tracks: Modalities, keep: NDArray[np.bool_]) -> Modalities:
@@ -118,7 +118,7 @@ def test_the_network_works_without_any_class_to_embed() -> None:
     vocabulary = learn_vocabulary(bare, None, MetadataSettings())
     modalities = modalities_of(None, [None, "words", None], encode(bare, None, vocabulary), SETTINGS)
     shape = FusionShape(1, 0, 0, 0, 0)
-    model = ContentModel(Fusion(shape, SETTINGS).eval(), shape, vocabulary, SETTINGS, ())
+    model = ContentModel(Fusion(shape, SETTINGS).eval(), shape, vocabulary, SETTINGS, (), [])
     assert np.linalg.norm(model.encode(modalities), axis=1) == pytest.approx([0, 1, 0], abs=1e-5)
 
 

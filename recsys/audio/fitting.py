@@ -11,7 +11,7 @@ conv1d, dense             ``train_network`` on the tasks; with a pretrained star
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -155,8 +155,8 @@ class _Fitting:
         digest = hashlib.blake2b(f"{self.seed} {self.settings.model_dump_json()}".encode(), digest_size=16)
         for clip in self.clips:
             digest.update(zlib.crc32(clip.samples.tobytes()).to_bytes(4))
-        for name in ("genres", "artists", "factors", "factor_weights"):
-            digest.update(np.ascontiguousarray(getattr(self.targets, name)).tobytes())
+        for label in fields(self.targets):
+            digest.update(np.ascontiguousarray(getattr(self.targets, label.name)).tobytes())
         return digest.hexdigest()
 
 

@@ -132,7 +132,7 @@ class _Training:
             lr=self._train.learning_rate,
             weight_decay=self._train.weight_decay,
         )
-        tasks = self._judging_tasks(judged)
+        tasks = self._heads.labelled(torch.from_numpy(judged))
         can_judge = len(judged) > 0 and (bool(tasks) or self._teacher is not None)
         return run_epochs(
             parts,
@@ -145,10 +145,6 @@ class _Training:
             "audio: training",
             checkpoint,
         )
-
-    def _judging_tasks(self, rows: NDArray[np.int64]) -> list[str]:
-        """Name the tasks that have a label among the held-out tracks."""
-        return [task for task in self._heads.active if self._heads.has_label(task, torch.from_numpy(rows))]
 
     def _epoch(self, rows: NDArray[np.int64], optimizer: torch.optim.Optimizer, rng: np.random.Generator) -> float:
         """See a random stretch of each clip, or two; returns the mean cost."""
@@ -231,7 +227,8 @@ class _Training:
         )
         costs = {"held-out cost": float(self._cost(embeddings, rows, tasks))}
         if self._teacher is None:
-            costs |= {task: float(self._cost(embeddings, rows, [task])) for task in tasks}
+            by_task = self._heads.costs(unit(embeddings), torch.from_numpy(rows).to(self._device), tasks)
+            costs |= {task: float(cost) for task, cost in by_task.items()}
         return costs
 
 

@@ -2,20 +2,18 @@
 
     Modalities, Targets  ->  fit_content  ->  ContentModel  ->  encode  ->  content vectors (n, d)
 
-Costs are those of ``recsys.content.tasks``: genre, artist and CF factors. A tenth of the tracks is kept aside to
-stop early on. Where no task has labels the network stays at its random start, a random projection that at least
-keeps alike tracks alike, and the run says so.
+Costs are those of ``recsys.content.tasks``. A tenth of the tracks is kept aside to stop early on. Where no task has
+labels the network stays at its random start, a random projection that at least keeps alike tracks alike, and the run
+says so.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape, Modalities
 from recsys.content.lyrics import tokenize
@@ -24,6 +22,7 @@ from recsys.content.tasks import Heads, Targets, TaskSettings
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.threads import torch_threads
+from recsys.training import Curve, StopSettings, run_epochs
 from recsys.types import Float32
 
 BATCH = 2048  # tracks encoded at a time
@@ -45,13 +44,17 @@ class ContentSettings(Settings):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContentModel:
-    """The trained fusion with what is needed to encode a further track; ``trained_on`` names its proxy tasks."""
+    """The trained fusion with what is needed to encode a further track.
+
+    ``trained_on`` names its proxy tasks, ``curve`` has a row an epoch; both are empty for a random start.
+    """
 
     network: Fusion
     shape: FusionShape
     vocabulary: Vocabulary
     settings: FusionSettings
     trained_on: tuple[str, ...]
+    curve: Curve
 
     def encode(self, tracks: Modalities) -> Float32:
         """Give (n, d) unit vectors; a track of which nothing at all is known gets zeros."""
@@ -106,14 +109,15 @@ def fit_content(
     )
     network = Fusion(shape, settings.fusion)
     heads = Heads(settings.fusion.dim, targets, settings.tasks)
+    curve: Curve = []
     if heads.active:
         # batches this small are ten times slower where two threads wait for each other on a busy machine, no faster on
         # an idle one, and one thread gives the same bits on any number of cores
         with torch_threads(1):
-            _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
+            curve = _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
     else:
         progress.say("content: no genre, artist or plays to learn from; the fusion stays at its random start")
-    return ContentModel(network.eval(), shape, vocabulary, settings.fusion, tuple(heads.active))
+    return ContentModel(network.eval(), shape, vocabulary, settings.fusion, tuple(heads.active), curve)
 
 
 def _train(
@@ -123,38 +127,33 @@ def _train(
     settings: ContentSettings,
     rng: np.random.Generator,
     progress: Progress,
-) -> None:
+) -> Curve:
     known = np.flatnonzero(tracks.present().any(axis=1))
     sample = rng.permutation(known)[: settings.train_tracks]
     n_validation = max(int(len(sample) * settings.validation_share), min(len(sample), 1))
     validation, training = sample[:n_validation], sample[n_validation:]
     parameters = [*network.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    best, best_weights, since_best = float("inf"), _copy(network), 0
-    with progress.bar("content: training", settings.epochs, "epochs") as bar:
-        for _ in range(settings.epochs):
-            network.train()
-            for rows in _batches(rng.permutation(training), settings.batch):
-                batch = tracks.take(rows)
-                present = batch.present()
-                keep = present & (rng.random(present.shape) >= settings.fusion.drop_modality)
-                cost = heads.cost(network(batch, keep), torch.from_numpy(rows))
-                optimizer.zero_grad()
-                cost.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-            now = _cost(network, heads, tracks, validation, settings.batch)
-            bar.advance(note=f"validation cost {now:.3f}")
-            if now < best:
-                best, best_weights, since_best = now, _copy(network), 0
-            else:
-                since_best += 1
-                if since_best >= settings.patience:
-                    break
-    network.load_state_dict(best_weights)
 
+    def epoch(rng: np.random.Generator) -> float:
+        total = 0.0
+        for rows in _batches(rng.permutation(training), settings.batch):
+            batch = tracks.take(rows)
+            present = batch.present()
+            keep = present & (rng.random(present.shape) >= settings.fusion.drop_modality)
+            cost = heads.cost(network(batch, keep), torch.from_numpy(rows))
+            optimizer.zero_grad()
+            cost.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += float(cost.detach()) * len(rows)
+        return total / max(len(training), 1)
 
-def _copy(network: nn.Module) -> dict[str, Any]:
-    return {name: weights.clone() for name, weights in network.state_dict().items()}
+    def judge() -> dict[str, float]:
+        return {"held-out cost": _cost(network, heads, tracks, validation, settings.batch)}
+
+    modules = {"network": network, "heads": heads}
+    stop = StopSettings(epochs=settings.epochs, patience=settings.patience)
+    return run_epochs(modules, optimizer, epoch, judge, stop, rng, progress, "content: training")
 
 
 def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -163,9 +162,7 @@ def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _cost(network: Fusion, heads: Heads, tracks: Modalities, rows: NDArray[np.int64], size: int) -> float:
-    network.eval()
     total = 0.0
-    with torch.inference_mode():
-        for batch in _batches(rows, size):
-            total += float(heads.cost(network(tracks.take(batch)), torch.from_numpy(batch))) * len(batch)
+    for batch in _batches(rows, size):
+        total += float(heads.cost(network(tracks.take(batch)), torch.from_numpy(batch))) * len(batch)
     return total / max(len(rows), 1)

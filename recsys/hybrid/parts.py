@@ -13,7 +13,7 @@ from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, so
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
 from recsys.content.metadata import Vocabulary
-from recsys.content.tasks import targets_of
+from recsys.content.targets import targets_of
 from recsys.content.train import ContentSettings, fit_content
 from recsys.hybrid.blend import POPULARITY, Part, profile_weights
 from recsys.hybrid.encoder import Encoder, LightFMColumns, Scaler, lightfm_features, popularity
@@ -26,7 +26,7 @@ from recsys.hybrid.prior import (
 )
 from recsys.progress import Progress
 from recsys.settings import Settings
-from recsys.types import Factors, Float32, Plays, Tracks
+from recsys.types import Factors, Float32, Plays, Tags, Tracks
 
 
 class HybridSettings(Settings):
@@ -43,6 +43,7 @@ class Known:
     """What is known of the tracks besides plays, encoded once for every fit."""
 
     tracks: Tracks
+    tags: Tags | None
     vocabulary: Vocabulary
     modalities: Modalities
     scaler: Scaler | None
@@ -79,7 +80,9 @@ def fit_parts(
     if has_plays and factors is None:
         factors = fit_als(plays, settings.als, seed, progress)
     item_factors = None if factors is None else factors.item_factors
-    targets = targets_of(known.tracks, item_factors, plays.n_listeners if has_plays else None)
+    n_listeners, n_dislikers = (plays.n_listeners, plays.n_dislikers) if has_plays else (None, None)
+    tasks = settings.content.tasks
+    targets = targets_of(known.tracks, item_factors, n_listeners, tasks, known.tags, n_dislikers)
     content_model = fit_content(known.modalities, targets, known.vocabulary, settings.content, seed, progress)
     content = content_model.encode(known.modalities)
     has_content = np.abs(content).sum(axis=1) > 0

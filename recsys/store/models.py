@@ -44,6 +44,7 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
         "vocabulary": model.vocabulary.to_json(),
         "settings": model.settings.model_dump(),
         "trained_on": list(model.trained_on),
+        "curve": model.curve,
         "shrinkage": None if encoder.prediction is None else encoder.prediction.shrinkage,
         "unplayed": encoder.unplayed,
         "nearest": None if encoder.lightfm is None else encoder.lightfm.nearest,
@@ -87,5 +88,12 @@ def load_encoder(folder: Path) -> Encoder:
     lightfm = None
     if "lightfm_embeddings" in arrays:
         lightfm = LightFMColumns(arrays["lightfm_embeddings"], arrays["lightfm_centroids"], facts["nearest"])
-    model = ContentModel(network.eval(), shape, Vocabulary(**facts["vocabulary"]), settings, tuple(facts["trained_on"]))
+    model = ContentModel(
+        network.eval(),
+        shape,
+        Vocabulary(**facts["vocabulary"]),
+        settings,
+        tuple(facts["trained_on"]),
+        facts.get("curve", []),  # generations of before the curve was kept have none
+    )
     return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm, facts["unplayed"])
