@@ -76,7 +76,7 @@ def test_times_are_those_of_the_recording(song: Path) -> None:
     figure = draw_spectrogram(song, settings(clip_s=4.0, patch_hop_frames=60))
     lanes, picture, _ = figure.axes
     assert picture.images[0].get_extent()[0] == pytest.approx(3.0, abs=HOP_S)
-    assert len(lanes.patches) == 2
+    assert [box.get_x() for box in lanes.patches] == [pytest.approx(3.0), pytest.approx(3.0 + 60 * HOP_S)]
     assert {box.get_y() for box in lanes.patches} == {-0.4, -1.4}, "patches that overlap lie in lanes of their own"
     assert "4.0 s from the middle" in lanes.get_title(loc="left")
 
@@ -118,11 +118,21 @@ def test_errors_are_one_line(song: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "no-audio.mp3"]
 
 
+def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DataError, match="No space left"):
+        save_picture(Figure(), tmp_path / "out.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_from_outside_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert printable("a\nb\x1b\udcff", 80) == "a?b??"
     assert printable("x" * 90, 10) == "x" * 9 + "…"
     figure = Figure()
-    figure.suptitle(printable("$5 & \\$6 日本 $\\frac{"))
+    figure.suptitle(printable("日本 $\\frac{$"))
     save_picture(figure, tmp_path / "out.png")
     with pytest.raises(DataError, match="no known form"):
         save_picture(figure, tmp_path / "out")
