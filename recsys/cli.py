@@ -205,6 +205,22 @@ def evaluate(
 
 
 @app.command()
+def spectrogram(
+    audio: Annotated[Path, typer.Argument(help="Any file that decodes.")],
+    out: Annotated[Path, typer.Option("--out", help="The picture to write: .png or .svg.")],
+    config: ConfigOption = None,
+) -> None:
+    """Draw what the audio network sees of a file."""
+    from recsys.audio.picture import draw_spectrogram
+    from recsys.config import load_settings
+    from recsys.drawing import check_picture, save_picture
+
+    check_picture(out)
+    save_picture(draw_spectrogram(audio, load_settings(config).audio), out)
+    say(f"{audio} -> {out}")
+
+
+@app.command()
 def status(store: StoreOption) -> None:
     """Say what a store holds."""
     from recsys.recommender import Recommender
@@ -243,7 +259,10 @@ def demo(
 
 # what only the build extra installs; the base install serves, queries and recommends
 BUILD_EXTRA = frozenset(
-    ("av", "faiss", "implicit", "lightfm", "safetensors", "soundfile", "soxr", "threadpoolctl", "torch", "torchaudio")
+    (
+        *("av", "faiss", "implicit", "lightfm", "matplotlib", "safetensors", "sklearn", "soundfile", "soxr"),
+        *("threadpoolctl", "torch", "torchaudio"),
+    )
 )
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
 INTERRUPTED = 130
