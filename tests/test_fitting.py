@@ -37,7 +37,7 @@ def asked(n_copies: int = 1, **network: object) -> AudioSettings:
     return AudioSettings(
         network=NetworkSettings.model_validate({"width": 8, "dim": 12, **network}),
         train=TrainSettings(epochs=2),
-        head=HeadSettings(n_copies=n_copies),
+        head=HeadSettings(n_copies=n_copies, min_clips=6),
     )
 
 
@@ -120,6 +120,18 @@ def test_without_weights_a_random_start_is_told() -> None:
     model = fit_sound_model(clips, labelled(genres, artists), asked(), 0, told)
     assert (model.label, model.origin.weights) == ("conv1d, random start", {})
     assert any("recsys weights musicnn" in line for line in told.lines)
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("name", ["auto", "conv1d"])
+def test_a_handful_of_clips_leaves_the_published_network_alone(name: str) -> None:
+    genres, artists, clips = tones(5, 1.0)
+    told = Told()
+    model = fit_sound_model(clips, labelled(genres, artists), asked(name=name), 0, told)
+    assert model.label == "musicnn, as published"
+    assert "5 clips are too few to fit a head to, expected 6" in told.lines[0]
+    nothing = fit_sound_model([], labelled(genres).take(np.array([], int)), asked(name=name), 0, told)
+    assert nothing.embed(clips).shape == (5, 200)
 
 
 @pytest.mark.usefixtures("weights")

@@ -19,14 +19,14 @@ import numpy as np
 from torch import Tensor
 
 from recsys.audio.augment import augmented
-from recsys.audio.choice import settled
+from recsys.audio.choice import settled, with_network
 from recsys.audio.frozen import Frozen, clip_features
 from recsys.audio.head import Headed, fit_head
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.musicnn import DIM as MUSICNN_DIM
 from recsys.audio.networks import Pooled, check_front_end
 from recsys.audio.sample import KeptRows, read_sample
-from recsys.audio.settings import AudioSettings, NetworkSettings
+from recsys.audio.settings import AudioSettings
 from recsys.audio.train import train_network
 from recsys.audio.weights import NAMES, WEIGHTS_SHA256, load_musicnn, musicnn_weights
 from recsys.content.tasks import Targets
@@ -96,18 +96,29 @@ class _Fitting:
         if weights is None:
             network, curve = self._trained(self.settings)
             return SoundModel(network, self.settings, Origin(asked, {}, curve))
+        few = len(self.clips) < self.settings.head.min_clips
+        if few and (chosen.name != "musicnn" or chosen.tune == "head"):
+            self.progress.say(
+                f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
+                f"{self.settings.head.min_clips} or more; musicnn is used as published"
+            )
+            return self._published(weights, asked, with_network(self.settings, name="musicnn", tune="none"))
         if chosen.name != "musicnn":
             network, curve, settings = self._taught(self._headed(weights))
             return SoundModel(network, settings, Origin(asked, WEIGHTS_SHA256, curve))
         if chosen.tune == "head":
             return SoundModel(self._headed(weights), self.settings, Origin(asked, WEIGHTS_SHA256))
-        check_front_end(self.settings.log_mel)
+        return self._published(weights, asked, self.settings)
+
+    def _published(self, weights: Path, asked: AudioSettings, settings: AudioSettings) -> SoundModel:
+        """Take the better of the two published networks as it comes, or tune its layers by gradient."""
+        check_front_end(settings.log_mel)
         start = load_musicnn(weights)
-        of_start: dict[str, str] = {NAMES[0]: WEIGHTS_SHA256[NAMES[0]]}
-        if chosen.tune == "none":
-            return SoundModel(Pooled(start, MUSICNN_DIM, chosen), self.settings, Origin(asked, of_start))
-        network, curve = self._trained(self.settings, start=start.state_dict())
-        return SoundModel(network, self.settings, Origin(asked, of_start, curve))
+        curve: Curve = []
+        network = Pooled(start, MUSICNN_DIM, settings.network)
+        if settings.network.tune != "none":
+            network, curve = self._trained(settings, start=start.state_dict())
+        return SoundModel(network, settings, Origin(asked, {NAMES[0]: WEIGHTS_SHA256[NAMES[0]]}, curve))
 
     def _trained(
         self, settings: AudioSettings, start: Mapping[str, Tensor] | None = None, teacher: Float32 | None = None
@@ -125,8 +136,7 @@ class _Fitting:
             for row, features in enumerate(heard):
                 vectors[row] = teacher.vectors(features)[0]
                 bar.advance()
-        network = NetworkSettings(**(self.settings.network.model_dump() | {"dim": teacher.dim}))
-        settings = self.settings.model_copy(update={"network": network})
+        settings = with_network(self.settings, dim=teacher.dim)
         return *self._trained(settings, teacher=vectors), settings
 
     def _headed(self, weights: Path) -> Headed:

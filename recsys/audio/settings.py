@@ -90,6 +90,7 @@ class TrainSettings(Settings):
 class HeadSettings(Settings):
     """``[audio.head]``: what is fitted to the published network's features in closed form."""
 
+    min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published
     n_copies: int = Field(default=3, ge=0)  # augmented ones of each clip that the head is fitted to besides the clip
     n_components: int = Field(default=150, ge=1)  # of the principal components that are kept
     shrinkage: float = Field(default=0.5, ge=0, le=1)  # of the covariance within artists, towards a ball
