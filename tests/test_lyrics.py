@@ -112,8 +112,7 @@ def test_a_catalogue_without_words_learns_nothing(texts: list[str | None]) -> No
     ids=["one word", "many words", "blanks before", "zeros", "no blanks", "a letter", "line ends"],
 )
 def test_long_and_odd_texts_are_fine(text: str) -> None:
-    reader = learned(pl.Series([text, "la la land"]))
-    for known in (reader, learned()):
+    for known in (learned(pl.Series([text])), learned(pl.Series([None, text, "la la land"])), learned()):
         tokens = known.read(pl.Series([text, None]))
         assert tokens[0].any()
         assert tokens.shape[1] <= 12
@@ -137,6 +136,20 @@ def test_what_is_learned_from_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert numbers[0] == 0
     assert numbers[-1] > 2900  # from the whole catalogue
     assert max(map(len, seen)) <= 1000
+
+
+def test_what_is_read_of_a_text_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Watched(SentencePieceProcessor):
+        def encode(self, texts: list[str], **options: object) -> list[list[int]]:
+            seen.extend(texts)
+            return super().encode(texts, **options)
+
+    reader = learned()
+    monkeypatch.setattr(lyrics, "SentencePieceProcessor", Watched)
+    reader.read(pl.Series(["rain " * 200_000, "go"]))
+    assert [len(text) for text in seen] == [12 * 16, 2]
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

