@@ -143,7 +143,7 @@ class _Fitting:
         """Fit a head to what the published networks hear in each clip and in augmented copies of it."""
         check_front_end(self.settings.log_mel)
         frozen = Frozen([load_musicnn(weights, name) for name in NAMES])
-        shape = (len(self.clips), 1 + self.settings.head.n_copies, frozen.n_features)
+        shape = (len(self.clips), 1 + len(self.settings.head.copies), frozen.n_features)
         kept = KeptRows(self.folder, shape, self._fingerprint())
         missing = kept.missing()
 
@@ -171,9 +171,8 @@ class _Fitting:
 
 
 def copies(clip: Clip, settings: AudioSettings, seed: int) -> Iterator[Clip]:
-    """Augment a clip, each time in another way, which depends on nothing but the clip and the seed."""
+    """Make the augmented copies of a clip, which depend on nothing but the clip and the seed."""
     content = zlib.crc32(clip.samples.tobytes())
-    for copy in range(settings.head.n_copies):
-        rng = np.random.default_rng([seed, copy, content])
-        samples = augmented(clip.samples, clip.sample_rate, settings.train.augment, rng)
-        yield replace(clip, samples=samples)
+    for place, kind in enumerate(settings.head.copies):
+        rng = np.random.default_rng([seed, place, content])
+        yield replace(clip, samples=augmented(clip.samples, clip.sample_rate, kind, rng))
