@@ -49,7 +49,7 @@ def fitted(features: np.ndarray, targets: object = None, **settings: object) -> 
 
 
 def likeness(vectors: np.ndarray) -> dict[str, float]:
-    """Of the later tracks: genre of the nearest of another artist, artist of the nearest, and copies known again among all."""
+    """Of the later tracks: genre of the nearest by another artist, artist of the nearest, copies known again."""
     clean, later = vectors[:, 0], np.arange(N_KNOWN, N)
     closeness = clean @ clean.T
     np.fill_diagonal(closeness, -2)
