@@ -27,7 +27,8 @@ def on_a_plane(vectors: Float32, seed: int) -> Float32:
     if n < _LEAST_TRACKS:
         placed: Float32 = np.zeros((n, 2), np.float32)
         n_axes = min(2, n, d)
-        placed[:, :n_axes] = PCA(n_axes, random_state=seed).fit_transform(vectors)
+        if n > 1:
+            placed[:, :n_axes] = PCA(n_axes, random_state=seed).fit_transform(vectors)
         return placed
     perplexity = min(30.0, (n - 1) / 4)
     tsne = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=seed)
@@ -58,6 +59,7 @@ def draw_map(places: Float32, genres: Sequence[str | None], title: str) -> Figur
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
+    axes.set_xlabel("near is alike; how far apart groups lie says little")
     axes.set_aspect("equal", adjustable="datalim")
     figure.legend(loc="outside right upper", frameon=False, markerscale=1.5)
     return figure

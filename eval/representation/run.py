@@ -186,12 +186,15 @@ def _draw(material: Material, chosen: tuple[str, Fit], seed: int, out: Path, pro
     with progress.bar("map: embedding", len(everything) if material.clips is not None else 0, "clips") as bar:
         vectors = clean_vectors(material, fitted, bar)
     genres = [None if genre < 0 else material.labels.genre_names[genre] for genre in material.labels.genres]
-    title = f"{len(everything):,} tracks by sound, coloured by genre\n{name}: {fitted.label}, trained on all of them"
+    seen = "" if material.clips is None else ", fitted to all of them"
+    title = f"{len(everything):,} tracks by sound, coloured by genre\n{name}: {fitted.label}{seen}"
     figure = draw_map(on_a_plane(vectors, seed), genres, title)
     for suffix in (".png", ".svg"):
         save_picture(figure, out / f"map{suffix}")
+    if material.clips is None:
+        return "map.png and map.svg show the vectors that came with the tracks"
     return (
-        f"map.png and map.svg are of one {name} network that was trained on all tracks, since vectors of two networks "
+        f"map.png and map.svg are of one {name} network that was fitted to all tracks, since vectors of two networks "
         "do not compare: they show the catalogue, and prove nothing of tracks that are new"
     )
 
