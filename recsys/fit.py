@@ -120,9 +120,7 @@ def fit(
     with clock.stage("als"):
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
     with clock.stage("audio"):
-        sound = _sound(
-            tracks, tags, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model
-        )
+        sound = _sound(tracks, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model)
     known = _known(tracks, tags, reader, sound, settings, progress)
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
@@ -162,7 +160,6 @@ def no_plays(track_ids: Sequence[str]) -> Plays:
 
 def _sound(
     tracks: Tracks,
-    tags: Tags | None,
     plays: Plays,
     factors: Factors | None,
     settings: RunSettings,
@@ -188,7 +185,7 @@ def _sound(
     if model is None:
         learned = (None,) * 3 if factors is None else (factors.item_factors, plays.n_listeners, plays.n_dislikers)
         item_factors, n_listeners, n_dislikers = learned
-        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, tags, n_dislikers)
+        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, n_dislikers=n_dislikers)
         present = [(row, file) for row, file in enumerate(files) if file is not None]
         model = train_sound_model(present, targets, settings.audio, settings.seed, progress)
         if on_sound_model is not None:
