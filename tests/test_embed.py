@@ -71,6 +71,10 @@ def labelled(genres: list[int], artists: list[int] | None = None) -> Targets:
         int(classes.max()) + 1,
         np.zeros((n, 0), np.float32),
         np.zeros(n, np.float32),
+        np.zeros((n, 0), bool),
+        (),
+        np.full(n, np.nan, np.float32),
+        np.full(n, np.nan, np.float32),
     )
 
 

@@ -12,7 +12,7 @@ class TaskSettings(Settings):
     artist: float = Field(default=0.5, ge=0)
     tags: float = Field(default=0.5, ge=0)
     factors: float = Field(default=1.0, ge=0)
-    year: float = Field(default=0.0, ge=0)  # as the next, no figure got better by it
+    year: float = Field(default=0.0, ge=0)  # off, as the next: neighbours became less alike
     popularity: float = Field(default=0.0, ge=0)
     max_genres: int = Field(default=100, ge=2)  # the most frequent ones
     max_tags: int = Field(default=100, ge=1)  # likewise
