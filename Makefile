@@ -25,6 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,dev]'
+	@$(BIN)/recsys weights musicnn || true  # without them a build trains from a random start, and says so
 	touch $@
 
 lint: install

@@ -15,7 +15,7 @@ import polars as pl
 
 from pipelines.publish import publish
 from recsys.audio.cache import VectorCache
-from recsys.audio.embed import SoundModel
+from recsys.audio.model import SoundModel
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import read_listens
 from recsys.catalogue.problems import Problems
@@ -136,6 +136,7 @@ def _build(
             problems=problems,
             progress=progress,
             on_sound_model=lambda model: _keep_network(store, model),
+            sound_checkpoint=store.cache / "training",
         )
     if strict:
         _refuse(problems)
@@ -176,14 +177,14 @@ def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:
             model = load_sound_model(folder)
         except ArtefactError:
             continue  # a damaged network is trained anew
-        if model is not None and _what(model.settings) == _what(settings.audio):
+        if model is not None and _what(model.origin.asked) == _what(settings.audio):
             return model
     return None
 
 
 def _what(settings: AudioSettings) -> dict[str, Any]:
     """Say what the vectors depend on; processes and batches are only how they are made."""
-    return settings.model_dump(exclude={"workers", "batch_clips"})
+    return settings.model_dump(exclude={"workers", "batch_clips", "device"})
 
 
 def _keep_network(store: Store, model: SoundModel) -> None:
@@ -194,6 +195,7 @@ def _keep_network(store: Store, model: SoundModel) -> None:
     model.save(beside / "sound")
     shutil.rmtree(store.cache / "network", ignore_errors=True)
     beside.rename(store.cache / "network")
+    shutil.rmtree(store.cache / "training", ignore_errors=True)
 
 
 def inputs_facts(inputs: Inputs) -> dict[str, Any]:

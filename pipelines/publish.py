@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recsys.audio.model import SoundModel
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError
@@ -141,7 +142,7 @@ def _build_row(
         "generation": generation,
         "created_at": datetime.now(UTC),
         "settings": settings.model_dump(mode="json"),
-        "versions": versions | {"sound_model": None if sound is None else sound.version},
+        "versions": versions | _sound_facts(sound),
         "counts": {
             "tracks": len(model.items),
             "users": len(model.users),
@@ -154,6 +155,13 @@ def _build_row(
         "durations": dict(artefacts.durations),
         "inputs": inputs | {"blend": {p.name: p.weight for p in model.blend.parts}},
     }
+
+
+def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
+    """Which network made the sound vectors, and the SHA-256 of the published weights that it started from."""
+    if sound is None:
+        return {"sound_model": None, "sound_network": None, "sound_weights": {}}
+    return {"sound_model": sound.version, "sound_network": sound.label, "sound_weights": sound.origin.weights}
 
 
 class _Lists:

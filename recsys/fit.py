@@ -19,7 +19,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from recsys.audio.cache import VectorCache
-from recsys.audio.embed import SoundModel, embed_paths, train_sound_model
+from recsys.audio.embed import embed_paths
+from recsys.audio.fitting import train_sound_model
+from recsys.audio.model import SoundModel
 from recsys.catalogue.ids import IdMap
 from recsys.catalogue.listens import plays_of
 from recsys.catalogue.problems import Problems
@@ -65,6 +67,16 @@ class Artefacts:
     durations: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What a build keeps of the audio step from run to run; all of it may be missing."""
+
+    model: SoundModel | None
+    cache: VectorCache | None
+    on_model: Callable[[SoundModel], None] | None
+    checkpoint: Path | None
+
+
 @dataclass(slots=True)
 class Clock:
     """Seconds by stage, for the summary and the ``build`` table."""
@@ -90,6 +102,7 @@ def fit(
     problems: Problems | None = None,
     progress: Progress | None = None,
     on_sound_model: Callable[[SoundModel], None] | None = None,
+    sound_checkpoint: Path | None = None,
 ) -> Recommender:
     """Learn everything from a catalogue and its listens.
 
@@ -103,6 +116,7 @@ def fit(
         problems: where bad audio is reported.
         progress: where stages report.
         on_sound_model: called with the audio network as soon as it is trained, so that a build can keep it.
+        sound_checkpoint: folder from which the training of the audio network goes on after a kill.
 
     Returns:
         A Recommender in memory; its ``artefacts`` hold what publishing needs.
@@ -120,7 +134,8 @@ def fit(
     with clock.stage("als"):
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
     with clock.stage("audio"):
-        sound = _sound(tracks, plays, factors, settings, sound_model, sound_cache, problems, progress, on_sound_model)
+        kept = Kept(sound_model, sound_cache, on_sound_model, sound_checkpoint)
+        sound = _sound(tracks, tags, plays, factors, settings, kept, problems, progress)
     known = _known(tracks, tags, reader, sound, settings, progress)
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
@@ -160,14 +175,13 @@ def no_plays(track_ids: Sequence[str]) -> Plays:
 
 def _sound(
     tracks: Tracks,
+    tags: Tags | None,
     plays: Plays,
     factors: Factors | None,
     settings: RunSettings,
-    model: SoundModel | None,
-    cache: VectorCache | None,
+    kept: Kept,
     problems: Problems,
     progress: Progress,
-    on_sound_model: Callable[[SoundModel], None] | None,
 ) -> CatalogueSound:
     """Take the vectors that came with the tracks, or make them from the audio files; there may be neither."""
     given = tracks.frame["vector"]
@@ -182,15 +196,16 @@ def _sound(
         none = np.zeros((0, 1), dtype=np.float32)
         return CatalogueSound(rows, none, np.zeros(0, np.float32), (), None)
     files = [None if path is None else Path(path) for path in paths.to_list()]
+    model = kept.model
     if model is None:
         learned = (None,) * 3 if factors is None else (factors.item_factors, plays.n_listeners, plays.n_dislikers)
         item_factors, n_listeners, n_dislikers = learned
-        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, n_dislikers=n_dislikers)
+        targets = targets_of(tracks, item_factors, n_listeners, settings.audio.tasks, tags, n_dislikers)
         present = [(row, file) for row, file in enumerate(files) if file is not None]
-        model = train_sound_model(present, targets, settings.audio, settings.seed, progress)
-        if on_sound_model is not None:
-            on_sound_model(model)
-    heard = embed_paths(files, model, settings.audio, cache, problems, progress, track_ids=plays.track_ids)
+        model = train_sound_model(present, targets, settings.audio, settings.seed, progress, kept.checkpoint)
+        if kept.on_model is not None:
+            kept.on_model(model)
+    heard = embed_paths(files, model, settings.audio, kept.cache, problems, progress, track_ids=plays.track_ids)
     return CatalogueSound(heard.rows, heard.vectors, heard.durations_s, heard.hashes, model)
 
 

@@ -16,6 +16,7 @@ import duckdb
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from audio_files import encoded, melody
 
 from pipelines.build import Inputs, build, read_catalogue
@@ -91,7 +92,7 @@ fusion = { dim = 16, tower = 8, hidden = 32, lyrics = { n_pieces = 512 } }
 [audio]
 batch_clips = 2
 train = { epochs = 3 }
-network = { width = 8, dim = 12 }
+network = { name = "conv1d", start = "random", width = 8, dim = 12 }
 workers = { n_workers = 1 }
 """
 
@@ -186,6 +187,12 @@ def tables(store: Path) -> dict[str, list[tuple[Any, ...]]]:
 def copied(store: Path, to: Path) -> Path:
     """Copy a shared store, for a test that writes to it."""
     return Path(shutil.copytree(store, to / "store"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads on cores that others use too are many times slower than one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

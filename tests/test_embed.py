@@ -1,7 +1,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +11,35 @@ from audio_files import RATE, counted_calls, encoded, encoded_by_ffmpeg, melody,
 from safetensors.torch import load_file, save_file
 
 from recsys.audio.cache import VectorCache
-from recsys.audio.embed import SoundModel, embed_file, embed_paths, train_sound_model
+from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.logmel import log_mel
+from recsys.audio.model import Origin, SoundModel
 from recsys.audio.networks import build_network
 from recsys.audio.settings import (
     AudioSettings,
     DecodeSettings,
     LogMelSettings,
     NetworkSettings,
-    TrainSettings,
     WorkerSettings,
 )
-from recsys.audio.train import _Training, train_network
 from recsys.audio.workers import DecodeWorkers
 from recsys.catalogue.problems import Problems
-from recsys.content.tasks import Heads, Targets
 from recsys.errors import ArtefactError, DataError
 from recsys.progress import Silent
-from recsys.threads import torch_threads
 from recsys.types import Clip
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from make_sound_vector import PATCH, weights  # noqa: E402
 
 EMOTIFY = Path(__file__).parents[2] / "shared" / "data" / "emotify"
 SETTINGS = AudioSettings(
     decode=DecodeSettings(clip_s=8.0),
-    network=NetworkSettings(width=24, dim=12),
+    network=NetworkSettings(name="conv1d", start="random", width=24, dim=12),
     workers=WorkerSettings(n_workers=1),
-    train=TrainSettings(epochs=20),
     batch_clips=3,
 )
+ORIGIN = Origin(SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +47,17 @@ def model() -> SoundModel:
     """A random network whose normalisation has seen sound, so that its embeddings differ."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = build_network(SETTINGS.network, SETTINGS.log_mel.n_mels)
+        network = build_network(SETTINGS.network, SETTINGS.log_mel)
         network.train()
         with torch.no_grad():
             for _ in range(20):
-                network(torch.rand(16, 96, 187) * 3)
-    return SoundModel(network, SETTINGS)
+                network(torch.rand(4, 4, 96, 187) * 3)
+    return SoundModel(network, SETTINGS, ORIGIN)
 
 
 def clip(seconds: float, seed: int = 0) -> Clip:
     samples = melody(seconds, seed)[:: RATE // 16_000, 0]  # a rate of its own is fine here: only numbers are compared
     return Clip(np.ascontiguousarray(samples[: round(seconds * 16_000)]), 16_000, seconds)
-
-
-def labelled(genres: list[int], artists: list[int] | None = None) -> Targets:
-    n = len(genres)
-    n_genres = max(genres) + 1
-    one_hot = np.eye(n_genres, dtype=np.float32)[genres]
-    classes = np.array(artists if artists is not None else [-1] * n, np.int64)
-    return Targets(
-        one_hot,
-        tuple(f"genre {i}" for i in range(n_genres)),
-        classes,
-        int(classes.max()) + 1,
-        np.zeros((n, 0), np.float32),
-        np.zeros(n, np.float32),
-        np.zeros((n, 0), bool),
-        (),
-        np.full(n, np.nan, np.float32),
-        np.full(n, np.nan, np.float32),
-    )
 
 
 def test_batch_equals_single(model: SoundModel) -> None:
@@ -92,7 +74,9 @@ def test_a_vector_is_the_mean_over_patches(model: SoundModel) -> None:
     long = clip(8.0)
     spectrogram = log_mel(torch.from_numpy(long.samples)[None], SETTINGS.log_mel)[0]
     with torch.inference_mode():
-        first, second = (model.network(spectrogram[None, :, start : start + 187])[0].numpy() for start in (0, 187))
+        first, second = (
+            model.network(spectrogram[None, None, :, start : start + 187])[0].numpy() for start in (0, 187)
+        )
     expected = (first + second) / np.linalg.norm(first + second)
     np.testing.assert_allclose(model.embed([long])[0], expected, atol=1e-5)
 
@@ -107,18 +91,18 @@ def test_another_sample_rate_is_refused(model: SoundModel) -> None:
 def test_saved_and_loaded_gives_the_same(model: SoundModel, tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = SoundModel.load(tmp_path)
-    assert (loaded.version, loaded.settings) == (model.version, model.settings)
+    assert (loaded.version, loaded.settings, loaded.origin) == (model.version, model.settings, model.origin)
     np.testing.assert_array_equal(loaded.embed([clip(4.0)]), model.embed([clip(4.0)]))
 
 
 def test_version_follows_weights_and_input_only(model: SoundModel) -> None:
     other_limits = SETTINGS.model_copy(update={"workers": WorkerSettings(time_limit_s=5)})
-    assert SoundModel(model.network, other_limits).version == model.version
+    assert SoundModel(model.network, other_limits, ORIGIN).version == model.version
     longer = SETTINGS.model_copy(update={"decode": DecodeSettings(clip_s=9.0)})
-    assert SoundModel(model.network, longer).version != model.version
+    assert SoundModel(model.network, longer, ORIGIN).version != model.version
     changed = copy.deepcopy(model.network)
     next(changed.parameters()).data[0] += 1e-3
-    assert SoundModel(changed, SETTINGS).version != model.version
+    assert SoundModel(changed, SETTINGS, ORIGIN).version != model.version
 
 
 def test_damaged_models_are_errors(model: SoundModel, tmp_path: Path) -> None:
@@ -135,10 +119,10 @@ def test_damaged_models_are_errors(model: SoundModel, tmp_path: Path) -> None:
     (damaged("text") / "sound.json").write_text("{")
     (damaged("format") / "sound.json").write_text(json.dumps({"format": 99}))
     other = load_file(damaged("other") / weights)
-    other["dense.2.bias"] += 1
+    other["patch_network.dense.2.bias"] += 1
     save_file(other, tmp_path / "other" / weights)
     fewer = load_file(damaged("fewer") / weights)
-    del fewer["dense.2.bias"]
+    del fewer["patch_network.dense.2.bias"]
     save_file(fewer, tmp_path / "fewer" / weights)
     for name in ("missing", "cut", "text", "format", "other", "fewer"):
         with pytest.raises(ArtefactError, match=name) as caught:
@@ -280,104 +264,6 @@ def test_an_upload_gets_the_vector_that_the_catalogue_gave(model: SoundModel, so
         embed_file(songs / "text.mp3", model)
 
 
-def noisy_tones(rng: np.random.Generator, n: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Spectrograms of three planted genres, a band each that moves from clip to clip, by nine artists."""
-    for i in range(n):
-        artist = i % 9
-        genre = artist % 3
-        spectrogram = rng.uniform(0, 1, (96, 190 + i % 40))
-        spectrogram[20 + 20 * genre + rng.integers(4)] += 3.0
-        yield genre, artist, spectrogram.astype(np.float16)
-
-
-def test_planted_genres_are_learned() -> None:
-    rng = np.random.default_rng(0)
-    genres, artists, spectrograms = map(list, zip(*noisy_tones(rng, 90), strict=True))
-    first, later = slice(0, 72), slice(72, 90)
-    network = train_network(spectrograms[first], labelled(genres[first], artists[first]), SETTINGS, 0, Silent())
-    with torch.inference_mode():
-        vectors = torch.stack([network(torch.from_numpy(s.astype(np.float32))[None])[0] for s in spectrograms])
-    unit = torch.nn.functional.normalize(vectors, dim=1).numpy()
-    nearest = (unit[later] @ unit[first].T).argmax(axis=1)
-    right = np.mean(np.array(genres[first])[nearest] == genres[later])
-    assert right > 0.9
-    assert not network.training
-
-
-def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    genres, artists, spectrograms = map(list, zip(*noisy_tones(rng, 36), strict=True))
-    targets = labelled(genres, artists)
-
-    def trained(epochs: int, patience: int, costs: list[float]) -> str:
-        monkeypatch.setattr(_Training, "_held_out_cost", lambda *_: costs.pop(0))
-        settings = SETTINGS.model_copy(update={"train": TrainSettings(epochs=epochs, patience=patience)})
-        return SoundModel(train_network(spectrograms, targets, settings, 0, Silent()), settings).version
-
-    after_two = trained(2, 9, [2.0, 1.0])
-    costs = [2.0, 1.0, 1.5, 1.5, 0.1]
-    assert trained(9, 2, costs) == after_two
-    assert costs == [0.1]  # stopped before it
-    assert trained(9, 3, [2.0, 1.0, 1.5, 1.5, 0.1, 1.0, 1.0, 1.0]) != after_two
-
-
-def test_whole_artists_are_held_out_and_are_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def fit(self: _Training, held_out: np.ndarray, *_: object) -> None:
-        seen.append((held_out, self._heads.artists.numpy()))
-
-    monkeypatch.setattr(_Training, "fit", fit)
-    artists = np.arange(60) % 12
-    spectrograms = [np.zeros((96, 190), np.float16)] * 60
-    train_network(spectrograms, labelled([0, 1, 2] * 20, artists.tolist()), SETTINGS, 0, Silent())
-    held_out, classes = seen[0]
-    assert 4 <= held_out.sum() <= 9
-    assert not set(artists[held_out]) & set(artists[~held_out])
-    assert classes.tolist() == np.where(held_out, -1, artists).tolist()
-    train_network(spectrograms, labelled([0] * 60, artists.tolist()), SETTINGS, 0, Silent())
-    held_out, classes = seen[1]  # with artists alone to learn, they must be known where they are judged
-    assert classes.tolist() == artists.tolist()
-    assert set(artists[held_out]) <= set(artists[~held_out])
-
-
-def test_training_repeats_and_leaves_the_callers_torch_alone() -> None:
-    rng = np.random.default_rng(0)
-    genres, artists, spectrograms = map(list, zip(*noisy_tones(rng, 24), strict=True))
-    settings = SETTINGS.model_copy(update={"train": TrainSettings(epochs=2)})
-    state = torch.random.get_rng_state()
-    with torch_threads(2):
-        made = [train_network(spectrograms, labelled(genres, artists), settings, seed, Silent()) for seed in (3, 3, 4)]
-        assert torch.get_num_threads() == 2
-    assert torch.equal(torch.random.get_rng_state(), state)
-    versions = [SoundModel(network, settings).version for network in made]
-    assert versions[0] == versions[1] != versions[2]
-
-
-def test_without_labels_the_network_stays_random_and_says_so() -> None:
-    class Told(Silent):
-        lines: tuple[str, ...] = ()
-
-        def say(self, line: str) -> None:
-            self.lines += (line,)
-
-    told = Told()
-    targets = labelled([0] * 4)  # one genre is none
-    network = train_network([np.zeros((96, 200), np.float16)] * 4, targets, SETTINGS, 0, told)
-    assert len(told.lines) == 1
-    assert "random start" in told.lines[0]
-    assert not network.training
-    network = train_network([], labelled([0, 1]).take(np.array([], int)), SETTINGS, 0, told)
-    assert len(told.lines) == 2
-
-
-def test_training_from_files_skips_what_cannot_be_decoded(songs: Path) -> None:
-    paths = [(row, songs / name) for row, name in enumerate(NAMES) if name is not None]
-    settings = SETTINGS.model_copy(update={"train": TrainSettings(epochs=1, train_tracks=9)})
-    model = train_sound_model(paths, labelled([0, 1] * 6), settings, 0, Silent())
-    assert model.embed([clip(2.0)]).shape == (1, 12)
-
-
 @pytest.mark.skipif(not EMOTIFY.is_dir(), reason="the Emotify clips are not beside the repository")
 def test_real_clips_are_embedded(model: SoundModel) -> None:
     paths = sorted((EMOTIFY / "audio").glob("*.mp3"))[:6]
@@ -388,12 +274,14 @@ def test_real_clips_are_embedded(model: SoundModel) -> None:
     assert len(set(sound.hashes)) == 6
 
 
-def test_training_sees_patches_from_all_over_a_clip() -> None:
-    ramp = np.tile(np.arange(200, dtype=np.float16), (96, 1))
-    heads = Heads(12, labelled([0, 1]), SETTINGS.tasks)
-    network = build_network(SETTINGS.network, SETTINGS.log_mel.n_mels)
-    training = _Training(network, heads, [ramp, ramp], SETTINGS.log_mel, SETTINGS.train)
-    rng = np.random.default_rng(0)
-    cut = [training._random_patch(ramp, rng) for _ in range(300)]
-    assert {int(patch[0, 0]) for patch in cut} == set(range(200 - 187 + 1))
-    assert {patch.shape for patch in cut} == {(96, 187)}
+def test_golden_vector() -> None:
+    """From samples to the vector, against a pass in numpy that shares no code with the package."""
+    log_mel_settings = LogMelSettings(patch_frames=PATCH, patch_hop_frames=PATCH)
+    network = NetworkSettings(name="conv1d", start="random", width=10, n_layers=2, kernel_frames=4, dim=7)
+    settings = AudioSettings(log_mel=log_mel_settings, network=network)
+    made_up = {f"patch_network.{name}": torch.from_numpy(array).float() for name, array in weights().items()}
+    built = build_network(network, log_mel_settings)
+    built.load_state_dict(built.state_dict() | made_up)
+    with np.load(GOLDEN / "log_mel.npz") as sound, np.load(GOLDEN / "sound_vector.npz") as golden:
+        found = SoundModel(built, settings, Origin(settings)).embed([Clip(sound["samples"], 16_000, 1.2)])[0]
+        np.testing.assert_allclose(found, golden["vector"], atol=1e-4)

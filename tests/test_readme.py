@@ -63,6 +63,7 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
         "sql": {"--store"},
         "serve": {"--store", "--listen", "--workers"},
         "evaluate": {"--tracks", "--listens", "--tags", "--audio-root", "--out", "--store", "--protocol", "-k"},
+        "spectrogram": {"--out"},
         "status": {"--store"},
         "demo": {"--out"},
     }
@@ -149,11 +150,12 @@ def test_own_music_as_the_readme_says(audio_catalogue: AudioCatalogue, tmp_path:
         "listens.csv": audio_catalogue.inputs.listens,
         "anna": "v1",
         "new-song.mp3": audio_catalogue.folder / "new.wav",
+        "new-song.png": tmp_path / "new.png",
     }
     (audio_catalogue.folder / "new.wav").write_bytes(clip("new.wav", 70))
     for line in USED:
         command = words(line)
-        if command[1] in ("scan", "recommend", "similar", "add", "sql") and "demo-out" not in line:
+        if command[1] in ("scan", "recommend", "similar", "add", "spectrogram", "sql") and "demo-out" not in line:
             put = ["s1" if re.fullmatch(r"[\w-]+-[0-9a-f]{12}", word) else own.get(word, word) for word in command[1:]]
             ran = run(*put)
             assert ran.status == 0, (line, ran.err)

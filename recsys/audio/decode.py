@@ -1,4 +1,4 @@
-"""Audio files in, clips out: 16 kHz mono of one stretch, taken from the middle.
+"""Audio files in, clips out: 16 kHz mono of one stretch, taken from the middle, or of several, spread evenly.
 
     a path or an open file  ->  decode  ->  Decoded: Clip (n_samples,), format, what was wrong with it
 
@@ -145,14 +145,14 @@ def _middle(
     n_short = round(_SHORT_S * reader.sample_rate)
     declared = reader.n_frames
     if declared is not None:
-        stretch = _take(reader, max(0, (declared - n_clip) // 2), n_clip)
+        stretch = _spread(reader, declared, n_clip, settings.n_stretches)
         whole = len(stretch) >= min(n_clip, declared) - n_short
         if reader.format == "flac" and declared:
             whole = whole and len(_take(reader, declared - 1, 1)) == 1
         if whole and cut is None:
             return stretch, declared, ()
     actual = sum(len(block) for block in reader.blocks(0))
-    stretch = _take(reader, max(0, (actual - n_clip) // 2), n_clip)
+    stretch = _spread(reader, actual, n_clip, settings.n_stretches)
     if cut is None and declared is None:
         return stretch, actual, ()
     lengths = f"{actual / reader.sample_rate:.1f} s decode"
@@ -160,6 +160,15 @@ def _middle(
         lengths = f"{declared / reader.sample_rate:.1f} s are declared, {lengths}"
     reason = f"{cut}; {lengths}" if cut else lengths
     return stretch, actual, (AudioProblem("truncated-audio", reason),)
+
+
+def _spread(reader: _Reader, n_frames: int, n_clip: int, n_stretches: int) -> Float32:
+    """Take ``n_clip`` frames out of ``n_frames``: each stretch from the middle of its part of the recording."""
+    if n_frames <= n_clip or n_stretches == 1:
+        return _take(reader, max(0, (n_frames - n_clip) // 2), n_clip)
+    part, wanted = n_frames / n_stretches, n_clip // n_stretches
+    stretches = [_take(reader, round(n * part + (part - wanted) / 2), wanted) for n in range(n_stretches)]
+    return np.concatenate(stretches)
 
 
 def _take(reader: _Reader, start: int, n_frames: int) -> Float32:

@@ -1,11 +1,10 @@
 """A catalogue's sound: audio files in, one vector a track out.
 
-    paths, Targets  ->  train_sound_model  ->  SoundModel
     paths, SoundModel  ->  embed_paths  ->  Sound: rows, vectors (n, d), durations, content hashes
 
-Files stream through decoding processes into batches; nothing but vectors is kept of a track. Finished vectors
-go into the ``VectorCache`` batch by batch, so an interrupted run goes on where it was. A file that cannot be
-used is a problem with its row and reason, and its track simply has no vector.
+Files stream through decoding processes into batches, batches through threads, one a core; nothing but vectors is kept
+of a track. Finished vectors go into the ``VectorCache`` batch by batch, so an interrupted run goes on where it was. A
+file that cannot be used is a problem with its row and reason, and its track simply has no vector.
 """
 
 from collections import deque
@@ -13,25 +12,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from typing import TypeVar
 
 import numpy as np
-import torch
 
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
 from recsys.audio.decode import Decoded, mislabelled
-from recsys.audio.logmel import log_mel
 from recsys.audio.model import SoundModel
 from recsys.audio.settings import AudioSettings
-from recsys.audio.train import Spectrogram, train_network
 from recsys.audio.workers import DecodeFailure, DecodeWorkers
 from recsys.catalogue.problems import Problems
-from recsys.content.tasks import Targets
 from recsys.errors import DataError
 from recsys.progress import Bar, Progress, Silent
+from recsys.threads import in_threads
 from recsys.types import Float32, Int32
 
-__all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed_paths", "train_sound_model"]
+__all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed_paths"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,63 +44,6 @@ class Sound:
     vectors: Float32
     durations_s: Float32
     hashes: tuple[str, ...]
-
-
-def train_sound_model(
-    paths: Sequence[tuple[int, Path]],
-    targets: Targets,
-    settings: AudioSettings,
-    seed: int,
-    progress: Progress,
-) -> SoundModel:
-    """Train the audio network on a random sample of the files.
-
-    Args:
-        paths: (row of the track in ``targets``, its file). What cannot be decoded is left out without a word:
-            ``embed_paths``, which sees every file, reports it.
-        targets: of the whole catalogue.
-        settings: of the audio.
-        seed: of the sample and the training.
-        progress: shows both decoding and training.
-    """
-    rng = np.random.default_rng(seed)
-    sample = np.sort(rng.permutation(len(paths))[: settings.train.train_tracks])
-    with TemporaryFile() as scratch:
-        rows, spectrograms = _spectrograms([paths[i] for i in sample], settings, scratch.fileno(), progress)
-        network = train_network(
-            spectrograms,
-            targets.take(rows),
-            settings,
-            seed,
-            progress,
-        )
-        return SoundModel(network, settings)
-
-
-def _spectrograms(
-    paths: Sequence[tuple[int, Path]], settings: AudioSettings, scratch: int, progress: Progress
-) -> tuple[Int32, list[Spectrogram]]:
-    """Decode a sample into log-mels: half-precision views of a scratch file, maybe larger than memory."""
-    n_samples = round(settings.decode.clip_s * settings.decode.sample_rate)
-    shape = (max(len(paths), 1), settings.log_mel.n_mels, 1 + n_samples // settings.log_mel.hop_length)
-    with open(scratch, "r+b", closefd=False) as file:
-        kept = np.memmap(file, np.float16, "w+", shape=shape)
-    rows: list[int] = []
-    spectrograms: list[Spectrogram] = []
-    with (
-        DecodeWorkers(settings.decode, settings.workers) as workers,
-        progress.bar("audio: reading a sample", len(paths), "clips") as bar,
-    ):
-        for (row, _), outcome in zip(paths, workers.decode(path for _, path in paths), strict=True):
-            bar.advance()
-            if isinstance(outcome, DecodeFailure):
-                continue
-            made = log_mel(torch.from_numpy(outcome.clip.samples)[None], settings.log_mel)[0].numpy()
-            view = kept[len(rows), :, : made.shape[1]]
-            view[:] = made
-            rows.append(row)
-            spectrograms.append(view)
-    return np.array(rows, np.int32), spectrograms
 
 
 def embed_paths(
@@ -139,8 +80,8 @@ def embed_paths(
         progress.bar("audio: embedding", n_files, "clips") as bar,
     ):
         decoded = run.decoded(run.unhashed(bar), workers, bar)
-        while batch := list(islice(decoded, settings.batch_clips)):
-            run.embed(batch)
+        for batch, vectors in in_threads(run.embedded, batches(decoded, settings.batch_clips)):
+            run.take(batch, vectors)
             bar.advance(len(batch))
         run.flush()
     return run.sound()
@@ -170,6 +111,12 @@ def embed_file(path: Path, model: SoundModel) -> Heard:
     return Heard(sound.hashes[0], float(sound.durations_s[0]), sound.vectors[0], notes)
 
 
+def batches(things: Iterator[T], n: int) -> Iterator[list[T]]:
+    """Gather things in lists of ``n``; the last may be shorter."""
+    while batch := list(islice(things, n)):
+        yield batch
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """A file on its way: its track, and what it was like before it was read."""
@@ -178,6 +125,9 @@ class _Job:
     path: Path
     mark: FileMark | None
     content_hash: str = ""
+
+
+Batch = list[tuple[_Job, Decoded]]
 
 
 class _Embedding:
@@ -242,9 +192,12 @@ class _Embedding:
             else:
                 yield job, outcome
 
-    def embed(self, batch: list[tuple[_Job, Decoded]]) -> None:
-        """Embed a batch and write it to the cache."""
-        vectors = self._model.embed([decoded.clip for _, decoded in batch])
+    def embedded(self, batch: Batch) -> tuple[Batch, Float32]:
+        """Embed a batch; called from several threads."""
+        return batch, self._model.embed([decoded.clip for _, decoded in batch])
+
+    def take(self, batch: Batch, vectors: Float32) -> None:
+        """Take in a batch's vectors and write them to the cache."""
         sounds = []
         for (job, decoded), vector in zip(batch, vectors, strict=True):
             # the name's fault is not the content's: the same bytes may lie elsewhere under a right name

@@ -5,7 +5,7 @@
 
 The one function that training, batch embedding, uploads and evaluation all go through, so a vector never
 depends on where it was made. ``version`` names the weights and all that comes before them: vectors of one
-version compare.
+version compare. How a network comes to its weights is in ``recsys.audio.fitting``.
 """
 
 import hashlib
@@ -13,34 +13,47 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-from recsys.audio.logmel import log_mel, patches
-from recsys.audio.networks import build_network
-from recsys.audio.settings import (
-    AudioSettings,
-)
-from recsys.errors import ArtefactError, DataError
-from recsys.threads import n_cores, torch_threads
+from recsys.audio.clips import clip_patches, of_one_length
+from recsys.audio.device import device_of
+from recsys.audio.frozen import clip_features
+from recsys.audio.head import Headed, empty_headed
+from recsys.audio.networks import Pooled, build_network
+from recsys.audio.settings import AudioSettings
+from recsys.errors import ArtefactError
+from recsys.threads import torch_threads
+from recsys.training import Curve
 from recsys.types import Clip, Float32
 
-_FORMAT = 1  # of the folder
-_CORES_A_THREAD = 4  # the decoders need the rest: measured, decoding costs as much as all that follows it
-_SAME_LENGTH = 8  # clips whose spectrum is made at once: 30 MB, and no faster with more
+_FORMAT = 2  # of the folder
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a network comes from: the settings as they were given, published weights by name with their SHA-256, and
+    the curve of its training (empty where nothing was trained by gradient).
+    """
+
+    asked: AudioSettings
+    weights: dict[str, str] = field(default_factory=dict)
+    curve: Curve = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SoundModel:
     """A network with the settings of its input; ``version`` is a hash of both (32 hexadecimal digits)."""
 
-    network: nn.Module
+    network: Pooled | Headed
     settings: AudioSettings
+    origin: Origin
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,46 +64,53 @@ class SoundModel:
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return self.settings.network.dim
+        return self.network.dim
+
+    @property
+    def label(self) -> str:
+        """Say in a few words which network this is and where it started."""
+        network = self.settings.network
+        if network.start == "random":
+            return f"{network.name}, random start"
+        if network.name != "musicnn":
+            return f"{network.name}, taught by musicnn"
+        tuned = {"none": "as published", "head": "fitted head", "last": "last layers tuned", "all": "all layers tuned"}
+        return f"musicnn, {tuned[network.tune]}"
 
     def embed(self, clips: Sequence[Clip]) -> Float32:
-        """Embed clips of any lengths, each as the mean over its patches, scaled to unit length.
+        """Embed clips of any lengths, each over all of its patches, scaled to unit length.
 
         Returns:
             (n, d) float32, rows in the order of ``clips``; a row does not depend on the others (to 1e-5).
 
         Raises:
             DataError: a clip has another sample rate than the model.
+            ConfigError: the setting ``audio.device`` names a device that is not here.
         """
+        if isinstance(self.network, Headed):
+            with torch_threads(1):
+                return self.network.vectors(clip_features(self.network.frozen, clips, self.settings))
         vectors = np.zeros((len(clips), self.dim), np.float32)
-        by_length: dict[int, list[int]] = {}
-        for row, clip in enumerate(clips):
-            if clip.sample_rate != self.settings.decode.sample_rate:
-                expected = self.settings.decode.sample_rate
-                raise DataError(f"a clip has {clip.sample_rate} samples a second, expected {expected}; decode it anew")
-            by_length.setdefault(len(clip.samples), []).append(row)
-        for rows in by_length.values():
-            for start in range(0, len(rows), _SAME_LENGTH):
-                part = rows[start : start + _SAME_LENGTH]
-                vectors[part] = self._embed_same_length(np.stack([clips[row].samples for row in part]))
-        return vectors
-
-    def _embed_same_length(self, samples: Float32) -> Float32:
-        with torch.inference_mode(), torch_threads(max(1, n_cores() // _CORES_A_THREAD)):
-            cut = patches(log_mel(torch.from_numpy(samples), self.settings.log_mel), self.settings.log_mel)
-            of_patches: Tensor = self.network(cut.flatten(0, 1))
-            means = of_patches.view(*cut.shape[:2], -1).mean(dim=1)
-            vectors: Float32 = torch.nn.functional.normalize(means, dim=1).numpy()
+        device = device_of(self.settings.device)
+        self.network.to(device)
+        with torch.inference_mode(), torch_threads(1):
+            for rows, samples in of_one_length(clips, self.settings.decode.sample_rate):
+                embedded = self.network(clip_patches(samples, self.settings, device))
+                vectors[rows] = nn.functional.normalize(embedded, dim=1).cpu().numpy()
         return vectors
 
     def save(self, folder: Path) -> None:
         """Write the weights and a description into an existing folder."""
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         (folder / "sound.safetensors").write_bytes(save(weights))  # its own save_file hides why a disk refused
         about = {
             "format": _FORMAT,
             "version": self.version,
+            "network": self.label,
             "settings": self.settings.model_dump(mode="json"),
+            "asked": self.origin.asked.model_dump(mode="json"),
+            "published_weights": self.origin.weights,
+            "curve": self.origin.curve,
         }
         (folder / "sound.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -105,22 +125,11 @@ class SoundModel:
             about = json.loads((folder / "sound.json").read_text(encoding="utf-8"))
             if about["format"] != _FORMAT:
                 raise ArtefactError(f"{folder}: an audio model of format {about['format']}, expected {_FORMAT}")
-            settings = AudioSettings.model_validate(about["settings"])
-            network = build_network(settings.network, settings.log_mel.n_mels)
-            network.load_state_dict(load_file(folder / "sound.safetensors"))
-            model = SoundModel(network, settings)
+            model = _loaded(about, load_file(folder / "sound.safetensors"))
             intact = model.version == about["version"]
-        except (
-            OSError,
-            SafetensorError,
-            ValidationError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-        ) as error:
-            if isinstance(error, ArtefactError):
-                raise
+        except ArtefactError:
+            raise
+        except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{folder}: the audio model cannot be read ({reason}); build anew") from error
         if not intact:
@@ -128,10 +137,23 @@ class SoundModel:
         return model
 
 
+def _loaded(about: dict[str, Any], weights: dict[str, torch.Tensor]) -> SoundModel:
+    settings = AudioSettings.model_validate(about["settings"])
+    origin = Origin(AudioSettings.model_validate(about["asked"]), about["published_weights"], about["curve"])
+    network: Pooled | Headed
+    chosen = settings.network
+    if chosen.name == "musicnn" and chosen.start == "pretrained" and chosen.tune == "head":
+        network = empty_headed(weights)
+    else:
+        network = build_network(chosen, settings.log_mel)
+    network.load_state_dict(weights)
+    return SoundModel(network, settings, origin)
+
+
 def _version(network: nn.Module, settings: AudioSettings) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in (settings.decode, settings.log_mel, settings.network):
         digest.update(part.model_dump_json().encode() + b"\0")
     for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
+        digest.update(name.encode() + b"\0" + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

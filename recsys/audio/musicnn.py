@@ -24,7 +24,7 @@ _TIMBRAL = ((204, 7, 38), (204, 7, 67))  # filters, frames, mel bands
 _TEMPORAL = ((51, 128, 1), (51, 64, 1), (51, 32, 1))
 _MIDDLE = 64  # filters of each dense layer along time
 _MIDDLE_FRAMES = 7
-_DIM = 200
+DIM = 200
 _FRONT = sum(n_filters for n_filters, _, _ in _TIMBRAL + _TEMPORAL)
 N_POOLED = _FRONT + 3 * _MIDDLE
 
@@ -39,15 +39,15 @@ class MusicNN(nn.Module):
 
     def __init__(self, n_tags: int = 50, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.dim = _DIM
+        self.dim = DIM
         dtype = dtype or fastest_dtype()
         self.normalise = _norm2d(1)
         self.front = nn.ModuleList(_Front(*sizes, dtype) for sizes in _TIMBRAL + _TEMPORAL)
         self.middle = nn.ModuleList(_Middle(n_in) for n_in in (_FRONT, _MIDDLE, _MIDDLE))
         self.normalise_pooled = _norm1d(2 * N_POOLED)
-        self.dense = nn.Linear(2 * N_POOLED, _DIM)
-        self.normalise_dense = _norm1d(_DIM)
-        self.to_tags = nn.Linear(_DIM, n_tags)
+        self.dense = nn.Linear(2 * N_POOLED, DIM)
+        self.normalise_dense = _norm1d(DIM)
+        self.to_tags = nn.Linear(DIM, n_tags)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Embed patches (n, 96, n_frames) as (n, 200)."""
@@ -55,8 +55,10 @@ class MusicNN(nn.Module):
 
     def pooled(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Pool every layer over time: maxima and means, each (n, 753), front end first."""
-        x = self.normalise(patches[:, None])
-        front = torch.cat([part(x) for part in self.front], dim=1)
+        tuned = next(self.front.parameters()).requires_grad  # else without gradients, and so by products
+        with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):
+            x = self.normalise(patches[:, None])
+            front = torch.cat([part(x) for part in self.front], dim=1)
         first = self.middle[0](front)
         second = first + self.middle[1](first)
         third = second + self.middle[2](second)
@@ -65,9 +67,14 @@ class MusicNN(nn.Module):
 
     def penultimate(self, maxima: Tensor, means: Tensor) -> Tensor:
         """Turn pooled layers into the 200 features below the tags."""
+        return self.dense_layer(maxima, means)[1]
+
+    def dense_layer(self, maxima: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the dense layer before its ReLU, and the 200 features that come of it."""
         both = torch.stack([maxima, means], dim=2).flatten(1)
-        features: Tensor = self.normalise_dense(self.dense(self.normalise_pooled(both)).relu())
-        return features
+        before: Tensor = self.dense(self.normalise_pooled(both))
+        features: Tensor = self.normalise_dense(before.relu())
+        return before, features
 
     def tags(self, patches: Tensor) -> Tensor:
         """Tell the probability of each tag, (n, n_tags)."""

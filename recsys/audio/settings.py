@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from recsys.audio.augment_settings import AugmentSettings
 from recsys.content.settings import TaskSettings
 from recsys.settings import Settings
 
@@ -12,7 +13,8 @@ class DecodeSettings(Settings):
     """``[audio.decode]``: which stretch of a recording is taken."""
 
     sample_rate: int = Field(default=16_000, ge=8_000)  # Hz
-    clip_s: float = Field(default=30.0, gt=0)  # from the middle of a longer recording
+    clip_s: float = Field(default=30.0, gt=0)  # in all, from the middle of a longer recording
+    n_stretches: int = Field(default=1, ge=1)  # that the clip is made of, spread evenly over a longer recording
     min_s: float = Field(default=1.0, gt=0)  # a recording of which less decodes is not used
 
 
@@ -36,14 +38,32 @@ class LogMelSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """``[audio.network]``."""
+    """``[audio.network]``: which network, and where it starts.
 
-    name: Literal["conv1d"] = "conv1d"
-    width: int = Field(default=64, ge=1)  # channels of each layer
+    ``auto`` is ``musicnn`` with a fitted head where its published weights are present and the catalogue has at most
+    ``max_musicnn_tracks`` tracks with audio, else ``conv1d``. A pretrained start of ``conv1d`` or ``dense`` is to be
+    taught musicnn's vectors. Where the weights are not present every network starts at random.
+    """
+
+    name: Literal["auto", "conv1d", "musicnn", "dense"] = "auto"
+    start: Literal["random", "pretrained"] = "pretrained"
+    tune: Literal["none", "head", "last", "all"] = "head"  # how much of a pretrained musicnn is fitted
+    pooling: Literal["mean", "gru"] = "mean"  # from patches to a clip, where the network is trained by gradient
+    max_musicnn_tracks: int = Field(default=20_000, ge=0)
+    width: int = Field(default=64, ge=1)  # channels of each layer of conv1d; a quarter of dense's layers
     n_layers: int = Field(default=3, ge=1)
     kernel_frames: int = Field(default=4, ge=1)
-    dim: int = Field(default=64, ge=1)  # of the embedding
+    dim: int = Field(default=64, ge=1)  # of the embedding of conv1d and dense
     dropout: float = Field(default=0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _gru_is_trained(self) -> Self:
+        if self.pooling == "gru" and self.name == "musicnn" and self.tune in {"none", "head"}:
+            raise ValueError(
+                f"audio.network.pooling is gru and tune is {self.tune}, which trains nothing by gradient; "
+                "take pooling = mean, or tune = last"
+            )
+        return self
 
 
 class TrainSettings(Settings):
@@ -53,22 +73,65 @@ class TrainSettings(Settings):
     epochs: int = Field(default=60, ge=0)
     max_patches: int = Field(default=100_000, ge=1)  # seen in all; fewer epochs for a larger sample
     patience: int = Field(default=12, ge=1)  # epochs without a better held-out cost before stopping
-    batch: int = Field(default=16, ge=2)  # patches; small, for a small catalogue needs the updates
+    batch: int = Field(default=16, ge=2)  # clips; small, for a small catalogue needs the updates
+    gru_patches: int = Field(default=4, ge=1)  # that a GRU sees of a clip in training
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     held_out_share: float = Field(default=0.15, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0)  # weight of the contrastive task
+    contrast_between: Literal["track", "artist"] = (
+        "track"  # what two stretches must have in common to be pulled together
+    )
+    temperature: float = Field(default=0.1, gt=0)  # of the contrastive task
+    augmented_share: float = Field(default=0.0, ge=0, le=1)  # of the stretches that are trained on
+    augment: AugmentSettings = AugmentSettings()
+
+
+def _copies() -> tuple[AugmentSettings, ...]:
+    """A noisy copy, a copy of a narrow band, and an equalised one through a lossy encoder; all shifted."""
+    always: dict[str, float] = {"shift_share": 1.0, "gain_share": 1.0}
+    never = dict.fromkeys(("equalise_share", "band_share", "noise_share", "mp3_share"), 0.0)
+    kinds: tuple[dict[str, object], ...] = (
+        {"noise_share": 1.0, "noise_snr_db": (5.0, 25.0), "gain_db": (-6.0, 3.0)},
+        {"band_share": 1.0, "band_low_hz": (60.0, 500.0), "band_high_hz": (2500.0, 7800.0)},
+        {"equalise_share": 1.0, "mp3_share": 1.0, "mp3_kbit_s": (32.0, 48.0), "gain_db": (-6.0, 3.0)},
+    )
+    return tuple(AugmentSettings.model_validate(always | never | kind) for kind in kinds)
+
+
+class HeadSettings(Settings):
+    """``[audio.head]``: what is fitted to the published networks' features in closed form.
+
+    The defaults are what artist-disjoint folds inside the training artists chose most often on Emotify.
+    """
+
+    min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published
+    copies: tuple[AugmentSettings, ...] = Field(default_factory=_copies)  # of each clip, fitted to besides the clip
+    n_components: int = Field(default=300, ge=1)  # principal components that are kept
+    shrinkage: float = Field(default=0.1, ge=0, le=1)  # of the covariance within artists, towards a ball
+    nuisance: float = Field(default=10.0, ge=0)  # weight of what copies differ in, in that covariance
+    tasks: TaskSettings = TaskSettings(
+        genre=1.0, artist=0.0, factors=0.0
+    )  # told by the second part, besides the artist
+    weight: float = Field(default=0.65, ge=0)  # of the second part, against the whitened one
+    l2: float = Field(default=0.3, gt=0)  # of the kernel regression
+    kernel_width: float = Field(default=2.0, gt=0)  # of exp(-width * squared distance / its median)
+    copy_weight: float = Field(default=0.1, ge=0)  # of a copy in the kernel regression, against its clip
+    max_landmarks: int = Field(default=2000, ge=1)  # rows that the kernel compares with
 
 
 class AudioSettings(Settings):
     """``[audio]`` in the run's TOML file."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the graphics processor where there is one
     decode: DecodeSettings = DecodeSettings()
     log_mel: LogMelSettings = LogMelSettings()
     network: NetworkSettings = NetworkSettings()
+    head: HeadSettings = HeadSettings()
     train: TrainSettings = TrainSettings()
     tasks: TaskSettings = TaskSettings()
     workers: WorkerSettings = WorkerSettings()
-    batch_clips: int = Field(default=32, ge=1)  # embedded at a time, and the most that a kill loses
+    batch_clips: int = Field(default=8, ge=1)  # embedded at a time; a kill loses a few batches a core
 
     @model_validator(mode="after")
     def _one_sample_rate(self) -> Self:

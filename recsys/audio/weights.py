@@ -39,7 +39,7 @@ NAMES: tuple[Name, ...] = ("msd", "mtt")
 _REQUIREMENT = "musicnn==0.1.0"
 _FOLDER = "musicnn-0.1.0"
 _MEMBERS = {"msd": "musicnn/MSD_musicnn/", "mtt": "musicnn/MTT_musicnn/"}
-_TENSORS_SHA256 = {
+WEIGHTS_SHA256: dict[str, str] = {  # of each network's tensors
     "msd": "9dfb6efcc8907d732d5ca04a12210ec782f18901b5f404b38c5ae7f47f85bec3",
     "mtt": "417d9980a10079dba389f1ed92497f088148a621e51b5d40d7d25090eb76ce2c",
 }
@@ -106,7 +106,7 @@ def load_musicnn(folder: Path, name: Name = "msd") -> MusicNN:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ArtefactError(f"{folder}: musicnn's weights cannot be read ({reason}); delete the folder") from error
-    if tensors_sha256(state) != _TENSORS_SHA256[name]:
+    if tensors_sha256(state) != WEIGHTS_SHA256[name]:
         raise ArtefactError(f"{folder}: {name}.safetensors is damaged; delete the folder and fetch it again")
     return _network(state)
 
@@ -154,9 +154,9 @@ def known_patch() -> Tensor:
 
 def _checked(name: Name, state: dict[str, Tensor]) -> dict[str, Tensor]:
     found = tensors_sha256(state)
-    if found != _TENSORS_SHA256[name]:
+    if found != WEIGHTS_SHA256[name]:
         raise ArtefactError(
-            f"the weights of {name} hash to {found[:12]}, expected {_TENSORS_SHA256[name][:12]}; try again"
+            f"the weights of {name} hash to {found[:12]}, expected {WEIGHTS_SHA256[name][:12]}; try again"
         )
     with torch.inference_mode():
         tags = _network(state, torch.float32).tags(known_patch())[0, : len(_KNOWN_TAGS[name])]

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_weights
 from safetensors.torch import save as save_weights
 
-from recsys.audio.embed import SoundModel
+from recsys.audio.model import SoundModel
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape
 from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary

@@ -1,0 +1,111 @@
+"""What the published networks hear in a clip: their layers, pooled over time and over patches, as they come.
+
+    patches (n, n_patches, 96, n_frames)  ->  Frozen  ->  features (n, n_features)
+    clips  ->  clip_features  ->  features (n, n_features)
+
+Both networks of the package are asked (trained on the Million Song Dataset and on MagnaTagATune): together they tell
+genres apart better than either (``docs/findings-audio.md``). ``recsys.audio.head`` learns what of it matters.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recsys.audio.clips import clip_patches, of_one_length
+from recsys.audio.device import device_of
+from recsys.audio.musicnn import DIM, N_POOLED, MusicNN
+from recsys.audio.settings import AudioSettings
+from recsys.audio.weights import tensors_sha256
+from recsys.threads import torch_threads
+from recsys.types import Clip, Float32
+
+_N_TAGS = 50
+# of one network, in the order of ``_statistics``
+BLOCKS = {
+    "mean": N_POOLED,
+    "max": N_POOLED,
+    "penultimate": DIM,
+    "before": DIM,
+    "tags": _N_TAGS,
+    "highest": N_POOLED,
+    "spread": N_POOLED,
+    "before_spread": DIM,
+}
+
+_remembered: ContextVar[dict[bytes, Float32] | None] = ContextVar("features", default=None)
+
+
+class Frozen(nn.Module):
+    """Published networks whose weights stay as they are."""
+
+    def __init__(self, networks: Sequence[MusicNN]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks).requires_grad_(False)
+        self.block_sizes = tuple(BLOCKS.values()) * len(networks)
+        self.n_features = sum(self.block_sizes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Describe clips (n, n_patches, 96, n_frames) by (n, n_features)."""
+        return torch.cat([_statistics(network, clips) for network in self.networks], dim=1)
+
+
+def _statistics(network: nn.Module, clips: Tensor) -> Tensor:
+    """Pool one network's layers: means over patches, then the greatest and the deviation over patches of some."""
+    assert isinstance(network, MusicNN)
+    maxima, means = network.pooled(clips.flatten(0, 1))
+    before, features = network.dense_layer(maxima, means)
+    layers = {
+        "mean": means,
+        "max": maxima,
+        "penultimate": features,
+        "before": before,
+        "tags": network.to_tags(features),
+    }
+    by_clip = {name: layer.view(*clips.shape[:2], -1) for name, layer in layers.items()}
+    pooled = [layer.mean(dim=1) for layer in by_clip.values()]
+    pooled.append(by_clip["max"].amax(dim=1))
+    pooled += [by_clip[name].std(dim=1, correction=0) for name in ("mean", "before")]
+    return torch.cat(pooled, dim=1)
+
+
+def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings) -> Float32:
+    """Describe clips of any lengths, each by itself: (n, n_features) float32 in their order.
+
+    Raises:
+        DataError: a clip has another sample rate.
+    """
+    device, memory = device_of(settings.device), _remembered.get()
+    frozen.to(device)
+    version = b"" if memory is None else tensors_sha256(frozen.state_dict()).encode()
+
+    def features(samples: Float32) -> Float32:
+        with torch.inference_mode(), torch_threads(1):
+            found: Float32 = frozen(clip_patches(samples, settings, device)).cpu().numpy()
+        return found
+
+    rows_of = np.zeros((len(clips), frozen.n_features), np.float32)
+    for rows, samples in of_one_length(clips, settings.decode.sample_rate):
+        for row, one in zip(rows, samples, strict=True):  # a batch is no faster, and a clip's bits are then its own
+            if memory is None:
+                rows_of[row] = features(one[None])[0]
+                continue
+            key = hashlib.blake2b(one.tobytes(), key=version[:64]).digest()
+            if key not in memory:
+                memory[key] = features(one[None])[0]
+            rows_of[row] = memory[key]
+    return rows_of
+
+
+@contextmanager
+def remembered_features() -> Iterator[None]:
+    """Keep features by the samples' content inside a ``with`` block: folds of an evaluation hear the same clips."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
