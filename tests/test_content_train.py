@@ -65,6 +65,11 @@ def test_planted_genres_are_learned_and_heard_from_sound_alone() -> None:
     untrained = fitted(SETTINGS.model_copy(update={"epochs": 0})).encode(modalities)
     assert contrast(vectors) > contrast(untrained) + 0.3
     assert model.trained_on == ("genre", "artist")
+    assert list(model.curve[0]) == ["epoch", "held-out cost", "training cost", "seconds"]
+    assert model.curve[0]["training cost"] == pytest.approx(
+        1.5, abs=0.4
+    )  # knowing nothing: 1 for genre, 0.5 for artist
+    assert model.curve[-1]["training cost"] < 0.7
     own = np.arange(N - 1) % 3 == (N - 1) % 3
     to_others = vectors[:-1] @ vectors[-1]
     assert to_others[own].mean() > to_others[~own].mean() + 0.3

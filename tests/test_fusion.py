@@ -97,6 +97,18 @@ def test_every_modality_tells_something_and_a_hidden_one_nothing(column: int) ->
     assert np.abs(changed - whole).max() > 1e-4
 
 
+@pytest.mark.parametrize("column", range(6), ids=MODALITIES)
+def test_each_modality_has_a_stand_in_of_its_own(column: int) -> None:
+    tracks, model = full_tracks()
+    keep = np.ones((N, 6), dtype=bool)
+    keep[1, column] = keep[2, (column + 1) % 6] = False
+    with torch.inference_mode():
+        before = model.network(tracks, keep).numpy()
+        model.network.missing[column] += 1
+        changed = np.abs(model.network(tracks, keep).numpy() - before).max(axis=1) > 1e-4
+    assert changed.tolist() == [False, True, False, False, False]
+
+
 def test_tracks_with_different_gaps_share_a_batch() -> None:
     tracks, model = full_tracks()
     keep = np.array([[1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1], [0] * 6], bool)

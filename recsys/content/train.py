@@ -18,7 +18,8 @@ from pydantic import Field
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape, Modalities
 from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Metadata, Vocabulary
-from recsys.content.tasks import Heads, Targets, TaskSettings
+from recsys.content.settings import FusionTaskSettings
+from recsys.content.tasks import Heads, Targets
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.threads import torch_threads
@@ -32,7 +33,7 @@ class ContentSettings(Settings):
     """``[content]`` in the run's TOML file."""
 
     fusion: FusionSettings = FusionSettings()
-    tasks: TaskSettings = TaskSettings()
+    tasks: FusionTaskSettings = FusionTaskSettings()
     epochs: int = Field(default=40, ge=0)
     patience: int = Field(default=5, ge=1)  # epochs without a better validation cost before stopping
     batch: int = Field(default=256, ge=1)
