@@ -108,7 +108,7 @@ class HeadSettings(Settings):
     min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published
     copies: tuple[AugmentSettings, ...] = Field(default_factory=_copies)  # of each clip, fitted to besides the clip
     n_components: int = Field(default=300, ge=1)  # principal components that are kept
-    shrinkage: float = Field(default=0.1, ge=0, le=1)  # of the covariance within artists, towards a ball
+    shrinkage: float = Field(default=0.05, ge=0, le=1)  # of the covariance within artists, towards a ball
     nuisance: float = Field(default=10.0, ge=0)  # weight of what copies differ in, in that covariance
     tasks: TaskSettings = TaskSettings(
         genre=1.0, artist=0.0, factors=0.0
