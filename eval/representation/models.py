@@ -1,6 +1,6 @@
 """Names of networks in, functions that fit them out: what one table compares.
 
-    auto, musicnn-head, musicnn, conv1d, dense, untrained, mfcc  ->  fits_of  ->  clips, tracks -> Fitted
+    musicnn-head, musicnn, conv1d, dense, untrained, mfcc, ...  ->  fits_of  ->  clips, tracks -> Fitted
 
 A fit gets the clips and tracks of the training folds and nothing else, so what is held out cannot reach it. All but
 ``mfcc`` are the build's own networks, fitted by the build's own function (``recsys.audio.fitting``).
@@ -38,7 +38,10 @@ _CHANGES: dict[NetworkName, dict[str, dict[str, Any]]] = {
     "auto": {},
     "musicnn-head": {"network": {"name": "musicnn", "start": "pretrained", "tune": "head"}},
     "musicnn": {"network": {"name": "musicnn", "start": "pretrained", "tune": "none"}},
+    "musicnn-last": {"network": {"name": "musicnn", "start": "pretrained", "tune": "last"}},
+    "conv1d-taught": {"network": {"name": "conv1d", "start": "pretrained"}},
     "conv1d": {"network": {"name": "conv1d", "start": "random"}},
+    "conv1d-gru": {"network": {"name": "conv1d", "start": "random", "pooling": "gru"}},
     "dense": {"network": {"name": "dense", "start": "random"}},
     "untrained": {"network": {"name": "conv1d", "start": "random"}, "train": {"epochs": 0}},
 }
@@ -46,6 +49,9 @@ WHAT = {
     "auto": "the network that the settings choose for this catalogue",
     "musicnn-head": "published musicnn, its head trained on the training folds",
     "musicnn": "published musicnn as it comes",
+    "musicnn-last": "published musicnn, its last layers tuned by gradient",
+    "conv1d-taught": "conv1d taught the vectors of musicnn-head",
+    "conv1d-gru": "conv1d with a GRU over patches in place of their mean",
     "conv1d": "1-D convolutions along time, from a random start",
     "dense": "fully connected, from a random start",
     "untrained": "conv1d at its random start",
@@ -70,7 +76,11 @@ def fits_of(names: Sequence[NetworkName], settings: AudioSettings, seed: int, no
         out.
     """
     fits: dict[str, Fit] = {}
-    missing = [name for name in names if name.startswith("musicnn")] if musicnn_weights() is None else []
+    missing = (
+        [name for name in names if name.startswith("musicnn") or name == "conv1d-taught"]
+        if musicnn_weights() is None
+        else []
+    )
     if missing:
         notes.append(
             f"{' and '.join(missing)}: no published weights here, so not judged; `recsys weights musicnn` fetches them"

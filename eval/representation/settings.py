@@ -1,13 +1,25 @@
 """Settings of the protocol ``representation``, apart from its code."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from recsys.settings import Settings
 
-NetworkName = Literal["auto", "musicnn-head", "musicnn", "conv1d", "dense", "untrained", "mfcc"]
-NETWORKS: tuple[NetworkName, ...] = ("auto", "musicnn-head", "musicnn", "conv1d", "dense", "untrained", "mfcc")
+NetworkName = Literal[
+    "auto",
+    "musicnn-head",
+    "musicnn",
+    "musicnn-last",
+    "conv1d-taught",
+    "conv1d",
+    "conv1d-gru",
+    "dense",
+    "untrained",
+    "mfcc",
+]
+# all but what one of them is anyhow
+NETWORKS: tuple[NetworkName, ...] = tuple(name for name in get_args(NetworkName) if name != "auto")
 PARTIAL = "representation.partial"  # where finished folds are kept while a run goes on, under the report's folder
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recsys.audio.augment import augmented
 from recsys.audio.choice import settled, with_network
-from recsys.audio.frozen import Frozen, clip_features
+from recsys.audio.frozen import Frozen, clip_features, remembered
 from recsys.audio.head import Headed, fit_head
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.musicnn import DIM as MUSICNN_DIM
@@ -149,7 +149,12 @@ class _Fitting:
 
         def heard(row: int) -> Float32:
             clip = self.clips[row]
-            return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)
+            made_of_it = f"{self.settings.log_mel} {self.settings.head.copies} {self.seed}"
+
+            def make() -> Float32:
+                return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)
+
+            return remembered(frozen, clip.samples, made_of_it, make)
 
         with self.progress.bar("audio: published features", len(self.clips), "clips") as bar:
             bar.advance(len(self.clips) - len(missing))
