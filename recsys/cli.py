@@ -194,7 +194,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--networks",
-            help="What representation compares: auto, musicnn-head, musicnn, conv1d, dense, untrained, mfcc; commas.",
+            help="What representation compares, with commas: musicnn-head, musicnn, conv1d, dense, mfcc, …; default all.",
         ),
     ] = None,
     max_tracks: Annotated[
