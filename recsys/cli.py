@@ -194,7 +194,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--networks",
-            help="What representation compares, with commas: musicnn-head, musicnn, conv1d, dense, mfcc, …; default all.",
+            help="What representation compares: musicnn-head, conv1d, mfcc, ... with commas; all by default.",
         ),
     ] = None,
     max_tracks: Annotated[
