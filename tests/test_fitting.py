@@ -12,9 +12,9 @@ from test_musicnn import made_up
 from recsys.audio import fitting
 from recsys.audio.choice import settled
 from recsys.audio.fitting import copies, fit_sound_model, train_sound_model
+from recsys.audio.front import fastest_dtype
 from recsys.audio.frozen import Frozen, clip_features, remembered_features
 from recsys.audio.model import SoundModel
-from recsys.audio.musicnn import fastest_dtype
 from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, NetworkSettings, TrainSettings
 from recsys.audio.weights import WEIGHTS_SHA256
