@@ -12,14 +12,15 @@ from test_musicnn import made_up
 from recsys.audio import fitting
 from recsys.audio.choice import settled
 from recsys.audio.fitting import copies, fit_sound_model, train_sound_model
+from recsys.audio.front import fastest_dtype
 from recsys.audio.frozen import Frozen, clip_features, remembered_features
 from recsys.audio.model import SoundModel
-from recsys.audio.musicnn import fastest_dtype
 from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, NetworkSettings, TrainSettings
 from recsys.audio.weights import WEIGHTS_SHA256
 from recsys.errors import ConfigError
 from recsys.progress import Silent
+from recsys.threads import in_threads
 from recsys.types import Clip
 
 
@@ -230,3 +231,13 @@ def test_a_sample_gives_clips_back(tmp_path: Path) -> None:
         assert [len(one.samples) for one in taken] == [4, 8000]
         assert [len(one.samples) for one in sample[1:]] == [8000, 8000, 4]
         np.testing.assert_array_equal(sample[-1].samples, taken[0].samples)
+
+
+def test_threads_read_a_sample_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "scratch").open("w+b") as file:
+        sample = ClipSample(file, 16_000)
+        for n in range(40):
+            sample.append(Clip(np.full(50_000, n / 40, np.float32), 16_000, 1.0))
+        rows = [n % 40 for n in range(800)]
+        for row, clip in zip(rows, in_threads(sample.__getitem__, rows, 4), strict=True):
+            assert np.all(np.abs(clip.samples - row / 40) < 1e-3)

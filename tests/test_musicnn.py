@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.audio.musicnn import N_POOLED, MusicNN, fastest_dtype
+from recsys.audio.front import fastest_dtype
+from recsys.audio.musicnn import N_POOLED, MusicNN, hear
 from recsys.audio.weights import state_of
 from recsys.threads import torch_threads
 
@@ -34,7 +35,7 @@ def patches() -> torch.Tensor:
 @pytest.mark.parametrize("gradients", [False, True], ids=["products", "convolutions"])
 def test_golden(network: MusicNN, patches: torch.Tensor, gradients: bool) -> None:
     with np.load(GOLDEN / "musicnn.npz") as golden, torch.set_grad_enabled(gradients):
-        maxima, means = network.pooled(patches)
+        maxima, means = network.pooled(network.front_end(patches))
         found = {"maxima": maxima, "means": means, "penultimate": network(patches), "tags": network.tags(patches)}
         for name, tensor in found.items():
             np.testing.assert_allclose(tensor[0].detach(), golden[name], atol=1e-5, err_msg=name)
@@ -48,9 +49,10 @@ def test_rows_are_patches_and_do_not_depend_on_each_other(network: MusicNN, patc
     assert float((together[0] - together[1]).abs().max()) > 0.01
 
 
-def test_half_precision_is_close(network: MusicNN, patches: torch.Tensor) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_quick_products_are_close(network: MusicNN, patches: torch.Tensor, dtype: torch.dtype) -> None:
     with torch.no_grad():
-        exact, quick = network(patches), made_up(torch.bfloat16)(patches)
+        exact, quick = network(patches), made_up(dtype)(patches)
     assert float(torch.cosine_similarity(exact, quick).min()) > 0.999
     assert float((exact - quick).abs().max()) > 0  # it was another path
 
@@ -58,9 +60,42 @@ def test_half_precision_is_close(network: MusicNN, patches: torch.Tensor) -> Non
 @pytest.mark.parametrize("n_frames", [1, 6, 187, 400])
 def test_any_number_of_frames_goes_in(network: MusicNN, n_frames: int) -> None:
     with torch.no_grad():
-        maxima, means = network.pooled(torch.rand(2, 96, n_frames))
+        maxima, means = network.pooled(network.front_end(torch.rand(2, 96, n_frames)))
         assert maxima.shape == means.shape == (2, N_POOLED)
         assert network(torch.rand(2, 96, n_frames)).shape == (2, network.dim)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_networks_heard_together_give_what_each_gives_alone(
+    network: MusicNN, patches: torch.Tensor, dtype: torch.dtype
+) -> None:
+    first, second = made_up(dtype), made_up(dtype)
+    with torch.no_grad():
+        second.normalise.running_mean += 0.7  # the zeros beyond the ends are another sound to this one
+        second.normalise.weight *= -1.5
+        second.front[0].convolution.weight *= 0.5
+        together = hear([first, second], patches[:, :, :50])
+        exact = [hear([other], patches[:, :, :50])[0] for other in (first, second)]
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.int8: 1e-5}[dtype]
+    for found, expected in zip(together, exact, strict=True):
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    assert float((together[0] - together[1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_a_patch_gives_the_same_bits_in_any_company(n: int) -> None:
+    network, some = made_up(torch.int8), torch.rand(n, 96, 187, generator=torch.Generator().manual_seed(n)) * 4
+    with torch.no_grad():
+        torch.testing.assert_close(network.front_end(some)[-1:], network.front_end(some[-1:]), atol=0, rtol=0)
+        exact = made_up(torch.float32).front_end(some)
+        torch.testing.assert_close(network.front_end(some), exact, atol=0.2, rtol=0)
+
+
+def test_silence_and_a_silent_filter_are_whole_numbers_too() -> None:
+    network = made_up(torch.int8)
+    with torch.no_grad():
+        network.front[0].convolution.weight[3] = 0
+        assert bool(network(torch.zeros(2, 96, 187)).isfinite().all())
 
 
 def test_gradients_reach_every_weight_in_training() -> None:
@@ -77,4 +112,4 @@ def test_training_moves_the_norms() -> None:
 
 
 def test_the_fastest_type_is_one_that_is_known() -> None:
-    assert fastest_dtype() in (torch.float32, torch.bfloat16)
+    assert fastest_dtype() in (torch.float32, torch.bfloat16, torch.int8)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recsys.audio.clips import clip_patches, of_one_length
 from recsys.audio.device import device_of
-from recsys.audio.musicnn import DIM, N_POOLED, MusicNN
+from recsys.audio.musicnn import DIM, N_POOLED, MusicNN, hear
 from recsys.audio.settings import AudioSettings
 from recsys.audio.weights import tensors_sha256
 from recsys.threads import torch_threads
@@ -52,13 +52,15 @@ class Frozen(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Describe clips (n, n_patches, 96, n_frames) by (n, n_features)."""
-        return torch.cat([_statistics(network, clips) for network in self.networks], dim=1)
+        networks = [network for network in self.networks if isinstance(network, MusicNN)]
+        fronts = hear(networks, clips.flatten(0, 1))
+        parts = [_statistics(network, front, clips.shape[:2]) for network, front in zip(networks, fronts, strict=True)]
+        return torch.cat(parts, dim=1)
 
 
-def _statistics(network: nn.Module, clips: Tensor) -> Tensor:
+def _statistics(network: MusicNN, front: Tensor, shape: torch.Size) -> Tensor:
     """Pool one network's layers: means over patches, then the greatest and the deviation over patches of some."""
-    assert isinstance(network, MusicNN)
-    maxima, means = network.pooled(clips.flatten(0, 1))
+    maxima, means = network.pooled(front)
     before, features = network.dense_layer(maxima, means)
     layers = {
         "mean": means,
@@ -67,7 +69,7 @@ def _statistics(network: nn.Module, clips: Tensor) -> Tensor:
         "before": before,
         "tags": network.to_tags(features),
     }
-    by_clip = {name: layer.view(*clips.shape[:2], -1) for name, layer in layers.items()}
+    by_clip = {name: layer.view(*shape, -1) for name, layer in layers.items()}
     pooled = [layer.mean(dim=1) for layer in by_clip.values()]
     pooled.append(by_clip["max"].amax(dim=1))
     pooled += [by_clip[name].std(dim=1, correction=0) for name in ("mean", "before")]

@@ -36,15 +36,21 @@ def log_mel(samples: Tensor, settings: LogMelSettings) -> Tensor:
     if samples.ndim != 2 or samples.shape[1] <= settings.n_fft // 2:
         least = settings.n_fft // 2 + 1
         raise DataError(f"clips are {tuple(samples.shape)}, expected (n, n_samples), {least} samples or more")
-    window = torch.hann_window(settings.n_fft)
+    # a processor is twice as fast on one clip as on eight, whose spectra fall out of its cache (4 ms a 30 s clip, 9)
+    at_once = 1 if samples.is_cpu else len(samples)
+    return torch.cat([_log_mel(some, settings) for some in torch.split(samples, max(at_once, 1))])
+
+
+def _log_mel(samples: Tensor, settings: LogMelSettings) -> Tensor:
+    window, bands = _window_and_bands(settings, samples.device)
     spectrum = torch.stft(samples, settings.n_fft, settings.hop_length, window=window, return_complex=True)
-    power = torch.view_as_real(spectrum).square().sum(dim=-1)
-    return torch.log10(_mel_bands(settings) @ power * _GAIN + 1.0)
+    squares = torch.view_as_real(spectrum).square_()  # in place: new memory costs as much as the sums
+    return (bands @ (squares[..., 0] + squares[..., 1])).mul_(_GAIN).add_(1.0).log10_()
 
 
 @lru_cache(maxsize=8)
-def _mel_bands(settings: LogMelSettings) -> Tensor:
-    """Weights (n_mels, n_fft // 2 + 1)."""
+def _window_and_bands(settings: LogMelSettings, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the window (n_fft,) and the weights of the mel bands (n_mels, n_fft // 2 + 1), on the clips' device."""
     bands: Tensor = melscale_fbanks(
         settings.n_fft // 2 + 1,
         0.0,
@@ -54,7 +60,7 @@ def _mel_bands(settings: LogMelSettings) -> Tensor:
         norm="slaney",
         mel_scale="slaney",
     )
-    return bands.T.contiguous()
+    return torch.hann_window(settings.n_fft).to(device), bands.T.contiguous().to(device)
 
 
 def patches(spectrograms: Tensor, settings: LogMelSettings) -> Tensor:

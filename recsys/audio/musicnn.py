@@ -12,21 +12,17 @@ bfloat16 where the processor multiplies that: 111 ms a 30 s clip and core instea
 precision, at a cosine above 0.9998 (``docs/findings-audio.md``).
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-_N_MELS = 96
-_SMALL_VARIANCE = 1e-3  # of the published network's batch norms
-_TIMBRAL = ((204, 7, 38), (204, 7, 67))  # filters, frames, mel bands
-_TEMPORAL = ((51, 128, 1), (51, 64, 1), (51, 32, 1))
+from recsys.audio.front import N_FILTERS, SIZES, SMALL_VARIANCE, Front, FrontEnd, fastest_dtype, front_ends
+
 _MIDDLE = 64  # filters of each dense layer along time
 _MIDDLE_FRAMES = 7
 DIM = 200
-_FRONT = sum(n_filters for n_filters, _, _ in _TIMBRAL + _TEMPORAL)
-N_POOLED = _FRONT + 3 * _MIDDLE
+N_POOLED = N_FILTERS + 3 * _MIDDLE
 
 
 class MusicNN(nn.Module):
@@ -40,10 +36,10 @@ class MusicNN(nn.Module):
     def __init__(self, n_tags: int = 50, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.dim = DIM
-        dtype = dtype or fastest_dtype()
+        self.dtype = dtype or fastest_dtype()
         self.normalise = _norm2d(1)
-        self.front = nn.ModuleList(_Front(*sizes, dtype) for sizes in _TIMBRAL + _TEMPORAL)
-        self.middle = nn.ModuleList(_Middle(n_in) for n_in in (_FRONT, _MIDDLE, _MIDDLE))
+        self.front = nn.ModuleList(Front(*sizes) for sizes in SIZES)
+        self.middle = nn.ModuleList(_Middle(n_in) for n_in in (N_FILTERS, _MIDDLE, _MIDDLE))
         self.normalise_pooled = _norm1d(2 * N_POOLED)
         self.dense = nn.Linear(2 * N_POOLED, DIM)
         self.normalise_dense = _norm1d(DIM)
@@ -51,14 +47,15 @@ class MusicNN(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Embed patches (n, 96, n_frames) as (n, 200)."""
-        return self.penultimate(*self.pooled(patches))
+        return self.penultimate(*self.pooled(self.front_end(patches)))
 
-    def pooled(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool every layer over time: maxima and means, each (n, 753), front end first."""
-        tuned = next(self.front.parameters()).requires_grad  # else without gradients, and so by products
-        with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):
-            x = self.normalise(patches[:, None])
-            front = torch.cat([part(x) for part in self.front], dim=1)
+    def front_end(self, patches: Tensor) -> Tensor:
+        """Hear patches by the front end alone, (n, 561, n_frames)."""
+        [heard] = hear([self], patches)
+        return heard
+
+    def pooled(self, front: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool every layer over time, given the front end's: maxima and means, each (n, 753), front end first."""
         first = self.middle[0](front)
         second = first + self.middle[1](first)
         third = second + self.middle[2](second)
@@ -81,49 +78,14 @@ class MusicNN(nn.Module):
         return torch.sigmoid(self.to_tags(self(patches)))
 
 
-class _Front(nn.Module):
-    """Filters over time and mel bands, each with its maximum over the bands: (n, 1, 96, t) to (n, filters, t)."""
-
-    def __init__(self, n_filters: int, n_frames: int, n_bands: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(1, n_filters, (n_bands, n_frames))
-        self.norm = _norm1d(n_filters)
-        self._dtype = dtype
-        before = (n_frames - 1) // 2  # as TensorFlow pads for 'same'
-        self._padding = (before, n_frames - 1 - before)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = pad(x, self._padding)
-        if torch.is_grad_enabled() or self.norm.training or not x.is_cpu:
-            activations = self.convolution(x).relu()
-            n, _, n_positions, n_frames = activations.shape
-            normalised = self.norm(activations.flatten(2)).view(n, -1, n_positions, n_frames)
-            highest: Tensor = normalised.amax(dim=2)
-            return highest
-        return self._by_products(x[:, 0])
-
-    def _by_products(self, x: Tensor) -> Tensor:
-        """Work out the same, one matrix product a mel position, with a running maximum.
-
-        A filter whose scale is negative has its maximum where its activation is least: its sign is turned before and
-        after, so that the bias, the ReLU and the norm come once a frame instead of once a position.
-        """
-        n_bands, n_frames = self.convolution.kernel_size
-        sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
-        weights = self.convolution.weight[:, 0].flatten(1) * sign[:, None]
-        weights = weights.t().to(self._dtype).contiguous()
-        windows = x.to(self._dtype).transpose(1, 2).unfold(1, n_frames, 1)  # (n, t, 96, n_frames)
-        if n_bands > 1:
-            windows = windows.contiguous()  # then a slice of bands is a matrix that needs no copy
-        n, length, n_mels, _ = windows.shape
-        best = torch.full((n * length, len(sign)), -torch.inf, dtype=self._dtype)
-        product = torch.empty_like(best)
-        for position in range(n_mels - n_bands + 1):
-            rows = windows[:, :, position : position + n_bands].reshape(n * length, -1)
-            torch.maximum(best, torch.mm(rows, weights, out=product), out=best)
-        highest = best.view(n, length, -1).transpose(1, 2).float() * sign[:, None]
-        normalised: Tensor = self.norm((highest + self.convolution.get_parameter("bias")[:, None]).relu())
-        return normalised
+def hear(networks: Sequence[MusicNN], patches: Tensor) -> list[Tensor]:
+    """Hear patches by the front ends of several networks at once: each (n, 561, n_frames)."""
+    tuned = any(next(network.front.parameters()).requires_grad for network in networks)
+    ends = [
+        FrontEnd(network.normalise, [part for part in network.front if isinstance(part, Front)]) for network in networks
+    ]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):  # without gradients it goes by products
+        return front_ends(ends, patches, networks[0].dtype)
 
 
 class _Middle(nn.Module):
@@ -140,15 +102,8 @@ class _Middle(nn.Module):
 
 
 def _norm1d(n: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(n, eps=_SMALL_VARIANCE)
+    return nn.BatchNorm1d(n, eps=SMALL_VARIANCE)
 
 
 def _norm2d(n: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(n, eps=_SMALL_VARIANCE)
-
-
-@lru_cache(maxsize=1)
-def fastest_dtype() -> torch.dtype:
-    """Name the type in which this processor multiplies matrices fastest with eight bits of precision or more."""
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return nn.BatchNorm2d(n, eps=SMALL_VARIANCE)

@@ -142,7 +142,9 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     """Hash names, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(
+            f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode() + tensor.cpu().contiguous().numpy().tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
 from recsys.errors import DataError
 
-Reply = tuple[dict[str, Any], bytes]
+Reply = tuple[dict[str, Any], memoryview]
 
 
 def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = decode) -> None:
@@ -44,8 +44,7 @@ def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = dec
             signal.alarm(request["alarm_s"])  # the parent stops a slow worker; this is for when there is none
             reply, samples = _reply(request, read)
             parent.send_bytes(json.dumps(reply).encode())
-            if samples:
-                parent.send_bytes(samples)
+            _send(descriptor, samples)
             signal.alarm(0)
 
 
@@ -56,7 +55,7 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             return _failure("bad-audio", "this is not a regular file")
         if request["task"] == "hash":
-            return {"content_hash": content_hash(path)}, b""
+            return {"content_hash": content_hash(path)}, memoryview(b"")
         decoded = read(path, DecodeSettings.model_validate(request["settings"]))
     except (FileNotFoundError, NotADirectoryError):
         return _failure("missing-file", "there is no such file")
@@ -66,12 +65,18 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
         return _failure("bad-audio", "decoding it needs more memory than a worker may have")
     except (OSError, ValueError) as error:  # no access, a name too long or with a zero in it
         return _failure("bad-audio", f"the file cannot be read: {error}")
-    reply = {"duration_s": decoded.clip.duration_s, "format": decoded.format, "problems": decoded.problems}
-    return reply, decoded.clip.samples.tobytes()
+    clip = decoded.clip
+    reply = {"duration_s": clip.duration_s, "format": decoded.format, "problems": decoded.problems}
+    return reply | {"n_samples": len(clip.samples)}, clip.samples.data.cast("B")
 
 
 def _failure(kind: str, reason: str) -> Reply:
-    return {"kind": kind, "reason": reason}, b""
+    return {"kind": kind, "reason": reason}, memoryview(b"")
+
+
+def _send(descriptor: int, samples: memoryview) -> None:
+    while samples:  # as they lie in memory: a message of a ``Connection`` would be copied three times
+        samples = samples[os.write(descriptor, samples) :]
 
 
 def content_hash(path: Path) -> str:

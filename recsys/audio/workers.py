@@ -32,7 +32,7 @@ from recsys.audio.decode import AudioProblem, Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.errors import ArtefactError
 from recsys.threads import n_cores
-from recsys.types import Clip
+from recsys.types import Clip, Float32
 
 _LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker
 _START_S = 60.0  # for a worker to start, on a machine that is very busy
@@ -121,7 +121,7 @@ class DecodeWorkers:
         if isinstance(reply, DecodeFailure):
             return reply
         about, samples = reply
-        clip = Clip(np.frombuffer(bytearray(samples), np.float32), self._settings.sample_rate, about["duration_s"])
+        clip = Clip(samples, self._settings.sample_rate, about["duration_s"])
         problems = tuple(AudioProblem(*problem) for problem in about["problems"])
         return Decoded(clip, about["format"], problems)
 
@@ -129,7 +129,7 @@ class DecodeWorkers:
         reply = self._ask({"task": "hash", "path": str(path)})
         return reply if isinstance(reply, DecodeFailure) else str(reply[0]["content_hash"])
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes] | DecodeFailure:
+    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], Float32] | DecodeFailure:
         """Have this thread's worker do one task; a worker that fails is replaced before the next."""
         worker: _Worker | None = getattr(self._of_thread, "worker", None)
         if worker is None or worker.process.poll() is not None:
@@ -199,8 +199,8 @@ class _Worker:
             f"`{sys.executable} -c 'import recsys.audio.worker'` may say why"
         )
 
-    def ask(self, request: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], bytes]:
-        """Send a request and wait for the reply and, where there are any, the samples.
+    def ask(self, request: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], Float32]:
+        """Send a request and wait for the reply and the samples, of which there may be none.
 
         Raises:
             TimeoutError: nothing came within ``limit_s``.
@@ -210,7 +210,14 @@ class _Worker:
         if not self._connection.poll(limit_s):
             raise TimeoutError
         reply = json.loads(self._connection.recv_bytes())
-        return reply, self._connection.recv_bytes() if "duration_s" in reply else b""
+        samples = np.empty(reply.get("n_samples", 0), np.float32)
+        missing = samples.data.cast("B")
+        while missing:  # into their place, without a copy on the way
+            n_bytes = os.readv(self._connection.fileno(), [missing])
+            if not n_bytes:
+                raise EOFError
+            missing = missing[n_bytes:]
+        return reply, samples
 
     def end(self) -> str:
         """End the process, and say how it ended by itself if it did."""
