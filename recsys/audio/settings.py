@@ -88,13 +88,14 @@ class TrainSettings(Settings):
 
 
 def _copies() -> tuple[AugmentSettings, ...]:
-    """A noisy copy, a copy of a narrow band, and an equalised one through a lossy encoder; all shifted."""
+    """A noisy copy, a narrow-band one with a little noise, an equalised one through a lossy encoder; all shifted."""
     always: dict[str, float] = {"shift_share": 1.0, "gain_share": 1.0}
     never = dict.fromkeys(("equalise_share", "band_share", "noise_share", "mp3_share"), 0.0)
+    narrow = {"band_share": 1.0, "band_low_hz": (100.0, 400.0), "band_high_hz": (2800.0, 6000.0)}
     kinds: tuple[dict[str, object], ...] = (
-        {"noise_share": 1.0, "noise_snr_db": (5.0, 25.0), "gain_db": (-6.0, 3.0)},
-        {"band_share": 1.0, "band_low_hz": (60.0, 500.0), "band_high_hz": (2500.0, 7800.0)},
-        {"equalise_share": 1.0, "mp3_share": 1.0, "mp3_kbit_s": (32.0, 48.0), "gain_db": (-6.0, 3.0)},
+        {"noise_share": 1.0, "noise_snr_db": (5.0, 20.0), "gain_db": (-3.0, 3.0)},
+        narrow | {"noise_share": 1.0, "noise_snr_db": (20.0, 40.0)},
+        {"equalise_share": 1.0, "mp3_share": 1.0, "mp3_kbit_s": (32.0, 48.0)},
     )
     return tuple(AugmentSettings.model_validate(always | never | kind) for kind in kinds)
 
@@ -102,22 +103,19 @@ def _copies() -> tuple[AugmentSettings, ...]:
 class HeadSettings(Settings):
     """``[audio.head]``: what is fitted to the published networks' features in closed form.
 
-    The defaults are what artist-disjoint folds inside the training artists chose most often on Emotify.
+    How the defaults were found is in ``docs/findings-audio.md``.
     """
 
     min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published
-    copies: tuple[AugmentSettings, ...] = Field(default_factory=_copies)  # of each clip, fitted to besides the clip
+    copies: tuple[AugmentSettings, ...] = Field(default_factory=_copies)  # of each clip, that must be known again
     n_components: int = Field(default=300, ge=1)  # principal components that are kept
     shrinkage: float = Field(default=0.05, ge=0, le=1)  # of the covariance within artists, towards a ball
     nuisance: float = Field(default=10.0, ge=0)  # weight of what copies differ in, in that covariance
-    tasks: TaskSettings = TaskSettings(
-        genre=1.0, artist=0.0, factors=0.0
-    )  # told by the second part, besides the artist
-    weight: float = Field(default=0.65, ge=0)  # of the second part, against the whitened one
+    tasks: TaskSettings = TaskSettings(genre=1.0, artist=0.0, factors=0.0)  # told by the second part
+    weight: float = Field(default=0.8, ge=0)  # of the second part, against the whitened one
     l2: float = Field(default=0.3, gt=0)  # of the kernel regression
     kernel_width: float = Field(default=2.0, gt=0)  # of exp(-width * squared distance / its median)
-    copy_weight: float = Field(default=0.1, ge=0)  # of a copy in the kernel regression, against its clip
-    max_landmarks: int = Field(default=2000, ge=1)  # rows that the kernel compares with
+    max_landmarks: int = Field(default=2000, ge=1)  # clips that the kernel compares with
 
 
 class AudioSettings(Settings):
