@@ -10,6 +10,7 @@ no test: a missed target is a line in the table. Nothing is kept but the table.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, thread_time
@@ -44,11 +45,11 @@ class Sizes:
     n_musicnn: int = 150
     n_librosa: int = 30
     n_memory: tuple[int, int] = (100, 2000)
-    n_composed: int = 60
+    n_composed: int = 60  # where there is no folder of clips; each is then measured several times
     recording_s: float = 180.0
 
 
-QUICK = Sizes(tries=2, n_clips=60, n_musicnn=30, n_librosa=8, n_memory=(50, 400), n_composed=24, recording_s=90.0)
+QUICK = Sizes(tries=2, n_clips=100, n_musicnn=30, n_librosa=8, n_memory=(50, 400), n_composed=30, recording_s=90.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,11 @@ def _stretch_of_a_recording(bench: _Bench) -> None:
     for suffix in sounds.FORMATS:
         short = sounds.recording(bench.folder / f"short.{suffix}", sounds.CLIP_S)
         long = sounds.recording(bench.folder / f"long.{suffix}", bench.sizes.recording_s)
-        tries = [[_cpu_s(lambda path=path: decode(path, settings)) for path in (short, long)] for _ in range(3)]
+        tries = [[_cpu_s(partial(decode, path, settings)) for path in (short, long)] for _ in range(3)]
         of_short, of_long = (min(times) for times in zip(*tries, strict=True))
         found = f"{of_long / of_short:.2f}; {1000 * of_long:.0f} ms"
         if suffix != "m4a":
-            found += f", fastest way {1000 * min(_cpu_s(lambda path=long: fastest(path)) for _ in range(3)):.0f}"
+            found += f", fastest way {1000 * min(_cpu_s(partial(fastest, long)) for _ in range(3)):.0f}"
         what = f"30 s of {bench.sizes.recording_s:.0f} s, stereo {suffix}: times 30 s alone"
         bench.rows.append(Row(what, found, "<= 1.3", of_long <= 1.3 * of_short))
     bench.bar.advance()
@@ -196,7 +197,7 @@ def _clips(audio: Path | None, folder: Path, sizes: Sizes, progress: Progress) -
     source = audio or (_EMOTIFY if _EMOTIFY.is_dir() else None)
     if source is None:
         with progress.bar("composing clips", sizes.n_composed, "clips") as bar:
-            return sounds.clips(folder, sizes.n_composed, bar)
+            return sounds.clips(folder, sizes.n_composed, bar) * 4
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     if not found:
         raise DataError(f"{source} holds no audio files; name a folder of clips of about 30 s, or leave --audio out")

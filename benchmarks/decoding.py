@@ -2,9 +2,9 @@
 
     paths  ->  Decoders.seconds  ->  seconds of wall clock for all of them, a process a core
 
-libsndfile reads just the middle 30 s, the channels are averaged, soxr brings them to 16 kHz, and the samples are dropped
-where they are: no limits, no checks, no samples between processes. The processes are running, and have decoded, before
-the clock starts.
+libsndfile reads just the middle 30 s, the channels are averaged, soxr brings them to 16 kHz, and the samples are
+dropped where they are: no limits, no checks, no samples between processes. The processes are running, and have
+decoded, before the clock starts.
 """
 
 import multiprocessing
