@@ -1,9 +1,9 @@
-# Everything from one word: `make demo`, `make test`. Both install first, into .venv.
+# Everything from one word: `make demo`, `make test`, `make bench-audio`. Each installs first, into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow install lint format proto constraints clean
+.PHONY: demo test test-slow bench-audio install lint format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
@@ -13,6 +13,11 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# What embedding sound costs beside decoding it; `make bench-audio ARGS=--quick` measures less.
+bench-audio: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bench]'
+	$(BIN)/python -m benchmarks.audio $(ARGS)
 
 install: $(VENV)/.installed
 

@@ -1,4 +1,5 @@
 import copy
+import io
 import json
 import shutil
 import sys
@@ -10,7 +11,9 @@ import torch
 from audio_files import RATE, counted_calls, encoded, encoded_by_ffmpeg, melody, write_all
 from safetensors.torch import load_file, save_file
 
+from recsys.audio import decode as decoding
 from recsys.audio.cache import VectorCache
+from recsys.audio.decode import decode
 from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.logmel import log_mel
 from recsys.audio.model import Origin, SoundModel
@@ -262,6 +265,19 @@ def test_an_upload_gets_the_vector_that_the_catalogue_gave(model: SoundModel, so
     assert heard[1].notes == ()
     with pytest.raises(DataError, match=r"text.mp3 cannot be used: no decoder"):
         embed_file(songs / "text.mp3", model)
+
+
+def test_one_mp3_read_by_either_library_gives_one_vector(model: SoundModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(melody(12.0, 12), "MP3")  # longer than a clip, so that both must find its middle
+    by_libsndfile = decode(io.BytesIO(content), SETTINGS.decode)
+    monkeypatch.setattr(decoding, "_open", decoding._AvReader)
+    by_ffmpeg = decode(io.BytesIO(content), SETTINGS.decode)
+    ours, theirs = by_libsndfile.clip.samples, by_ffmpeg.clip.samples
+    assert by_ffmpeg.format == by_libsndfile.format == "mp3"
+    assert ours.shape == theirs.shape
+    assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.999  # at a lag of 0
+    one, other = model.embed([by_libsndfile.clip, by_ffmpeg.clip])
+    assert float(one @ other) > 0.999
 
 
 @pytest.mark.skipif(not EMOTIFY.is_dir(), reason="the Emotify clips are not beside the repository")

@@ -67,8 +67,13 @@ def front_ends(ends: Sequence[FrontEnd], patches: Tensor, dtype: torch.dtype) ->
         return [torch.cat([front(end.normalise(patches[:, None])) for front in end.fronts], dim=1) for end in ends]
     slopes, offsets = zip(*(_affine(end.normalise) for end in ends), strict=True)
     scaled = _scaled(patches, slopes[0], offsets[0], dtype)
-    sizes = [_by_size(fronts, slopes, offsets, scaled) for fronts in zip(*(end.fronts for end in ends), strict=True)]
-    return [torch.cat(of_one, dim=1) for of_one in zip(*sizes, strict=True)]
+    heard = patches.new_empty(len(ends), len(patches), N_FILTERS, patches.shape[2])
+    at = 0
+    for fronts in zip(*(end.fronts for end in ends), strict=True):
+        n_filters = len(fronts[0].norm.weight)
+        _by_size(fronts, slopes, offsets, scaled, heard[:, :, at : at + n_filters])
+        at += n_filters
+    return list(heard)
 
 
 class _Scaled(NamedTuple):
@@ -88,7 +93,7 @@ def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _scaled(patches: Tensor, slope: Tensor, offset: Tensor, dtype: torch.dtype) -> _Scaled:
     """Scale each patch to the whole numbers of eight bits, or all as the first network does."""
     if dtype != torch.int8:
-        unit, centre = 1 / slope.abs()[:, None, None], (-offset / slope)[:, None, None]
+        unit, centre = ((1 / slope.abs()).expand(len(patches), 1, 1), (-offset / slope).expand(len(patches), 1, 1))
         return _Scaled(((patches - centre) / unit).to(dtype), unit, centre)
     least, greatest = patches.amin(dim=(1, 2), keepdim=True), patches.amax(dim=(1, 2), keepdim=True)
     unit = ((greatest - least) / (2 * _LARGEST)).clamp(min=_SMALLEST_UNIT)
@@ -97,9 +102,9 @@ def _scaled(patches: Tensor, slope: Tensor, offset: Tensor, dtype: torch.dtype) 
 
 
 def _by_size(
-    fronts: Sequence[Front], slopes: Sequence[Tensor], offsets: Sequence[Tensor], scaled: _Scaled
-) -> list[Tensor]:
-    """Work out the filters of one size, of each network.
+    fronts: Sequence[Front], slopes: Sequence[Tensor], offsets: Sequence[Tensor], scaled: _Scaled, out: Tensor
+) -> None:
+    """Work out the filters of one size of each network, into ``out`` (networks, n, filters, n_frames).
 
     A filter whose scale is negative has its maximum where its activation is least: its sign is turned before and
     after, so that the bias, the ReLU and the norm come once a frame instead of once a position. A network hears
@@ -112,17 +117,18 @@ def _by_size(
     scale, shift = map(torch.cat, zip(*(_affine(front.norm) for front in fronts), strict=True))
     bias = torch.cat([front.convolution.get_parameter("bias") for front in fronts])
     sign = torch.where(scale * slope < 0, -1.0, 1.0)
-
     matrix, unit = _unit_weights(weights * sign[:, None, None], scaled.numbers.dtype)
-    x = pad(scaled.numbers, fronts[0].padding)
-    over = _over_positions if weights.shape[1] > 1 else _over_bands
-    highest = torch.cat([over(some, matrix) for some in torch.split(x, _PATCHES)])
 
-    frames = x.new_ones(1, 1, scaled.numbers.shape[2], dtype=torch.float32)
+    frames = out.new_ones(1, 1, out.shape[3])
     inside = conv1d(pad(frames, fronts[0].padding), weights.sum(dim=1)[:, None])[0].t()  # (n_frames, filters)
-    constant = torch.addcmul(bias, slope * scaled.centre + offset, inside)
-    activations = torch.addcmul(constant, highest.float(), sign * unit * slope * scaled.unit).relu_()
-    return list(torch.addcmul(shift, activations, scale).transpose(1, 2).tensor_split(len(fronts), dim=1))
+    over = _over_positions if weights.shape[1] > 1 else _over_bands
+    for start in range(0, len(scaled.numbers), _PATCHES):
+        some = slice(start, start + _PATCHES)
+        highest = over(pad(scaled.numbers[some], fronts[0].padding), matrix).float()
+        constant = torch.addcmul(bias, slope * scaled.centre[some] + offset, inside)
+        activations = torch.addcmul(constant, highest, sign * unit * slope * scaled.unit[some]).relu_()
+        normalised = torch.addcmul(shift, activations, scale)  # (n, n_frames, filters of all networks)
+        out[:, some] = normalised.view(*highest.shape[:2], len(fronts), n_filters).permute(2, 0, 3, 1)
 
 
 def _unit_weights(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -182,4 +188,11 @@ def fastest_dtype() -> torch.dtype:
     able = torch.cpu.get_capabilities()
     if able.get("avx512_vnni") or able.get("amx_int8"):  # others add up pairs of products in 16 bits, which overflow
         return torch.int8
+    return fastest_float()
+
+
+@lru_cache(maxsize=1)
+def fastest_float() -> torch.dtype:
+    """Name the type of fractions that this processor multiplies fastest, with eight bits of precision or more."""
+    able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32

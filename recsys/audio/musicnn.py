@@ -7,17 +7,25 @@ temporal ones 32, 64 or 128 frames of one band, and each keeps only its maximum 
 along time follow, each with a view of 7 frames; all of it is pooled over time by mean and maximum. Made for 187 frames
 (3 s); any number goes in. The weights come from ``recsys.audio.weights``. Patches are cut and averaged elsewhere.
 
-Nearly all the cost is in the front end. Without gradients it is computed as one matrix product a mel position, in
-bfloat16 where the processor multiplies that: 111 ms a 30 s clip and core instead of 850 by convolutions in single
-precision, at a cosine above 0.9998 (``docs/findings-audio.md``).
+Nearly all the cost is in the front end, which is ``recsys.audio.front``.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv1d
 
-from recsys.audio.front import N_FILTERS, SIZES, SMALL_VARIANCE, Front, FrontEnd, fastest_dtype, front_ends
+from recsys.audio.front import (
+    N_FILTERS,
+    SIZES,
+    SMALL_VARIANCE,
+    Front,
+    FrontEnd,
+    fastest_dtype,
+    fastest_float,
+    front_ends,
+)
 
 _MIDDLE = 64  # filters of each dense layer along time
 _MIDDLE_FRAMES = 7
@@ -39,7 +47,10 @@ class MusicNN(nn.Module):
         self.dtype = dtype or fastest_dtype()
         self.normalise = _norm2d(1)
         self.front = nn.ModuleList(Front(*sizes) for sizes in SIZES)
-        self.middle = nn.ModuleList(_Middle(n_in) for n_in in (N_FILTERS, _MIDDLE, _MIDDLE))
+        quick = torch.float32 if self.dtype == torch.float32 else fastest_float()
+        self.middle = nn.ModuleList(
+            [_Middle(N_FILTERS, quick), _Middle(_MIDDLE, torch.float32), _Middle(_MIDDLE, torch.float32)]
+        )
         self.normalise_pooled = _norm1d(2 * N_POOLED)
         self.dense = nn.Linear(2 * N_POOLED, DIM)
         self.normalise_dense = _norm1d(DIM)
@@ -59,8 +70,8 @@ class MusicNN(nn.Module):
         first = self.middle[0](front)
         second = first + self.middle[1](first)
         third = second + self.middle[2](second)
-        layers = torch.cat([front, first, second, third], dim=1)
-        return layers.amax(dim=2), layers.mean(dim=2)
+        layers = (front, first, second, third)
+        return torch.cat([x.amax(dim=2) for x in layers], dim=1), torch.cat([x.mean(dim=2) for x in layers], dim=1)
 
     def penultimate(self, maxima: Tensor, means: Tensor) -> Tensor:
         """Turn pooled layers into the 200 features below the tags."""
@@ -89,16 +100,25 @@ def hear(networks: Sequence[MusicNN], patches: Tensor) -> list[Tensor]:
 
 
 class _Middle(nn.Module):
-    """A dense layer along time: (n, n_in, t) to (n, 64, t)."""
+    """A dense layer along time: (n, n_in, t) to (n, 64, t); ``dtype`` is that of its products without gradients."""
 
-    def __init__(self, n_in: int) -> None:
+    def __init__(self, n_in: int, dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         self.convolution = nn.Conv1d(n_in, _MIDDLE, _MIDDLE_FRAMES, padding=_MIDDLE_FRAMES // 2)
         self.norm = _norm1d(_MIDDLE)
 
     def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(self.convolution(x).relu())
+        normalised: Tensor = self.norm(self._convolved(x).relu())
         return normalised
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        layer = self.convolution
+        if self.dtype == torch.float32 or torch.is_grad_enabled() or not x.is_cpu:
+            convolved: Tensor = layer(x)
+            return convolved
+        products = conv1d(x.to(self.dtype), layer.weight.to(self.dtype), padding=_MIDDLE_FRAMES // 2)
+        return products.float() + layer.get_parameter("bias")[:, None]
 
 
 def _norm1d(n: int) -> nn.BatchNorm1d:

@@ -78,12 +78,12 @@ class TrainSettings(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     held_out_share: float = Field(default=0.15, ge=0, lt=1)
-    contrast: float = Field(default=0.0, ge=0)  # weight of the contrastive task
+    contrast: float = Field(default=0.5, ge=0)  # weight of the contrastive task
     contrast_between: Literal["track", "artist"] = (
         "track"  # what two stretches must have in common to be pulled together
     )
     temperature: float = Field(default=0.1, gt=0)  # of the contrastive task
-    augmented_share: float = Field(default=0.0, ge=0, le=1)  # of the stretches that are trained on
+    augmented_share: float = Field(default=0.5, ge=0, le=1)  # of the stretches that are trained on
     augment: AugmentSettings = AugmentSettings()
 
 

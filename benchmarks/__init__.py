@@ -1,0 +1,1 @@
+"""What things cost: measured as ratios within one run, never decided in a test."""
