@@ -115,7 +115,8 @@ def remembered(frozen: Frozen, samples: Float32, what: str, make: Callable[[], F
 @contextmanager
 def remembered_features() -> Iterator[None]:
     """Keep features by the samples' content inside a ``with`` block: folds of an evaluation hear the same clips."""
-    token = _remembered.set({})
+    memory = _remembered.get()
+    token = _remembered.set({} if memory is None else memory)  # one inside another remembers with it
     try:
         yield
     finally:
