@@ -49,6 +49,7 @@ def test_peak_memory_is_that_of_all_processes(clips: list[Path]) -> None:
     assert peak_mb(clips, "conv1d", 4) > 50
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its readers of sound
 @pytest.mark.skipif(not has_librosa(), reason="librosa is in the extra `bench`")
 def test_librosa_hears_the_same(clips: list[Path]) -> None:
     samples = torch.from_numpy(decode(clips[0], DecodeSettings()).clip.samples)
