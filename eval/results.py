@@ -76,7 +76,7 @@ def save(evaluation: Evaluation, out: Path) -> None:
     write_database(evaluation.figures, out / "evaluation.duckdb")
     rows = [{name: _finite(value) for name, value in row.items()} for row in evaluation.figures.to_dicts()]
     text = json.dumps({**evaluation.about, "figures": rows}, indent=1, allow_nan=False)
-    _write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def current_generation(store: Path) -> str:
@@ -121,7 +121,7 @@ def write_database(figures: pl.DataFrame, path: Path) -> None:
             connection.executemany(f"INSERT INTO evaluation VALUES ({places})", figures.rows())
             connection.commit()
 
-    _write_beside(path, write)
+    write_beside(path, write)
 
 
 def recall_table(figures: pl.DataFrame) -> Table:
@@ -155,8 +155,12 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and rename it when it is whole and on the disk."""
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name and rename it when it is whole and on the disk.
+
+    Raises:
+        ArtefactError: it cannot be written.
+    """
     make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

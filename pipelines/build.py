@@ -21,7 +21,7 @@ from recsys.catalogue.listens import read_listens
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
-from recsys.errors import ArtefactError, DataError
+from recsys.errors import ArtefactError, ConfigError, DataError
 from recsys.fit import fit
 from recsys.progress import Progress
 from recsys.store.generation import Store, disk_errors
@@ -98,7 +98,7 @@ def build(
     try:
         with store.build_lock(), disk_errors("the build"):
             return _build(inputs, store, settings, progress, strict, retrain)
-    except DataError:
+    except (ConfigError, DataError):
         if not existed and not store.has_current() and not _has_vectors(store):
             shutil.rmtree(folder)
         raise

@@ -186,12 +186,24 @@ def evaluate(
     audio_root: AudioRootOption = None,
     store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option("--protocol", help="warm, cold-track, or both with a comma; all by default.")
+        list[str] | None,
+        typer.Option("--protocol", help="warm, cold-track, representation, with commas; the first two by default."),
     ] = None,
     k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
+    networks: Annotated[
+        str | None,
+        typer.Option(
+            "--networks",
+            help="What representation compares: musicnn-head, conv1d, mfcc, ... with commas; all by default.",
+        ),
+    ] = None,
+    max_tracks: Annotated[
+        int | None, typer.Option("--max-tracks", help="The most tracks that representation judges; 2000 by default.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Judge the recommendations on held-out listens."""
+    """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
+    from eval.representation.table import representation_table
     from eval.results import recall_table
     from eval.run import evaluation_settings
     from pipelines.build import Inputs
@@ -199,8 +211,12 @@ def evaluate(
     from recsys.config import load_settings
 
     inputs = Inputs(tracks, listens, tags, audio_root)
-    found = evaluate_files(inputs, load_settings(config), evaluation_settings(protocol, k), out, store, Bars())
-    console().print(recall_table(found.figures))
+    chosen = evaluation_settings(protocol, k, networks, max_tracks)
+    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars())
+    if found.about["splits"]:
+        console().print(recall_table(found.figures))
+    if "networks" in found.about:
+        console().print(representation_table(found.figures, found.about["networks"]))
     say(f"all figures: {out}/report.json and {out}/evaluation.duckdb")
 
 

@@ -27,6 +27,7 @@ from recsys.catalogue.listens import plays_of
 from recsys.catalogue.problems import Problems
 from recsys.cf.als import confidence_scale, fit_als
 from recsys.config import RunSettings
+from recsys.content.lyrics import LyricsReader, learn_lyrics
 from recsys.content.metadata import learn_vocabulary
 from recsys.content.targets import targets_of
 from recsys.errors import DataError
@@ -122,17 +123,20 @@ def fit(
 
     Raises:
         DataError: there is nothing to learn from: no plays, and nothing known of any track.
+        ConfigError: the settings ask for a sentence encoder that is not installed.
     """
     progress, clock = progress or Silent(), Clock()
     problems = Problems() if problems is None else problems  # an empty one is false
     track_ids = tracks.frame["track_id"].to_list()
     plays = plays_of(listens, track_ids) if listens is not None else no_plays(track_ids)
+    with clock.stage("lyrics"):
+        reader = learn_lyrics(tracks.frame["lyrics"], settings.hybrid.content.fusion.lyrics, progress)
     with clock.stage("als"):
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
     with clock.stage("audio"):
         kept = Kept(sound_model, sound_cache, on_sound_model, sound_checkpoint)
         sound = _sound(tracks, tags, plays, factors, settings, kept, problems, progress)
-    known = _known(tracks, tags, sound, settings)
+    known = _known(tracks, tags, reader, sound, settings, progress)
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
             f"nothing usable in {len(tracks)} tracks: no listens, and no audio, vector, tag, genre, artist, year or "
@@ -205,11 +209,18 @@ def _sound(
     return CatalogueSound(heard.rows, heard.vectors, heard.durations_s, heard.hashes, model)
 
 
-def _known(tracks: Tracks, tags: Tags | None, sound: CatalogueSound, settings: RunSettings) -> Known:
+def _known(
+    tracks: Tracks,
+    tags: Tags | None,
+    reader: LyricsReader,
+    sound: CatalogueSound,
+    settings: RunSettings,
+    progress: Progress,
+) -> Known:
     vocabulary = learn_vocabulary(tracks, tags, settings.metadata)
     scaler = Scaler.of(sound.vectors) if len(sound.rows) else None
-    modalities = line_up(vocabulary, settings.hybrid.content.fusion, scaler, tracks, tags, (sound.rows, sound.vectors))
-    return Known(tracks, tags, vocabulary, modalities, scaler)
+    modalities = line_up(vocabulary, reader, scaler, tracks, tags, (sound.rows, sound.vectors), progress)
+    return Known(tracks, tags, vocabulary, reader, modalities, scaler)
 
 
 def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:

@@ -88,7 +88,7 @@ n_factors = 8
 epochs = 5
 [hybrid.content]
 epochs = 8
-fusion = { dim = 16, tower = 8, hidden = 32, lyrics = { n_buckets = 100 } }
+fusion = { dim = 16, tower = 8, hidden = 32, lyrics = { n_pieces = 512 } }
 [audio]
 batch_clips = 2
 train = { epochs = 3 }

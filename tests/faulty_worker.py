@@ -11,6 +11,7 @@ import numpy as np
 from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
 from recsys.audio.worker import main
+from recsys.types import Clip
 
 
 def read(path: Path, settings: DecodeSettings) -> Decoded:
@@ -29,6 +30,8 @@ def read(path: Path, settings: DecodeSettings) -> Decoded:
             Path(str(path) + ".out").write_bytes(b"x" * 100_000)
         case "bug":
             raise KeyError("a bug in a decoder")
+        case "flood":
+            return Decoded(Clip(np.zeros(10**7, np.float32), 16_000, 1.0), "wav")
         case "exit":
             sys.exit(3)
     return decode(path, settings)

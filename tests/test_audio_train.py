@@ -20,7 +20,7 @@ from recsys.training import Checkpoint
 from recsys.types import Clip
 
 CONV1D = NetworkSettings(name="conv1d", start="random", width=24, dim=12)
-SETTINGS = AudioSettings(network=CONV1D, train=TrainSettings(epochs=20))
+SETTINGS = AudioSettings(network=CONV1D, train=TrainSettings(epochs=20, contrast=0.0, augmented_share=0.0))
 
 
 def with_train(**changes: object) -> AudioSettings:

@@ -151,6 +151,8 @@ def test_the_build_row(audio_store: Path, audio_catalogue: AudioCatalogue) -> No
     assert RunSettings.model_validate(json.loads(settings)) == quick_settings()
     assert {"recsys", "torch", "duckdb"} <= set(json.loads(versions))
     assert json.loads(versions)["sound_model"] == network(audio_store)
+    assert json.loads(versions)["sound_network"] == "conv1d, random start"
+    assert json.loads(versions)["sound_weights"] == {}
     counts = json.loads(counts)
     assert (counts["tracks"], counts["users"], counts["cold_tracks"], counts["sound_vectors"]) == (8, 5, 1, 8)
     assert {"als", "audio", "hybrid"} <= set(json.loads(durations))

@@ -117,3 +117,10 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted(PIPELINES.glob("*.toml")), ids=lambda file: file.name)
 def test_the_settings_files_that_come_along_are_good(file: Path) -> None:
     load_settings(file)
+
+
+def test_the_fusions_tasks_keep_their_defaults_beside_a_given_one() -> None:
+    settings = RunSettings.model_validate({"hybrid": {"content": {"tasks": {"genre": 0.7}}}, "audio": {"tasks": {}}})
+    assert settings.hybrid.content.tasks == RunSettings().hybrid.content.tasks.model_copy(update={"genre": 0.7})
+    assert settings.hybrid.content.tasks.tags == 0.5
+    assert settings.audio.tasks.tags == 0

@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from made import made_tracks
 
 from recsys.content import train
 from recsys.content.fusion import FusionSettings, Modalities
-from recsys.content.lyrics import LyricsSettings
+from recsys.content.lyrics import LyricsReader, LyricsSettings, learn_lyrics
 from recsys.content.metadata import MetadataSettings, Vocabulary, encode, learn_vocabulary
 from recsys.content.tasks import Targets, targets_of
 from recsys.content.train import ContentModel, ContentSettings, fit_content, modalities_of
 from recsys.progress import Silent
 from recsys.types import Float32, Tracks
 
-LYRICS = LyricsSettings(n_buckets=50, max_tokens=4, embedding=4, hidden=4)
+LYRICS = LyricsSettings(n_pieces=512, max_tokens=4, embedding=4, hidden=4)
+READER = LyricsReader(LYRICS, b"", 0)  # nobody sings here
 SETTINGS = ContentSettings(
     fusion=FusionSettings(dim=8, tower=6, hidden=16, drop_modality=0.2, lyrics=LYRICS),
     epochs=40,
@@ -38,12 +40,14 @@ def planted() -> tuple[Tracks, Modalities, Vocabulary]:
     vocabulary = learn_vocabulary(tracks, None, MetadataSettings())
     sound = (2 * np.eye(3)[genre] + rng.normal(0, 0.5, (N, 3))).astype(np.float32)
     given = np.arange(N, dtype=np.int32), sound
-    return tracks, modalities_of(given, [None] * N, encode(tracks, None, vocabulary), SETTINGS.fusion), vocabulary
+    return tracks, modalities_of(given, np.zeros((N, 1), np.int32), encode(tracks, None, vocabulary)), vocabulary
 
 
 def fitted(settings: ContentSettings = SETTINGS, seed: int = 0, targets: Targets | None = None) -> ContentModel:
     tracks, modalities, vocabulary = planted()
-    return fit_content(modalities, targets or targets_of(tracks, None, None), vocabulary, settings, seed, Silent())
+    return fit_content(
+        modalities, targets or targets_of(tracks, None, None), vocabulary, READER, settings, seed, Silent()
+    )
 
 
 def contrast(vectors: Float32) -> float:
@@ -61,6 +65,11 @@ def test_planted_genres_are_learned_and_heard_from_sound_alone() -> None:
     untrained = fitted(SETTINGS.model_copy(update={"epochs": 0})).encode(modalities)
     assert contrast(vectors) > contrast(untrained) + 0.3
     assert model.trained_on == ("genre", "artist")
+    assert list(model.curve[0]) == ["epoch", "held-out cost", "training cost", "seconds"]
+    assert model.curve[0]["training cost"] == pytest.approx(
+        1.5, abs=0.4
+    )  # knowing nothing: 1 for genre, 0.5 for artist
+    assert model.curve[-1]["training cost"] < 0.7
     own = np.arange(N - 1) % 3 == (N - 1) % 3
     to_others = vectors[:-1] @ vectors[-1]
     assert to_others[own].mean() > to_others[~own].mean() + 0.3
@@ -101,7 +110,7 @@ def test_without_labels_the_network_stays_at_its_start_and_says_so() -> None:
     _, modalities, vocabulary = planted()
     told = Told()
     nothing = targets_of(made_tracks(N), None, None)
-    model = fit_content(modalities, nothing, vocabulary, SETTINGS, 0, told)
+    model = fit_content(modalities, nothing, vocabulary, READER, SETTINGS, 0, told)
     assert model.trained_on == ()
     assert model.curve == []
     assert len(told.lines) == 1
@@ -168,23 +177,68 @@ def test_the_callers_threads_and_one_track_catalogues_are_left_in_peace() -> Non
     tracks, modalities, vocabulary = planted()
     few = np.array([0])
     targets = targets_of(tracks, None, None).take(few)
-    model = fit_content(modalities.take(few), targets, vocabulary, SETTINGS, 0, Silent())
+    model = fit_content(modalities.take(few), targets, vocabulary, READER, SETTINGS, 0, Silent())
     assert np.isfinite(model.encode(modalities)).all()
     assert torch.get_num_threads() == n_threads
 
 
-def test_an_encoder_read_from_disk_encodes_to_the_bit(tmp_path: Path) -> None:
+def saved(folder: Path, model: ContentModel) -> Path:
     from recsys.hybrid.encoder import Encoder, Scaler
-    from recsys.store.models import load_encoder, save_models
+    from recsys.store.models import save_models
+
+    scaler = Scaler(np.zeros(3, np.float32), np.ones(3, np.float32))
+    save_models(folder, Encoder(model, scaler, np.ones(8, np.float32), None, None, unplayed=0.5), None)
+    return folder
+
+
+def test_an_encoder_read_from_disk_encodes_to_the_bit(tmp_path: Path) -> None:
+    from recsys.store.models import load_encoder
 
     _, modalities, _ = planted()
     model = fitted(SETTINGS.model_copy(update={"epochs": 2}))
-    scaler = Scaler(np.zeros(3, np.float32), np.ones(3, np.float32))
-    save_models(tmp_path / "models", Encoder(model, scaler, np.ones(8, np.float32), None, None, unplayed=0.5), None)
-    loaded = load_encoder(tmp_path / "models")
+    loaded = load_encoder(saved(tmp_path / "models", model))
     assert np.array_equal(loaded.content.encode(modalities), model.encode(modalities))
     assert loaded.content.trained_on == model.trained_on
     assert [row["epoch"] for row in loaded.content.curve] == [1, 2]
     assert loaded.content.curve == model.curve
     assert loaded.prediction is loaded.lightfm is None
     assert loaded.unplayed == 0.5
+
+
+def sung() -> tuple[ContentModel, pl.Series]:
+    """A model of tracks of which the lyrics alone are known, and tell the genre."""
+    words = ("rain falls on the river", "fire and steel and thunder", "midnight saxophone blues")
+    tracks, _, _ = planted()
+    texts = pl.Series([f"{words[n % 3]}\n{words[n % 3]} number {n}" for n in range(N)])
+    bare = made_tracks(N)
+    vocabulary = learn_vocabulary(bare, None, MetadataSettings())
+    reader = learn_lyrics(texts, LYRICS, Silent())
+    modalities = modalities_of(None, reader.read(texts), encode(bare, None, vocabulary))
+    return fit_content(modalities, targets_of(tracks, None, None), vocabulary, reader, SETTINGS, 0, Silent()), texts
+
+
+def test_genres_are_learned_from_lyrics_and_the_reader_goes_with_the_model(tmp_path: Path) -> None:
+    from recsys.errors import ArtefactError
+    from recsys.store.models import load_encoder
+
+    model, texts = sung()
+    folder = saved(tmp_path / "models", model)
+    content = load_encoder(folder).content
+    bare = made_tracks(N)
+
+    def vectors(of: ContentModel, lyrics: pl.Series) -> Float32:
+        metadata = encode(bare, None, of.vocabulary)
+        return of.encode(modalities_of(None, of.reader.read(lyrics), metadata))
+
+    assert np.array_equal(vectors(content, texts), vectors(model, texts))
+    assert contrast(vectors(content, texts)) > 0.5
+    upload = pl.Series(["RAIN on a river, an unheard song"] + [None] * (N - 1))
+    to_others = vectors(content, texts) @ vectors(content, upload)[0]
+    genre = np.arange(N) % 3
+    assert to_others[genre == 0].mean() > to_others[genre != 0].mean() + 0.3
+    assert not vectors(content, upload)[1:].any()
+    whole = (folder / "content" / "lyrics.spm").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no model"):
+        (folder / "content" / "lyrics.spm").write_bytes(damaged)
+        with pytest.raises(ArtefactError, match="build again"):
+            load_encoder(folder)

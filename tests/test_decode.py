@@ -51,6 +51,20 @@ def test_every_format_gives_the_same_middle_stretch(content: bytes, format_: str
     assert cosine(decoded.clip.samples, MIDDLE) > least
 
 
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "m4a"])
+def test_several_stretches_are_spread_over_the_recording(container: str) -> None:
+    thirds = np.concatenate([tone(hz, 3.0) for hz in (500, 1000, 2000)])
+    stereo = np.stack([thirds, thirds], axis=1)
+    content = encoded_by_ffmpeg(stereo, "mp4", "aac") if container == "m4a" else encoded(stereo, container)
+    samples = of(content, DecodeSettings(clip_s=3.0, n_stretches=3)).clip.samples
+    assert len(samples) == 48_000
+    for place, hz in enumerate((500, 1000, 2000)):  # each second from the middle of a third, 1 s from its ends
+        spectrum = np.abs(np.fft.rfft(samples[place * 16_000 + 1600 : (place + 1) * 16_000 - 1600]))
+        assert spectrum.argmax() * 16_000 / 12_800 == pytest.approx(hz, abs=2)
+    short = of(encoded(stereo[: 2 * RATE], "WAV"), DecodeSettings(clip_s=3.0, n_stretches=3)).clip.samples
+    assert len(short) == 32_000, "what is shorter is taken whole"
+
+
 def test_short_recordings_are_taken_whole() -> None:
     clip = of(encoded(TEN[: 2 * RATE], "WAV")).clip
     assert len(clip.samples) == 32_000

@@ -28,7 +28,8 @@ def test_outcomes_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
 
 
 def test_a_crash_or_hang_costs_one_track(tmp_path: Path) -> None:
-    faults = {name: name.encode().ljust(6) for name in ("kill", "crash", "hang", "swell", "write", "bug", "exit")}
+    names = ("kill", "crash", "hang", "swell", "write", "bug", "exit", "flood")
+    faults = {name: name.encode().ljust(6) for name in names}
     files = {name: content for fault in faults for name, content in ((fault, faults[fault]), (f"{fault}.wav", GOOD))}
     limits = WorkerSettings(n_workers=2, time_limit_s=2.0, memory_mb=256)
     with DecodeWorkers(SETTINGS, limits, module="faulty_worker") as workers:
@@ -43,6 +44,7 @@ def test_a_crash_or_hang_costs_one_track(tmp_path: Path) -> None:
     assert reasons["swell"] == "decoding it needs more memory than a worker may have"
     assert "SIGXFSZ" in reasons["write"] or "File too large" in reasons["write"]
     assert reasons["bug"] == "decoding crashed (exit status 1)"
+    assert reasons["flood"] == "decoding crashed (stopped)"
     assert reasons["exit"] == "decoding crashed (exit status 3)"
     assert not (tmp_path / "write.out").exists() or not (tmp_path / "write.out").read_bytes()
 

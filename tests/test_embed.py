@@ -2,6 +2,7 @@ import copy
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ from recsys.catalogue.problems import Problems
 from recsys.errors import ArtefactError, DataError
 from recsys.progress import Silent
 from recsys.types import Clip
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from make_sound_vector import PATCH, weights  # noqa: E402
 
 EMOTIFY = Path(__file__).parents[2] / "shared" / "data" / "emotify"
 SETTINGS = AudioSettings(
@@ -283,3 +288,16 @@ def test_real_clips_are_embedded(model: SoundModel) -> None:
     assert (sound.rows.tolist(), len(problems)) == ([0, 1, 2, 3, 4, 5], 0)
     assert sound.durations_s.tolist() == pytest.approx([30.0] * 6, abs=1.0)
     assert len(set(sound.hashes)) == 6
+
+
+def test_golden_vector() -> None:
+    """From samples to the vector, against a pass in numpy that shares no code with the package."""
+    log_mel_settings = LogMelSettings(patch_frames=PATCH, patch_hop_frames=PATCH)
+    network = NetworkSettings(name="conv1d", start="random", width=10, n_layers=2, kernel_frames=4, dim=7)
+    settings = AudioSettings(log_mel=log_mel_settings, network=network)
+    made_up = {f"patch_network.{name}": torch.from_numpy(array).float() for name, array in weights().items()}
+    built = build_network(network, log_mel_settings)
+    built.load_state_dict(built.state_dict() | made_up)
+    with np.load(GOLDEN / "log_mel.npz") as sound, np.load(GOLDEN / "sound_vector.npz") as golden:
+        found = SoundModel(built, settings, Origin(settings)).embed([Clip(sound["samples"], 16_000, 1.2)])[0]
+        np.testing.assert_allclose(found, golden["vector"], atol=1e-4)

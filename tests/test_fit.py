@@ -151,7 +151,7 @@ def test_everything_there_is_gives_all_parts_and_spaces() -> None:
     assert recommender.parts == ("als", "lightfm", "content", "popularity")
     assert recommender.spaces == ["sound", "content", "taste", "hybrid"]
     durations = recommender.artefacts.durations
-    assert set(durations) == {"als", "audio", "blend", "hybrid"}
+    assert set(durations) == {"lyrics", "als", "audio", "blend", "hybrid"}
     assert ids(recommender.similar("t4", 3, "sound"))[0] != "t4"
 
 

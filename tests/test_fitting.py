@@ -20,6 +20,7 @@ from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, N
 from recsys.audio.weights import WEIGHTS_SHA256
 from recsys.errors import ConfigError
 from recsys.progress import Silent
+from recsys.threads import in_threads
 from recsys.types import Clip
 
 
@@ -34,10 +35,11 @@ class Told(Silent):
 
 
 def asked(n_copies: int = 1, **network: object) -> AudioSettings:
+    copies = HeadSettings().copies[:n_copies]
     return AudioSettings(
         network=NetworkSettings.model_validate({"width": 8, "dim": 12, **network}),
         train=TrainSettings(epochs=2),
-        head=HeadSettings(n_copies=n_copies),
+        head=HeadSettings(copies=copies, min_clips=6),
     )
 
 
@@ -123,6 +125,18 @@ def test_without_weights_a_random_start_is_told() -> None:
 
 
 @pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("name", ["auto", "conv1d"])
+def test_a_handful_of_clips_leaves_the_published_network_alone(name: str) -> None:
+    genres, artists, clips = tones(5, 1.0)
+    told = Told()
+    model = fit_sound_model(clips, labelled(genres, artists), asked(name=name), 0, told)
+    assert model.label == "musicnn, as published"
+    assert "5 clips are too few to fit a head to, expected 6" in told.lines[0]
+    nothing = fit_sound_model([], labelled(genres).take(np.array([], int)), asked(name=name), 0, told)
+    assert nothing.embed(clips).shape == (5, 200)
+
+
+@pytest.mark.usefixtures("weights")
 def test_the_published_front_end_is_insisted_on() -> None:
     genres, artists, clips = tones(6, 1.0)
     other = asked(name="musicnn", tune="head").model_copy(update={"log_mel": LogMelSettings(hop_length=200)})
@@ -175,9 +189,9 @@ def test_a_catalogue_larger_than_its_sample(tmp_path: Path) -> None:
 
 def test_copies_depend_on_the_clip_and_the_seed_alone() -> None:
     first, second = tones(2, 1.0)[2]
-    settings = asked(n_copies=4)
+    settings = asked(n_copies=3)
     made = [copy.samples for copy in copies(first, settings, 0)]
-    assert len(made) == 4
+    assert len(made) == 3
     assert all(map(np.array_equal, made, [copy.samples for copy in copies(first, settings, 0)]))
     for other in (copies(first, settings, 1), copies(second, settings, 0)):
         assert not all(map(np.array_equal, made, [copy.samples for copy in other]))
@@ -217,3 +231,13 @@ def test_a_sample_gives_clips_back(tmp_path: Path) -> None:
         assert [len(one.samples) for one in taken] == [4, 8000]
         assert [len(one.samples) for one in sample[1:]] == [8000, 8000, 4]
         np.testing.assert_array_equal(sample[-1].samples, taken[0].samples)
+
+
+def test_threads_read_a_sample_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "scratch").open("w+b") as file:
+        sample = ClipSample(file, 16_000)
+        for n in range(40):
+            sample.append(Clip(np.full(50_000, n / 40, np.float32), 16_000, 1.0))
+        rows = [n % 40 for n in range(800)]
+        for row, clip in zip(rows, in_threads(sample.__getitem__, rows, 4), strict=True):
+            assert np.all(np.abs(clip.samples - row / 40) < 1e-3)

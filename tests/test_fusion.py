@@ -1,19 +1,21 @@
-"""Lyrics and fusion: any script is read, padding is not, and any modality may be missing."""
+"""Fusion: any modality may be missing, in any combination, and each tells something."""
 
 from itertools import product
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from made import made_tags, made_tracks
 from numpy.typing import NDArray
 
 from recsys.content.fusion import MODALITIES, Fusion, FusionSettings, FusionShape, Modalities
-from recsys.content.lyrics import PADDING, LyricsSettings, LyricsTower, tokenize
+from recsys.content.lyrics import LyricsReader, LyricsSettings, learn_lyrics
 from recsys.content.metadata import MetadataSettings, encode, learn_vocabulary
 from recsys.content.train import BATCH, ContentModel, modalities_of
+from recsys.progress import Silent
 
-LYRICS = LyricsSettings(n_buckets=500, max_tokens=12, embedding=6, hidden=5)
+LYRICS = LyricsSettings(n_pieces=512, max_tokens=12, embedding=6, hidden=5)
 SETTINGS = FusionSettings(dim=7, tower=4, hidden=9, lyrics=LYRICS)
 N = 5
 
@@ -30,14 +32,15 @@ def full_tracks() -> tuple[Modalities, ContentModel]:
     vocabulary = learn_vocabulary(tracks, tags, MetadataSettings())
     rng = np.random.default_rng(0)
     sound = np.arange(N, dtype=np.int32), rng.normal(size=(N, 3)).astype(np.float32)
-    texts: list[str | None] = ["a song of rain", "rain rain", "der Mond ist aufgegangen", "la vie", "one two three"]
-    modalities = modalities_of(sound, texts, encode(tracks, tags, vocabulary), SETTINGS)
+    texts = pl.Series(["a song of rain", "rain rain", "der Mond ist aufgegangen", "la vie", "one two three"])
+    reader = learn_lyrics(texts, LYRICS, Silent())
+    modalities = modalities_of(sound, reader.read(texts), encode(tracks, tags, vocabulary))
     torch.manual_seed(0)
-    shape = FusionShape(3, 3, 3, 2, vocabulary.n_year_buckets)
+    shape = FusionShape(3, reader.width, 3, 3, 2, vocabulary.n_year_buckets)
     network = Fusion(shape, SETTINGS)
     with torch.no_grad():
         network.missing.normal_()  # as training leaves it
-    return modalities, ContentModel(network.eval(), shape, vocabulary, SETTINGS, (), [])
+    return modalities, ContentModel(network.eval(), shape, vocabulary, reader, SETTINGS, (), [])
 
 
 def hidden(tracks: Modalities, keep: NDArray[np.bool_]) -> Modalities:
@@ -50,7 +53,7 @@ def hidden(tracks: Modalities, keep: NDArray[np.bool_]) -> Modalities:
     for matrix in (metadata.genres, metadata.tags):
         matrix.eliminate_zeros()
     return Modalities(
-        tracks.sound * np.float32(keep[0]), tracks.has_sound & keep[0], tracks.tokens * np.int32(keep[1]), metadata
+        tracks.sound * np.float32(keep[0]), tracks.has_sound & keep[0], tracks.lyrics * np.int32(keep[1]), metadata
     )
 
 
@@ -82,7 +85,7 @@ def test_every_modality_tells_something_and_a_hidden_one_nothing(column: int) ->
         swapped = tracks.take(np.array([1, 3, 0, 4, 2]))
         parts = [tracks if other != column else swapped for other in range(6)]
         other_data = Modalities(
-            parts[0].sound, parts[0].has_sound, parts[1].tokens,
+            parts[0].sound, parts[0].has_sound, parts[1].lyrics,
             type(tracks.metadata)(parts[2].metadata.genres, parts[3].metadata.tags, parts[4].metadata.artist,
                                   parts[5].metadata.year),
         )  # fmt: skip
@@ -92,6 +95,18 @@ def test_every_modality_tells_something_and_a_hidden_one_nothing(column: int) ->
     assert (np.abs(whole - without).max(axis=1) > 1e-4).all()
     assert np.array_equal(still, without)
     assert np.abs(changed - whole).max() > 1e-4
+
+
+@pytest.mark.parametrize("column", range(6), ids=MODALITIES)
+def test_each_modality_has_a_stand_in_of_its_own(column: int) -> None:
+    tracks, model = full_tracks()
+    keep = np.ones((N, 6), dtype=bool)
+    keep[1, column] = keep[2, (column + 1) % 6] = False
+    with torch.inference_mode():
+        before = model.network(tracks, keep).numpy()
+        model.network.missing[column] += 1
+        changed = np.abs(model.network(tracks, keep).numpy() - before).max(axis=1) > 1e-4
+    assert changed.tolist() == [False, True, False, False, False]
 
 
 def test_tracks_with_different_gaps_share_a_batch() -> None:
@@ -116,16 +131,17 @@ def test_batch_equals_single(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_network_works_without_any_class_to_embed() -> None:
     bare = made_tracks(3)
     vocabulary = learn_vocabulary(bare, None, MetadataSettings())
-    modalities = modalities_of(None, [None, "words", None], encode(bare, None, vocabulary), SETTINGS)
-    shape = FusionShape(1, 0, 0, 0, 0)
-    model = ContentModel(Fusion(shape, SETTINGS).eval(), shape, vocabulary, SETTINGS, (), [])
+    lyrics = np.array([[0], [1], [0]], np.int32)
+    modalities = modalities_of(None, lyrics, encode(bare, None, vocabulary))
+    shape, reader = FusionShape(1, 2, 0, 0, 0, 0), LyricsReader(LYRICS, b"", 0)
+    model = ContentModel(Fusion(shape, SETTINGS).eval(), shape, vocabulary, reader, SETTINGS, (), [])
     assert np.linalg.norm(model.encode(modalities), axis=1) == pytest.approx([0, 1, 0], abs=1e-5)
 
 
 def test_many_tags_shout_no_louder_than_one() -> None:
     tracks, model = full_tracks()
     louder = Modalities(
-        tracks.sound, tracks.has_sound, tracks.tokens,
+        tracks.sound, tracks.has_sound, tracks.lyrics,
         type(tracks.metadata)(tracks.metadata.genres, tracks.metadata.tags * 50, *(getattr(tracks.metadata, name)
                               for name in ("artist", "year"))),
     )  # fmt: skip
@@ -136,77 +152,6 @@ def test_modalities_are_lined_up_by_row() -> None:
     bare = made_tracks(4)
     metadata = encode(bare, None, learn_vocabulary(bare, None, MetadataSettings()))
     sound = np.array([3, 1], np.int32), np.array([[1, 2], [3, 4]], np.float32)
-    found = modalities_of(sound, [None, "", "la", "?!"], metadata, SETTINGS)
+    found = modalities_of(sound, np.array([[0, 0], [0, 0], [5, 0], [0, 0]], np.int32), metadata)
     assert found.sound.tolist() == [[0, 0], [3, 4], [0, 0], [1, 2]]
     assert found.present()[:, :2].tolist() == [[False, False], [True, False], [False, True], [True, False]]
-
-
-# ---- lyrics ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Hello darkness",
-        "Über den Wolken",
-        "Подмосковные вечера",
-        "Ηλιε μου",
-        "ليلة يا ليل",
-        "שלום חברים",
-        "夜空の星",
-        "달빛",
-        "ราตรีสวัสดิ์",
-        "चाँद सी",
-        "99 Luftballons",
-    ],
-)
-def test_any_script_is_read(text: str) -> None:
-    tokens = tokenize([text], LYRICS)[0]
-    assert tokens.dtype == np.int32
-    assert tokens[0] != PADDING
-    assert (tokens >= 0).all()
-    assert (tokens <= LYRICS.n_buckets).all()
-    assert (tokenize([text.upper()], LYRICS)[0] == tokens).all() or not text.isascii()
-
-
-def test_tokens_are_hashes_of_words_in_order() -> None:
-    one, other, none, empty, marks = tokenize(["Rain, rain GO!", "go rain", None, "", "… – !"], LYRICS)
-    assert one[0] == one[1] != one[2]
-    assert other[:3].tolist() == [one[2], one[0], PADDING]
-    assert not none.any()
-    assert not empty.any()
-    assert not marks.any()
-    # known values of CRC-32: another process and another version must give the same
-    assert tokenize(["rain go"], LyricsSettings(max_tokens=2))[0].tolist() == [19982, 6775]
-
-
-def test_long_lyrics_are_cut() -> None:
-    tokens = tokenize([" ".join(f"w{n}" for n in range(40))], LYRICS)
-    assert tokens.shape == (1, 12)
-    assert (tokens != PADDING).all()
-    assert tokens[0, 11] == tokenize(["w11"], LYRICS)[0, 0]
-
-
-def test_the_tower_ignores_padding() -> None:
-    torch.manual_seed(0)
-    tower = LyricsTower(LYRICS).eval()
-    short, long = tokenize(["rain go", "one two three four five six seven"], LYRICS)
-    with torch.inference_mode():
-        alone = tower(torch.from_numpy(short[None, :2]).long())
-        padded = tower(torch.from_numpy(short[None]).long())
-        beside = tower(torch.from_numpy(np.stack([long, short])).long())
-        nothing = tower(torch.zeros(2, 12, dtype=torch.long))
-        by_hand = tower.gru(tower.embedding(torch.from_numpy(short[None, :2]).long()))[0].mean(dim=1)
-    torch.testing.assert_close(padded, alone)
-    torch.testing.assert_close(beside[1:], alone)
-    torch.testing.assert_close(alone, by_hand)
-    assert not nothing.any()
-    assert alone.shape == (1, 5)
-
-
-def test_the_order_of_words_matters() -> None:
-    torch.manual_seed(0)
-    tower = LyricsTower(LYRICS).eval()
-    with torch.inference_mode():
-        one, other = tower(torch.from_numpy(tokenize(["rain go", "go rain"], LYRICS)).long())
-    assert float((one - other).abs().max()) > 1e-4

@@ -57,7 +57,7 @@ def made_up_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         tags = tuple(network.tags(weights.known_patch())[0, :3].tolist())
     for name in weights.NAMES:
-        monkeypatch.setitem(weights._TENSORS_SHA256, name, weights.tensors_sha256(state))
+        monkeypatch.setitem(weights.WEIGHTS_SHA256, name, weights.tensors_sha256(state))
         monkeypatch.setitem(weights._KNOWN_TAGS, name, tags)
 
 

@@ -67,7 +67,7 @@ def test_times_frequencies_and_patches(song: Path) -> None:
         (pytest.approx(n * 187 * HOP_S), pytest.approx(187 * HOP_S)) for n in range(3)
     ]
     assert [text.get_text() for text in lanes.texts] == ["1", "2", "3"]
-    assert "the last 1.04 s, shaded, fill no patch" in picture.get_xlabel()
+    assert "1.04 s, shaded, are in no patch" in picture.get_xlabel()
     assert "two $tones$.wav: 10.0 s of wav, all of it\n16 kHz mono" in lanes.get_title(loc="left")
     assert "log10" in bar.get_ylabel()
 
@@ -79,6 +79,17 @@ def test_times_are_those_of_the_recording(song: Path) -> None:
     assert [box.get_x() for box in lanes.patches] == [pytest.approx(3.0), pytest.approx(3.0 + 60 * HOP_S)]
     assert {box.get_y() for box in lanes.patches} == {-0.4, -1.4}, "patches that overlap lie in lanes of their own"
     assert "4.0 s from the middle" in lanes.get_title(loc="left")
+
+
+def test_several_stretches_are_seen_side_by_side(song: Path) -> None:
+    asked = settings(clip_s=8.0)
+    asked = asked.model_copy(update={"decode": asked.decode.model_copy(update={"n_stretches": 2})})
+    lanes, picture, _ = draw_spectrogram(song, asked).axes
+    of_stretch = 1 + 4 * 16_000 // 256
+    assert picture.images[0].get_array().shape == (96, 2 * of_stretch)
+    assert [box.get_x() for box in lanes.patches] == [0, pytest.approx(of_stretch * HOP_S)]
+    assert "time in the clip, 2 stretches of the recording (s); 2.05 s, shaded" in picture.get_xlabel()
+    assert "8.0 s in 2 stretches" in lanes.get_title(loc="left")
 
 
 def test_less_than_a_patch_is_said_to_be_repeated(tmp_path: Path) -> None:

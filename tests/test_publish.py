@@ -147,7 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", place], check=True)
 
 
-@pytest.mark.parametrize("but_kb", [0, 40, 3000])
+@pytest.mark.parametrize("but_kb", [0, 40, 1000])
 def test_a_full_disk_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, small_disk: Callable[[int], Path], but_kb: int
 ) -> None:

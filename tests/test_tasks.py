@@ -91,6 +91,17 @@ def test_factors_are_scaled_and_weighted_by_listeners() -> None:
     assert made.factor_weights.tolist() == pytest.approx([5 / 10, 0, 1 / 6, 20 / 25, 0, 0, 3 / 8])
 
 
+def test_factors_count_by_their_listeners() -> None:
+    made = targets()
+    heads = Heads(2, made, ALL)
+    with torch.no_grad():
+        heads.layers["factors"].weight.zero_()
+        heads.layers["factors"].bias.zero_()
+    errors, weights = (made.factors**2).mean(axis=1)[[0, 3]], np.array([5 / 10, 20 / 25])
+    cost = heads.costs(torch.randn(3, 2), torch.tensor([0, 1, 3]))["factors"]
+    assert float(cost.detach()) == pytest.approx(float((weights * errors).sum() / weights.sum()), rel=1e-5)
+
+
 def test_factors_need_a_row_a_track() -> None:
     with pytest.raises(DataError, match="7 tracks have 6 factors"):
         targets_of(catalogue(), np.zeros((6, 3), np.float32), np.ones(7, np.int32))

@@ -35,4 +35,10 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
     changes = {"name": name, "start": "pretrained" if has_start else "random"}
     if name == "musicnn" and not has_start:
         changes["tune"] = "all"  # there is nothing to keep
-    return settings.model_copy(update={"network": NetworkSettings(**(network.model_dump() | changes))})
+    return with_network(settings, **changes)
+
+
+def with_network(settings: AudioSettings, **changes: object) -> AudioSettings:
+    """Change some of the network's settings."""
+    network = NetworkSettings.model_validate(settings.network.model_dump() | changes)
+    return settings.model_copy(update={"network": network})

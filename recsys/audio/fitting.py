@@ -19,14 +19,14 @@ import numpy as np
 from torch import Tensor
 
 from recsys.audio.augment import augmented
-from recsys.audio.choice import settled
-from recsys.audio.frozen import Frozen, clip_features
+from recsys.audio.choice import settled, with_network
+from recsys.audio.frozen import Frozen, clip_features, remembered
 from recsys.audio.head import Headed, fit_head
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.musicnn import DIM as MUSICNN_DIM
 from recsys.audio.networks import Pooled, check_front_end
 from recsys.audio.sample import KeptRows, read_sample
-from recsys.audio.settings import AudioSettings, NetworkSettings
+from recsys.audio.settings import AudioSettings
 from recsys.audio.train import train_network
 from recsys.audio.weights import NAMES, WEIGHTS_SHA256, load_musicnn, musicnn_weights
 from recsys.content.tasks import Targets
@@ -96,18 +96,29 @@ class _Fitting:
         if weights is None:
             network, curve = self._trained(self.settings)
             return SoundModel(network, self.settings, Origin(asked, {}, curve))
+        few = len(self.clips) < self.settings.head.min_clips
+        if few and (chosen.name != "musicnn" or chosen.tune == "head"):
+            self.progress.say(
+                f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
+                f"{self.settings.head.min_clips} or more; musicnn is used as published"
+            )
+            return self._published(weights, asked, with_network(self.settings, name="musicnn", tune="none"))
         if chosen.name != "musicnn":
             network, curve, settings = self._taught(self._headed(weights))
             return SoundModel(network, settings, Origin(asked, WEIGHTS_SHA256, curve))
         if chosen.tune == "head":
             return SoundModel(self._headed(weights), self.settings, Origin(asked, WEIGHTS_SHA256))
-        check_front_end(self.settings.log_mel)
+        return self._published(weights, asked, self.settings)
+
+    def _published(self, weights: Path, asked: AudioSettings, settings: AudioSettings) -> SoundModel:
+        """Take the better of the two published networks as it comes, or tune its layers by gradient."""
+        check_front_end(settings.log_mel)
         start = load_musicnn(weights)
-        of_start: dict[str, str] = {NAMES[0]: WEIGHTS_SHA256[NAMES[0]]}
-        if chosen.tune == "none":
-            return SoundModel(Pooled(start, MUSICNN_DIM, chosen), self.settings, Origin(asked, of_start))
-        network, curve = self._trained(self.settings, start=start.state_dict())
-        return SoundModel(network, self.settings, Origin(asked, of_start, curve))
+        curve: Curve = []
+        network = Pooled(start, MUSICNN_DIM, settings.network)
+        if settings.network.tune != "none":
+            network, curve = self._trained(settings, start=start.state_dict())
+        return SoundModel(network, settings, Origin(asked, {NAMES[0]: WEIGHTS_SHA256[NAMES[0]]}, curve))
 
     def _trained(
         self, settings: AudioSettings, start: Mapping[str, Tensor] | None = None, teacher: Float32 | None = None
@@ -125,21 +136,25 @@ class _Fitting:
             for row, features in enumerate(heard):
                 vectors[row] = teacher.vectors(features)[0]
                 bar.advance()
-        network = NetworkSettings(**(self.settings.network.model_dump() | {"dim": teacher.dim}))
-        settings = self.settings.model_copy(update={"network": network})
+        settings = with_network(self.settings, dim=teacher.dim)
         return *self._trained(settings, teacher=vectors), settings
 
     def _headed(self, weights: Path) -> Headed:
         """Fit a head to what the published networks hear in each clip and in augmented copies of it."""
         check_front_end(self.settings.log_mel)
         frozen = Frozen([load_musicnn(weights, name) for name in NAMES])
-        shape = (len(self.clips), 1 + self.settings.head.n_copies, frozen.n_features)
+        shape = (len(self.clips), 1 + len(self.settings.head.copies), frozen.n_features)
         kept = KeptRows(self.folder, shape, self._fingerprint())
         missing = kept.missing()
 
         def heard(row: int) -> Float32:
             clip = self.clips[row]
-            return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)
+            made_of_it = f"{self.settings.log_mel} {self.settings.head.copies} {self.seed}"
+
+            def make() -> Float32:
+                return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)
+
+            return remembered(frozen, clip.samples, made_of_it, make)
 
         with self.progress.bar("audio: published features", len(self.clips), "clips") as bar:
             bar.advance(len(self.clips) - len(missing))
@@ -161,9 +176,8 @@ class _Fitting:
 
 
 def copies(clip: Clip, settings: AudioSettings, seed: int) -> Iterator[Clip]:
-    """Augment a clip, each time in another way, which depends on nothing but the clip and the seed."""
+    """Make the augmented copies of a clip, which depend on nothing but the clip and the seed."""
     content = zlib.crc32(clip.samples.tobytes())
-    for copy in range(settings.head.n_copies):
-        rng = np.random.default_rng([seed, copy, content])
-        samples = augmented(clip.samples, clip.sample_rate, settings.train.augment, rng)
-        yield replace(clip, samples=samples)
+    for place, kind in enumerate(settings.head.copies):
+        rng = np.random.default_rng([seed, place, content])
+        yield replace(clip, samples=augmented(clip.samples, clip.sample_rate, kind, rng))

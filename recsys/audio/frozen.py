@@ -8,9 +8,10 @@ genres apart better than either (``docs/findings-audio.md``). ``recsys.audio.hea
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,32 +82,41 @@ def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings
     Raises:
         DataError: a clip has another sample rate.
     """
-    device, memory = device_of(settings.device), _remembered.get()
+    device = device_of(settings.device)
     frozen.to(device)
-    version = b"" if memory is None else tensors_sha256(frozen.state_dict()).encode()
 
     def features(samples: Float32) -> Float32:
         with torch.inference_mode(), torch_threads(1):
-            found: Float32 = frozen(clip_patches(samples, settings, device)).cpu().numpy()
+            found: Float32 = frozen(clip_patches(samples[None], settings, device))[0].cpu().numpy()
         return found
 
     rows_of = np.zeros((len(clips), frozen.n_features), np.float32)
     for rows, samples in of_one_length(clips, settings.decode.sample_rate):
         for row, one in zip(rows, samples, strict=True):  # a batch is no faster, and a clip's bits are then its own
-            if memory is None:
-                rows_of[row] = features(one[None])[0]
-                continue
-            key = hashlib.blake2b(one.tobytes(), key=version[:64]).digest()
-            if key not in memory:
-                memory[key] = features(one[None])[0]
-            rows_of[row] = memory[key]
+            rows_of[row] = remembered(frozen, one, settings.log_mel.model_dump_json(), partial(features, one))
     return rows_of
+
+
+def remembered(frozen: Frozen, samples: Float32, what: str, make: Callable[[], Float32]) -> Float32:
+    """Make features, or inside ``remembered_features`` give those that were made of the same samples before.
+
+    ``what`` says what is made of the samples, besides the networks' weights.
+    """
+    memory = _remembered.get()
+    if memory is None:
+        return make()
+    digest = hashlib.blake2b(f"{tensors_sha256(frozen.state_dict())} {what}".encode())
+    digest.update(samples.tobytes())
+    if digest.digest() not in memory:
+        memory[digest.digest()] = make()
+    return memory[digest.digest()]
 
 
 @contextmanager
 def remembered_features() -> Iterator[None]:
     """Keep features by the samples' content inside a ``with`` block: folds of an evaluation hear the same clips."""
-    token = _remembered.set({})
+    memory = _remembered.get()
+    token = _remembered.set({} if memory is None else memory)  # one inside another remembers with it
     try:
         yield
     finally:

@@ -6,6 +6,7 @@
 than memory. Nothing else of the catalogue is ever kept: it streams (``recsys.audio.embed``).
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -37,6 +38,7 @@ class ClipSample(Sequence[Clip]):
         """Write one clip at the end."""
         offset = self._file.seek(0, 2) // 2
         self._file.write(np.round(np.clip(clip.samples, -1, 1) * _FULL_SCALE).astype("<i2").tobytes())
+        self._file.flush()
         self._places.append((offset, len(clip.samples), clip.duration_s))
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ClipSample":
@@ -62,8 +64,8 @@ class ClipSample(Sequence[Clip]):
         if isinstance(row, slice):
             return self.take(range(len(self))[row])
         offset, length, duration_s = self._places[row]
-        self._file.seek(2 * offset)
-        samples = np.frombuffer(self._file.read(2 * length), "<i2").astype(np.float32)
+        content = os.pread(self._file.fileno(), 2 * length, 2 * offset)  # moves nothing: several threads may read
+        samples = np.frombuffer(content, "<i2").astype(np.float32)
         return Clip(samples / np.float32(_FULL_SCALE), self._sample_rate, duration_s)
 
 

@@ -78,22 +78,44 @@ class TrainSettings(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     held_out_share: float = Field(default=0.15, ge=0, lt=1)
-    contrast: float = Field(default=0.0, ge=0)  # weight of the contrastive task
+    contrast: float = Field(default=0.5, ge=0)  # weight of the contrastive task
     contrast_between: Literal["track", "artist"] = (
         "track"  # what two stretches must have in common to be pulled together
     )
     temperature: float = Field(default=0.1, gt=0)  # of the contrastive task
-    augmented_share: float = Field(default=0.0, ge=0, le=1)  # of the stretches that are trained on
+    augmented_share: float = Field(default=0.5, ge=0, le=1)  # of the stretches that are trained on
     augment: AugmentSettings = AugmentSettings()
 
 
-class HeadSettings(Settings):
-    """``[audio.head]``: what is fitted to the published network's features in closed form."""
+def _copies() -> tuple[AugmentSettings, ...]:
+    """A noisy copy, a narrow-band one with a little noise, an equalised one through a lossy encoder; all shifted."""
+    always: dict[str, float] = {"shift_share": 1.0, "gain_share": 1.0}
+    never = dict.fromkeys(("equalise_share", "band_share", "noise_share", "mp3_share"), 0.0)
+    narrow = {"band_share": 1.0, "band_low_hz": (100.0, 400.0), "band_high_hz": (2800.0, 6000.0)}
+    kinds: tuple[dict[str, object], ...] = (
+        {"noise_share": 1.0, "noise_snr_db": (5.0, 20.0), "gain_db": (-3.0, 3.0)},
+        narrow | {"noise_share": 1.0, "noise_snr_db": (20.0, 40.0)},
+        {"equalise_share": 1.0, "mp3_share": 1.0, "mp3_kbit_s": (32.0, 48.0)},
+    )
+    return tuple(AugmentSettings.model_validate(always | never | kind) for kind in kinds)
 
-    n_copies: int = Field(default=3, ge=0)  # augmented ones of each clip that the head is fitted to besides the clip
-    n_components: int = Field(default=150, ge=1)  # of the principal components that are kept
-    shrinkage: float = Field(default=0.5, ge=0, le=1)  # of the covariance within artists, towards a ball
-    genre: float = Field(default=1.0, ge=0)  # weight of the part that tells genres apart, against the whitened one
+
+class HeadSettings(Settings):
+    """``[audio.head]``: what is fitted to the published networks' features in closed form.
+
+    How the defaults were found is in ``docs/findings-audio.md``.
+    """
+
+    min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published
+    copies: tuple[AugmentSettings, ...] = Field(default_factory=_copies)  # of each clip, that must be known again
+    n_components: int = Field(default=300, ge=1)  # principal components that are kept
+    shrinkage: float = Field(default=0.05, ge=0, le=1)  # of the covariance within artists, towards a ball
+    nuisance: float = Field(default=10.0, ge=0)  # weight of what copies differ in, in that covariance
+    tasks: TaskSettings = TaskSettings(genre=1.0, artist=0.0, factors=0.0)  # told by the second part
+    weight: float = Field(default=0.8, ge=0)  # of the second part, against the whitened one
+    l2: float = Field(default=0.3, gt=0)  # of the kernel regression
+    kernel_width: float = Field(default=2.0, gt=0)  # of exp(-width * squared distance / its median)
+    max_landmarks: int = Field(default=2000, ge=1)  # clips that the kernel compares with
 
 
 class AudioSettings(Settings):

@@ -114,6 +114,7 @@ class _Training:
         self._network, self._heads = network.to(self._device), heads.to(self._device)
         self._clips, self._settings, self._train = clips, settings, settings.train
         self._teacher = None if teacher is None else torch.from_numpy(teacher).to(self._device)
+        self._contrast = 0.0 if teacher is not None else settings.train.contrast  # a teacher says it all
         self._artists = targets.artists
         self._frozen = _freeze(network, settings.network)
         self._n_patches = self._train.gru_patches if settings.network.pooling == "gru" else 1
@@ -164,7 +165,7 @@ class _Training:
 
     def _batch_cost(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         seen, groups = rows, rows
-        if self._train.contrast > 0:
+        if self._contrast > 0:
             by_artist = self._train.contrast_between == "artist"
             partners = self._partners(rows, rng) if by_artist else rows
             seen = np.concatenate([rows, partners])
@@ -173,11 +174,11 @@ class _Training:
         inputs = torch.stack([self._random_patches(self._clips[row], rng) for row in seen])
         embeddings = self._network(inputs.to(self._device))
         cost = self._cost(embeddings, seen)
-        if self._train.contrast > 0:
+        if self._contrast > 0:
             pulled = contrastive_cost(
                 normalize(embeddings, dim=1), torch.from_numpy(groups).to(self._device), self._train.temperature
             )
-            cost = cost + self._train.contrast * pulled
+            cost = cost + self._contrast * pulled
         return cost
 
     def _partners(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -136,11 +136,12 @@ class DecodeWorkers:
             worker = self._replaced(worker)
         limit_s = self._limits.time_limit_s
         try:
-            reply, samples = worker.ask(request | {"alarm_s": int(2 * limit_s) + 10}, limit_s)
-            return DecodeFailure(**reply) if "kind" in reply else (reply, samples)
+            most = round(self._settings.clip_s * self._settings.sample_rate)
+            reply, samples = worker.ask(request | {"alarm_s": int(2 * limit_s) + 10}, limit_s, most)
+            return DecodeFailure(reply["kind"], reply["reason"]) if "kind" in reply else (reply, samples)
         except TimeoutError:
             reason = f"decoding was stopped after {limit_s:g} s"
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):  # a process that was taken over may say anything
             reason = f"decoding crashed ({worker.end()})"
         self._of_thread.worker = None
         self._drop(worker)
@@ -199,18 +200,22 @@ class _Worker:
             f"`{sys.executable} -c 'import recsys.audio.worker'` may say why"
         )
 
-    def ask(self, request: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], Float32]:
+    def ask(self, request: dict[str, Any], limit_s: float, most: int) -> tuple[dict[str, Any], Float32]:
         """Send a request and wait for the reply and the samples, of which there may be none.
 
         Raises:
             TimeoutError: nothing came within ``limit_s``.
             EOFError, OSError: the process ended.
+            ValueError: the reply is none, or announces more than ``most`` samples.
         """
         self._connection.send_bytes(json.dumps(request).encode())
         if not self._connection.poll(limit_s):
             raise TimeoutError
         reply = json.loads(self._connection.recv_bytes())
-        samples = np.empty(reply.get("n_samples", 0), np.float32)
+        n_samples = int(reply.get("n_samples", 0))
+        if not 0 <= n_samples <= most:
+            raise ValueError(f"{n_samples} samples are announced, expected {most} or fewer")
+        samples = np.empty(n_samples, np.float32)
         missing = samples.data.cast("B")
         while missing:  # into their place, without a copy on the way
             n_bytes = os.readv(self._connection.fileno(), [missing])

@@ -17,7 +17,7 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
-from recsys.content.lyrics import PADDING, LyricsSettings, LyricsTower
+from recsys.content.lyrics import LyricsSettings, LyricsTower
 from recsys.content.metadata import Metadata
 from recsys.settings import Settings
 from recsys.types import Float32, Int32
@@ -38,12 +38,12 @@ class FusionSettings(Settings):
 @dataclass(frozen=True, slots=True, eq=False)
 class Modalities:
     """What the towers take in, a row a track: ``sound`` (n, d) with zeros where there is none, ``has_sound`` (n,) bool,
-    ``tokens`` (n, n_tokens) of the lyrics, and the encoded metadata.
+    ``lyrics`` (n, n_tokens) tokens or (n, d) sentence vectors, zeros where there are none, and the encoded metadata.
     """
 
     sound: Float32
     has_sound: NDArray[np.bool_]
-    tokens: Int32
+    lyrics: Int32 | Float32
     metadata: Metadata
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Modalities:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> "Modalities":
         """Keep some rows, in the order asked for."""
-        return Modalities(self.sound[rows], self.has_sound[rows], self.tokens[rows], self.metadata.take(rows))
+        return Modalities(self.sound[rows], self.has_sound[rows], self.lyrics[rows], self.metadata.take(rows))
 
     def present(self) -> NDArray[np.bool_]:
         """Say which modality each track has: (n, 6) in the order of ``MODALITIES``."""
@@ -60,7 +60,7 @@ class Modalities:
         return np.stack(
             [
                 self.has_sound,
-                (self.tokens != PADDING).any(axis=1),
+                (self.lyrics != 0).any(axis=1),
                 np.diff(data.genres.indptr) > 0,
                 np.diff(data.tags.indptr) > 0,
                 data.artist >= 0,
@@ -72,9 +72,10 @@ class Modalities:
 
 @dataclass(frozen=True, slots=True)
 class FusionShape:
-    """The sizes that the data give the network: width of the sound vector and numbers of classes."""
+    """The sizes that the data give the network: widths of the sound vector and the lyrics, and numbers of classes."""
 
     sound: int
+    lyrics: int
     genres: int
     tags: int
     artists: int
@@ -88,8 +89,7 @@ class Fusion(nn.Module):
         super().__init__()
         width = settings.tower
         self.sound = nn.Linear(shape.sound, width)
-        self.lyrics = LyricsTower(settings.lyrics)
-        self.lyrics_out = nn.Linear(self.lyrics.dim, width)
+        self.lyrics = _lyrics_tower(shape.lyrics, width, settings.lyrics)
         self.genres = nn.EmbeddingBag(max(shape.genres, 1), width, mode="sum")
         self.tags = nn.EmbeddingBag(max(shape.tags, 1), width, mode="sum")
         self.artist = nn.Embedding(max(shape.artists, 1), width)
@@ -107,7 +107,7 @@ class Fusion(nn.Module):
         data, seen = tracks.metadata, tracks.present() if present is None else present
         towers: tuple[Callable[[NDArray[np.int64]], Tensor], ...] = (
             lambda rows: self.sound(torch.from_numpy(tracks.sound[rows])),
-            lambda rows: self.lyrics_out(self.lyrics(torch.from_numpy(tracks.tokens[rows]).long())),
+            lambda rows: self.lyrics(torch.from_numpy(tracks.lyrics[rows])),
             lambda rows: _bag(self.genres, data.genres[rows]),
             lambda rows: _bag(self.tags, data.tags[rows]),
             lambda rows: self.artist(torch.from_numpy(data.artist[rows])),
@@ -120,6 +120,14 @@ class Fusion(nn.Module):
             joined.append(stand_in.index_copy(0, torch.from_numpy(rows), tower(rows)) if len(rows) else stand_in)
         vectors: Tensor = nn.functional.normalize(self.dense(torch.cat(joined, dim=1)), dim=1)
         return vectors
+
+
+def _lyrics_tower(n: int, width: int, settings: LyricsSettings) -> nn.Module:
+    """Tokens go through the GRU; sentence vectors, frozen as they are, through one layer."""
+    if settings.encoder == "sentence":
+        return nn.Linear(max(n, 1), width)
+    tower = LyricsTower(n, settings)
+    return nn.Sequential(tower, nn.Linear(tower.dim, width))
 
 
 def _bag(embedding: nn.EmbeddingBag, weights: csr_matrix) -> Tensor:

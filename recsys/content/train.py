@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape, Modalities
-from recsys.content.lyrics import tokenize
+from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Metadata, Vocabulary
-from recsys.content.tasks import Heads, Targets, TaskSettings
+from recsys.content.settings import FusionTaskSettings
+from recsys.content.tasks import Heads, Targets
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.threads import torch_threads
 from recsys.training import Curve, StopSettings, run_epochs
-from recsys.types import Float32
+from recsys.types import Float32, Int32
 
 BATCH = 2048  # tracks encoded at a time
 
@@ -32,7 +33,7 @@ class ContentSettings(Settings):
     """``[content]`` in the run's TOML file."""
 
     fusion: FusionSettings = FusionSettings()
-    tasks: TaskSettings = TaskSettings()
+    tasks: FusionTaskSettings = FusionTaskSettings()
     epochs: int = Field(default=40, ge=0)
     patience: int = Field(default=5, ge=1)  # epochs without a better validation cost before stopping
     batch: int = Field(default=256, ge=1)
@@ -52,6 +53,7 @@ class ContentModel:
     network: Fusion
     shape: FusionShape
     vocabulary: Vocabulary
+    reader: LyricsReader
     settings: FusionSettings
     trained_on: tuple[str, ...]
     curve: Curve
@@ -69,31 +71,28 @@ class ContentModel:
 
 
 def modalities_of(
-    sound: tuple[NDArray[np.int32], Float32] | None,
-    lyrics: list[str | None],
-    metadata: Metadata,
-    settings: FusionSettings,
+    sound: tuple[NDArray[np.int32], Float32] | None, lyrics: Int32 | Float32, metadata: Metadata
 ) -> Modalities:
     """Line up what is known of n tracks.
 
     Args:
         sound: rows (m,) and vectors (m, d) of the tracks that have a sound vector; None where none has.
-        lyrics: n texts or None.
+        lyrics: a row a track, as a ``LyricsReader`` gives them.
         metadata: n encoded tracks.
-        settings: of the fusion.
     """
     n = len(lyrics)
     dense = np.zeros((n, 1 if sound is None else sound[1].shape[1]), dtype=np.float32)
     has_sound = np.zeros(n, dtype=bool)
     if sound is not None:
         dense[sound[0]], has_sound[sound[0]] = sound[1], True
-    return Modalities(dense, has_sound, tokenize(lyrics, settings.lyrics), metadata)
+    return Modalities(dense, has_sound, lyrics, metadata)
 
 
 def fit_content(
     tracks: Modalities,
     targets: Targets,
     vocabulary: Vocabulary,
+    reader: LyricsReader,
     settings: ContentSettings,
     seed: int,
     progress: Progress,
@@ -102,6 +101,7 @@ def fit_content(
     torch.manual_seed(seed)
     shape = FusionShape(
         tracks.sound.shape[1],
+        reader.width,
         len(vocabulary.genres),
         len(vocabulary.tags),
         len(vocabulary.artists),
@@ -117,7 +117,7 @@ def fit_content(
             curve = _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
     else:
         progress.say("content: no genre, artist or plays to learn from; the fusion stays at its random start")
-    return ContentModel(network.eval(), shape, vocabulary, settings.fusion, tuple(heads.active), curve)
+    return ContentModel(network.eval(), shape, vocabulary, reader, settings.fusion, tuple(heads.active), curve)
 
 
 def _train(

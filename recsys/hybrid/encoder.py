@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from recsys.cf.lightfm import nearest_columns, with_unit_rows
-from recsys.content.fusion import FusionSettings, Modalities
+from recsys.content.fusion import Modalities
+from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary, encode, sparse_features
 from recsys.content.train import ContentModel, modalities_of
 from recsys.hybrid.blend import Blend, unit_rows
 from recsys.hybrid.prior import Features, Prediction
+from recsys.progress import Progress
 from recsys.types import Float32, Int32, Tags, Tracks
 
 
@@ -64,7 +66,7 @@ class Encoder:
 
     def modalities(self, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> Modalities:
         """Line up tracks with their sound vectors (rows, vectors), scaled as in training."""
-        return line_up(self.content.vocabulary, self.content.settings, self.scaler, tracks, tags, sound)
+        return line_up(self.content.vocabulary, self.content.reader, self.scaler, tracks, tags, sound)
 
     def profile(self, content: Float32) -> Float32:
         """Centre content vectors (n, d) on the catalogue and give them unit length; unknown tracks stay zero."""
@@ -101,18 +103,19 @@ class Encoder:
 
 def line_up(
     vocabulary: Vocabulary,
-    settings: FusionSettings,
+    reader: LyricsReader,
     scaler: Scaler | None,
     tracks: Tracks,
     tags: Tags | None,
     sound: tuple[Int32, Float32] | None,
+    progress: Progress | None = None,
 ) -> Modalities:
-    """Encode metadata and lyrics by the vocabulary, and scale the sound vectors (rows, vectors)."""
+    """Encode metadata by the vocabulary and lyrics by their reader, and scale the sound vectors (rows, vectors)."""
     scaled = None
     if scaler is not None:
         rows, vectors = sound or (np.zeros(0, np.int32), np.zeros((0, len(scaler.mean)), np.float32))
         scaled = (rows, scaler(vectors))
-    return modalities_of(scaled, tracks.frame["lyrics"].to_list(), encode(tracks, tags, vocabulary), settings)
+    return modalities_of(scaled, reader.read(tracks.frame["lyrics"], progress), encode(tracks, tags, vocabulary))
 
 
 def lightfm_features(tracks: Modalities, content: ContentModel, centroid_columns: csr_matrix) -> csr_matrix:

@@ -12,6 +12,7 @@ import numpy as np
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
+from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary
 from recsys.content.targets import targets_of
 from recsys.content.train import ContentSettings, fit_content
@@ -45,6 +46,7 @@ class Known:
     tracks: Tracks
     tags: Tags | None
     vocabulary: Vocabulary
+    reader: LyricsReader
     modalities: Modalities
     scaler: Scaler | None
 
@@ -83,7 +85,9 @@ def fit_parts(
     n_listeners, n_dislikers = (plays.n_listeners, plays.n_dislikers) if has_plays else (None, None)
     tasks = settings.content.tasks
     targets = targets_of(known.tracks, item_factors, n_listeners, tasks, known.tags, n_dislikers)
-    content_model = fit_content(known.modalities, targets, known.vocabulary, settings.content, seed, progress)
+    content_model = fit_content(
+        known.modalities, targets, known.vocabulary, known.reader, settings.content, seed, progress
+    )
     content = content_model.encode(known.modalities)
     has_content = np.abs(content).sum(axis=1) > 0
     mean = content[has_content].mean(axis=0) if has_content.any() else np.zeros(content.shape[1], np.float32)

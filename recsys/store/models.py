@@ -15,6 +15,7 @@ from safetensors.torch import save as save_weights
 
 from recsys.audio.model import SoundModel
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape
+from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary
 from recsys.content.train import ContentModel
 from recsys.errors import ArtefactError
@@ -49,6 +50,7 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
         "unplayed": encoder.unplayed,
         "nearest": None if encoder.lightfm is None else encoder.lightfm.nearest,
     }
+    (content / "lyrics.spm").write_bytes(model.reader.pieces)
     (content / "content.json").write_text(json.dumps(facts), encoding="utf-8")
     if sound is not None:
         (folder / "sound").mkdir()
@@ -77,6 +79,7 @@ def load_encoder(folder: Path) -> Encoder:
         network = Fusion(shape, settings)
         network.load_state_dict(load_weights(content / "fusion.safetensors"))
         arrays = load_file(content / "encoder.safetensors")
+        reader = LyricsReader(settings.lyrics, (content / "lyrics.spm").read_bytes(), shape.lyrics)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(f"cannot read the models in {folder}: {error}; build again") from error
     scaler = Scaler(arrays["sound_mean"], arrays["sound_deviation"]) if "sound_mean" in arrays else None
@@ -92,8 +95,9 @@ def load_encoder(folder: Path) -> Encoder:
         network.eval(),
         shape,
         Vocabulary(**facts["vocabulary"]),
+        reader,
         settings,
         tuple(facts["trained_on"]),
-        facts.get("curve", []),  # generations of before the curve was kept have none
+        facts["curve"],
     )
     return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm, facts["unplayed"])
