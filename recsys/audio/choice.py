@@ -2,8 +2,8 @@
 
     AudioSettings, tracks with audio, weights or none  ->  settled  ->  AudioSettings that name a network and a start
 
-musicnn with a fitted head is the best that is known for a small catalogue and costs about five times the decoding for
-each of its two networks; ``conv1d``, taught by it, costs less than decoding (``docs/findings-audio.md``).
+musicnn with a fitted head is the best that is known for a small catalogue and costs about thirteen times the decoding;
+``conv1d``, taught by it, costs less than decoding (``docs/findings-audio.md``).
 """
 
 from pathlib import Path
