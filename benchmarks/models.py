@@ -5,21 +5,23 @@ a name  ->  sound_model  ->  SoundModel
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from recsys.audio.front import fastest_dtype
 from recsys.audio.frozen import Frozen
-from recsys.audio.head import Head, Headed
+from recsys.audio.head import Headed, fit_head
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.musicnn import MusicNN
 from recsys.audio.networks import Pooled, build_network
-from recsys.audio.settings import AudioSettings, NetworkSettings
+from recsys.audio.settings import AudioSettings, HeadSettings, NetworkSettings
 from recsys.audio.weights import NAMES, load_musicnn, musicnn_weights
+from recsys.content.targets import Targets
 
 Name = Literal["conv1d", "musicnn", "musicnn as published"]
 NETWORKS: tuple[Name, ...] = ("conv1d", "musicnn as published", "musicnn")
-_N_COMPONENTS, _N_GENRES = 150, 8  # of a head as the defaults fit it
+_N_CLIPS, _N_GENRES = 400, 8  # that the head is fitted to
 
 
 def sound_model(name: Name) -> SoundModel:
@@ -54,14 +56,19 @@ def _pooled(network: MusicNN, settings: AudioSettings) -> Pooled:
 
 def _headed(networks: list[MusicNN]) -> Headed:
     frozen = Frozen(networks)
-    shapes = {
-        "mean": (frozen.n_features,),
-        "scale": (frozen.n_features,),
-        "components": (frozen.n_features, _N_COMPONENTS),
-        "whitening": (_N_COMPONENTS, _N_COMPONENTS),
-        "discriminants": (_N_COMPONENTS, _N_GENRES - 1),
-        "weight": (),
-    }
-    head = Head(shapes)
-    head.load_state_dict({name: torch.randn(shape) for name, shape in shapes.items()})
-    return Headed(frozen, head)
+    features = np.random.default_rng(0).standard_normal((_N_CLIPS, 1, frozen.n_features)).astype(np.float32)
+    genre_names = tuple(f"genre {n}" for n in range(_N_GENRES))
+    unknown = np.zeros((_N_CLIPS, 0), np.float32)
+    targets = Targets(
+        genres=np.eye(_N_GENRES, dtype=np.float32)[np.arange(_N_CLIPS) % _N_GENRES],
+        genre_names=genre_names,
+        artists=np.arange(_N_CLIPS) // 2,
+        n_artists=_N_CLIPS // 2,
+        factors=unknown,
+        factor_weights=np.zeros(_N_CLIPS, np.float32),
+        tags=unknown.astype(np.bool_),
+        tag_names=(),
+        years=np.full(_N_CLIPS, np.nan, np.float32),
+        popularity=np.full(_N_CLIPS, np.nan, np.float32),
+    )
+    return Headed(frozen, fit_head(features, frozen.block_sizes, targets, HeadSettings()))

@@ -9,7 +9,7 @@ import torch
 from benchmarks import audio, sounds
 from benchmarks.decoding import fastest
 from benchmarks.embedding import embed, has_librosa, librosa_log_mel, peak_mb
-from benchmarks.models import sound_model
+from benchmarks.models import NETWORKS, Name, sound_model
 from recsys.audio.decode import decode
 from recsys.audio.logmel import log_mel
 from recsys.audio.settings import DecodeSettings, LogMelSettings
@@ -36,6 +36,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_the_fastest_way_gives_the_samples_of_the_real_one(clips: list[Path], tmp_path: Path) -> None:
     for path in (clips[0], sounds.recording(tmp_path / "long.flac", 40.0)):
         np.testing.assert_allclose(fastest(path), decode(path, DecodeSettings()).clip.samples, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_embeds(clips: list[Path], network: Name) -> None:
+    assert embed(clips[:1], sound_model(network)).n_vectors == 1
 
 
 def test_damaged_files_are_problems_beside_whole_ones(clips: list[Path], tmp_path: Path) -> None:

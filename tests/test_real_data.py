@@ -25,8 +25,11 @@ lightfm = { n_factors = 16, epochs = 3 }
 content = { epochs = 2, fusion = { dim = 16, tower = 16, hidden = 32 } }
 [audio]
 train = { epochs = 2, train_tracks = 100 }
-network = { width = 32, dim = 16 }
+network = { NETWORK width = 32, dim = 16 }
+head = { copies = [{ noise_share = 1.0, mp3_share = 0.0 }] }
 """
+PUBLISHED = REDUCED.replace("NETWORK", "")  # musicnn with a fitted head, where its weights are
+SMALL = REDUCED.replace("NETWORK", 'name = "conv1d", start = "random",')
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +74,7 @@ def test_build_and_serve(
     name: str, n_tracks: int | None, n_users: int, spaces: list[str] | None, tmp_path: Path
 ) -> None:
     config, store = tmp_path / "reduced.toml", tmp_path / "store"
-    config.write_text(REDUCED)
+    config.write_text(PUBLISHED)
     built = run("build", *inputs(name), "--store", store, "--config", config)
     assert built.status == 0, built.err
     recommender = Recommender.open(store)
@@ -97,7 +100,7 @@ def test_build_and_serve(
 
 @pytest.mark.parametrize("name", ["emotify", "hetrec-spotify", "listening-tweets"])
 def test_evaluate(name: str, tmp_path: Path) -> None:
-    (tmp_path / "reduced.toml").write_text(REDUCED)
+    (tmp_path / "reduced.toml").write_text(SMALL)
     ran = run("evaluate", *inputs(name), "--out", tmp_path / "out", "--protocol", "warm", "-k", "10",
               "--config", tmp_path / "reduced.toml")  # fmt: skip
     assert ran.status == 0, ran.err
