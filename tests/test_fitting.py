@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from labels import labelled
 from test_audio_train import tones
 from test_musicnn import made_up
@@ -195,6 +196,18 @@ def test_copies_depend_on_the_clip_and_the_seed_alone() -> None:
     assert all(map(np.array_equal, made, [copy.samples for copy in copies(first, settings, 0)]))
     for other in (copies(first, settings, 1), copies(second, settings, 0)):
         assert not all(map(np.array_equal, made, [copy.samples for copy in other]))
+
+
+def test_of_two_networks_the_first_hears_every_second_patch() -> None:
+    first, second = made_up(torch.float32), made_up(torch.float32)
+    second.dense.bias.data += 1
+    clips = torch.rand(1, 5, 96, 20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        both = Frozen([first, second])(clips)
+        alone = [Frozen([first])(clips[:, ::2]), Frozen([second])(clips)]
+        every = Frozen([first])(clips)
+    torch.testing.assert_close(both, torch.cat(alone, dim=1))
+    assert not torch.allclose(alone[0], every)
 
 
 def test_features_are_remembered_by_content_and_network(monkeypatch: pytest.MonkeyPatch) -> None:

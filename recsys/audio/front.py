@@ -1,11 +1,11 @@
 """musicnn's front end: log-mel patches in, the greatest response of every filter over the mel bands out.
 
-    patches (n, 96, n_frames)  ->  front_ends  ->  of each network (n, 561, n_frames)
+    patches (n, 96, n_frames)  ->  front_end  ->  (n, 561, n_frames)
 
 Nearly all of musicnn's cost is here. With gradients the filters are convolutions. Without, they are matrix products,
-one a mel position with a running maximum, of all networks at once: they hear the same patches, so the windows are cut
-once and the products are wide. Numbers are whole ones of eight bits where the processor multiplies those (each patch
-and each filter has its own unit), else bfloat16 or single precision; what that costs is in ``docs/findings-audio.md``.
+one a mel position with a running maximum. Numbers are whole ones of eight bits where the processor multiplies those
+(each patch and each filter has its own unit), else bfloat16 or single precision; what that costs is in
+``docs/findings-audio.md``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,25 +55,26 @@ class FrontEnd(NamedTuple):
     fronts: Sequence[Front]
 
 
-def front_ends(ends: Sequence[FrontEnd], patches: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Hear patches (n, 96, n_frames) by the front ends of one or several networks: each (n, 561, n_frames).
+def front_end(end: FrontEnd, patches: Tensor, dtype: torch.dtype) -> Tensor:
+    """Hear patches (n, 96, n_frames) by a network's front end: (n, 561, n_frames).
 
     Args:
-        ends: of the networks; batch norms in training, gradients and other devices take the convolutions.
+        end: of the network; a batch norm in training, gradients and other devices take the convolutions.
         patches: log-mel.
         dtype: of the products: int8, bfloat16 or float32.
     """
-    if torch.is_grad_enabled() or ends[0].normalise.training or not patches.is_cpu:
-        return [torch.cat([front(end.normalise(patches[:, None])) for front in end.fronts], dim=1) for end in ends]
-    slopes, offsets = zip(*(_affine(end.normalise) for end in ends), strict=True)
-    scaled = _scaled(patches, slopes[0], offsets[0], dtype)
-    heard = patches.new_empty(len(ends), len(patches), N_FILTERS, patches.shape[2])
+    if torch.is_grad_enabled() or end.normalise.training or not patches.is_cpu:
+        normalised = end.normalise(patches[:, None])
+        return torch.cat([front(normalised) for front in end.fronts], dim=1)
+    slope, offset = _affine(end.normalise)
+    scaled = _scaled(patches, slope, offset, dtype)
+    heard = patches.new_empty(len(patches), N_FILTERS, patches.shape[2])
     at = 0
-    for fronts in zip(*(end.fronts for end in ends), strict=True):
-        n_filters = len(fronts[0].norm.weight)
-        _by_size(fronts, slopes, offsets, scaled, heard[:, :, at : at + n_filters])
+    for front in end.fronts:
+        n_filters = len(front.norm.weight)
+        _by_size(front, slope, offset, scaled, heard[:, at : at + n_filters])
         at += n_filters
-    return list(heard)
+    return heard
 
 
 class _Scaled(NamedTuple):
@@ -91,7 +92,7 @@ def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(patches: Tensor, slope: Tensor, offset: Tensor, dtype: torch.dtype) -> _Scaled:
-    """Scale each patch to the whole numbers of eight bits, or all as the first network does."""
+    """Scale each patch to the whole numbers of eight bits, or all as the network does."""
     if dtype != torch.int8:
         unit, centre = ((1 / slope.abs()).expand(len(patches), 1, 1), (-offset / slope).expand(len(patches), 1, 1))
         return _Scaled(((patches - centre) / unit).to(dtype), unit, centre)
@@ -101,34 +102,28 @@ def _scaled(patches: Tensor, slope: Tensor, offset: Tensor, dtype: torch.dtype) 
     return _Scaled(((patches - centre) / unit).round().to(dtype), unit, centre)
 
 
-def _by_size(
-    fronts: Sequence[Front], slopes: Sequence[Tensor], offsets: Sequence[Tensor], scaled: _Scaled, out: Tensor
-) -> None:
-    """Work out the filters of one size of each network, into ``out`` (networks, n, filters, n_frames).
+def _by_size(front: Front, slope: Tensor, offset: Tensor, scaled: _Scaled, out: Tensor) -> None:
+    """Work out the filters of one size, into ``out`` (n, filters, n_frames).
 
     A filter whose scale is negative has its maximum where its activation is least: its sign is turned before and
-    after, so that the bias, the ReLU and the norm come once a frame instead of once a position. A network hears
+    after, so that the bias, the ReLU and the norm come once a frame instead of once a position. The network hears
     ``slope * (unit * numbers + centre) + offset``, with zeros beyond the ends: that is the product of its weights with
     the numbers, and a constant a frame that no maximum over bands sees.
     """
-    n_filters = len(fronts[0].norm.weight)
-    slope, offset = (torch.cat(list(each)).repeat_interleave(n_filters) for each in (slopes, offsets))
-    weights = torch.cat([front.convolution.weight[:, 0] for front in fronts])  # (filters, bands, frames)
-    scale, shift = map(torch.cat, zip(*(_affine(front.norm) for front in fronts), strict=True))
-    bias = torch.cat([front.convolution.get_parameter("bias") for front in fronts])
+    weights, bias = front.convolution.weight[:, 0], front.convolution.get_parameter("bias")  # (filters, bands, frames)
+    scale, shift = _affine(front.norm)
     sign = torch.where(scale * slope < 0, -1.0, 1.0)
     matrix, unit = _unit_weights(weights * sign[:, None, None], scaled.numbers.dtype)
 
-    frames = out.new_ones(1, 1, out.shape[3])
-    inside = conv1d(pad(frames, fronts[0].padding), weights.sum(dim=1)[:, None])[0].t()  # (n_frames, filters)
+    frames = out.new_ones(1, 1, out.shape[2])
+    inside = conv1d(pad(frames, front.padding), weights.sum(dim=1)[:, None])[0].t()  # (n_frames, filters)
     over = _over_positions if weights.shape[1] > 1 else _over_bands
     for start in range(0, len(scaled.numbers), _PATCHES):
         some = slice(start, start + _PATCHES)
-        highest = over(pad(scaled.numbers[some], fronts[0].padding), matrix).float()
+        highest = over(pad(scaled.numbers[some], front.padding), matrix).float()
         constant = torch.addcmul(bias, slope * scaled.centre[some] + offset, inside)
         activations = torch.addcmul(constant, highest, sign * unit * slope * scaled.unit[some]).relu_()
-        normalised = torch.addcmul(shift, activations, scale)  # (n, n_frames, filters of all networks)
-        out[:, some] = normalised.view(*highest.shape[:2], len(fronts), n_filters).permute(2, 0, 3, 1)
+        out[some] = torch.addcmul(shift, activations, scale).transpose(1, 2)  # from (n, n_frames, filters)
 
 
 def _unit_weights(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

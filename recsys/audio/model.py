@@ -33,7 +33,7 @@ from recsys.threads import torch_threads
 from recsys.training import Curve
 from recsys.types import Clip, Float32
 
-_FORMAT = 2  # of the folder
+_FORMAT = 3  # of the folder; 2 heard every patch by both published networks
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ along time follow, each with a view of 7 frames; all of it is pooled over time b
 Nearly all the cost is in the front end, which is ``recsys.audio.front``.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d
@@ -24,7 +22,7 @@ from recsys.audio.front import (
     FrontEnd,
     fastest_dtype,
     fastest_float,
-    front_ends,
+    front_end,
 )
 
 _MIDDLE = 64  # filters of each dense layer along time
@@ -62,8 +60,10 @@ class MusicNN(nn.Module):
 
     def front_end(self, patches: Tensor) -> Tensor:
         """Hear patches by the front end alone, (n, 561, n_frames)."""
-        [heard] = hear([self], patches)
-        return heard
+        fronts = [part for part in self.front if isinstance(part, Front)]
+        tuned = next(self.front.parameters()).requires_grad
+        with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):  # without gradients it goes by products
+            return front_end(FrontEnd(self.normalise, fronts), patches, self.dtype)
 
     def pooled(self, front: Tensor) -> tuple[Tensor, Tensor]:
         """Pool every layer over time, given the front end's: maxima and means, each (n, 753), front end first."""
@@ -87,16 +87,6 @@ class MusicNN(nn.Module):
     def tags(self, patches: Tensor) -> Tensor:
         """Tell the probability of each tag, (n, n_tags)."""
         return torch.sigmoid(self.to_tags(self(patches)))
-
-
-def hear(networks: Sequence[MusicNN], patches: Tensor) -> list[Tensor]:
-    """Hear patches by the front ends of several networks at once: each (n, 561, n_frames)."""
-    tuned = any(next(network.front.parameters()).requires_grad for network in networks)
-    ends = [
-        FrontEnd(network.normalise, [part for part in network.front if isinstance(part, Front)]) for network in networks
-    ]
-    with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):  # without gradients it goes by products
-        return front_ends(ends, patches, networks[0].dtype)
 
 
 class _Middle(nn.Module):
