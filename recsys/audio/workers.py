@@ -36,6 +36,7 @@ from recsys.types import Clip, Float32
 
 _LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker
 _START_S = 60.0  # for a worker to start, on a machine that is very busy
+_END_S = 5.0  # seconds in which a process that is ending has ended, on a busy machine too
 _MODULE = "recsys.audio.worker"
 
 T = TypeVar("T")
@@ -227,7 +228,7 @@ class _Worker:
     def end(self) -> str:
         """End the process, and say how it ended by itself if it did."""
         try:
-            code = self.process.wait(timeout=1)
+            code = self.process.wait(timeout=_END_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return "stopped"
