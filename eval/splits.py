@@ -3,9 +3,8 @@
     Listens  ->  splits            ->  Split(train, held_out, unused), one or several a protocol
     Split    ->  validation_split  ->  Split of its train alone, by the same protocol: what tuning may see
 
-Every row lands in exactly one part. ``held_out`` has rows of pairs (user, track) that were heard (plays > 0)
-and not disliked; no pair of it is in ``train``. What can be neither seen nor judged fairly (a repeat after the
-cut, a user without training plays) is ``unused``.
+Every row lands in exactly one part. ``held_out`` has rows of pairs (user, track) that were heard (plays > 0) and not
+disliked, none of them in ``train``. What can be neither seen nor judged fairly (a repeat after the cut) is ``unused``.
 
     warm, with times      rows before one global cut train, later pairs are held out; several cuts roll forward
     warm, without times   a random part of each user's tracks is held out
@@ -70,9 +69,10 @@ class Split:
     """One parting of the listens; protocol and seed tell the splits of a run apart.
 
     ``cold_track_ids`` (sorted) are the tracks that lost their rows, None where the protocol makes none cold.
-    ``note`` says in a sentence how the parts were made and how large they are. ``artists`` has the columns
-    track_id, artist of the tracks whose artist is known. ``cut_at`` is the moment of a cut in time.
-    ``first_tracks`` (cold-user) has a row a held-out pair: user_id, track_id, plays, place from 1.
+    ``note`` says how the parts were made and how large they are. ``artists`` has the columns track_id, artist of the
+    tracks whose artist is known. ``cut_at`` is the moment of a cut in time.
+    ``first_tracks`` (cold-user) has a row a held-out pair: user_id, track_id, plays, place from 1; users begin with the
+    first n, for each n of ``fold_in_tracks``.
     """
 
     protocol: Protocol
@@ -85,6 +85,7 @@ class Split:
     artists: pl.DataFrame | None = None
     cut_at: datetime | None = None
     first_tracks: pl.DataFrame | None = None
+    fold_in_tracks: tuple[int, ...] = ()
 
 
 def splits(
@@ -136,8 +137,8 @@ def has_times(listens: Listens) -> bool:
 def warm_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Split:
     """Cut the listens at one moment: rows before it train, later new pairs are held out.
 
-    Dislikes after the cut are not known at the cut, so they neither train nor bar. Rows without a time are
-    unused, and so are those after the end of the test. The seed of the n-th cut is the settings' plus n.
+    Dislikes after the cut are not known at the cut, so they neither train nor bar. Rows without a time and those
+    after the end of the test are unused. The seed of the n-th cut is the settings' plus n.
     """
     frame = listens.frame
     times = frame["listened_at"].drop_nulls().sort()
@@ -161,8 +162,7 @@ def warm_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Spl
         f"rows before {at:%Y-%m-%d %H:%M:%S} UTC train, later pairs of tracks known by then are held out "
         f"{until}for users with {settings.min_user_plays:g} to {settings.max_user_plays:g} plays in all"
     )
-    n_undated = frame["listened_at"].null_count()
-    if n_undated:
+    if n_undated := frame["listened_at"].null_count():
         how += f"; {n_undated:,} rows without a time are unused"
     return replace(_parted("warm", listens, before, judged, how=how, seed=settings.seed + cut), cut_at=at)
 
@@ -231,7 +231,7 @@ def cold_user(listens: Listens, settings: SplitSettings, seed: int) -> Split:
         f"{len(train):,} rows train, {len(held):,} pairs are held out, {len(unused):,} rows are unused"
     )
     parts = Listens(train), Listens(frame.filter(is_held_out)), Listens(unused)
-    return Split("cold-user", seed, *parts, cold_track_ids=None, note=note, first_tracks=first)
+    return Split("cold-user", seed, *parts, None, note, None, None, first, settings.fold_in_tracks)
 
 
 def heard_pairs(frame: pl.DataFrame) -> pl.DataFrame:
@@ -254,7 +254,7 @@ def _in_order(held: pl.DataFrame, rows: pl.DataFrame, by_time: bool) -> pl.DataF
 
 
 def _drawn_by(track_ids: pl.DataFrame, cold_by: str, artists: pl.DataFrame | None) -> pl.DataFrame:
-    """Give each track what it is drawn by: its artist, or where that is not known itself; columns track_id, key."""
+    """Give each track its artist, or where that is not known itself, to be drawn by: columns track_id, key."""
     if cold_by == "track" or artists is None:
         return track_ids.select("track_id", key="track_id")
     alone = pl.concat_str(pl.lit("\0"), "track_id")  # so that no artist of that name joins it

@@ -187,7 +187,9 @@ def evaluate(
     store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", help="warm, cold-track, representation, with commas; the first two by default."),
+        typer.Option(
+            "--protocol", help="warm, cold-track, cold-user, representation, with commas; the first three by default."
+        ),
     ] = None,
     k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
     networks: Annotated[
@@ -205,7 +207,7 @@ def evaluate(
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
     from eval.representation.table import representation_table
     from eval.results import recall_table
-    from eval.run import evaluation_settings
+    from eval.settings import evaluation_settings
     from pipelines.build import Inputs
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
