@@ -141,11 +141,13 @@ def bootstrap_ci(
 
 def interval(draws: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
     """Give the middle ``level`` of draws (n, n_figures), NaN among them left out: lower and upper end (n_figures,)."""
-    ends = np.full((2, draws.shape[1]), np.nan)
-    known = np.isfinite(draws).any(axis=0)  # few users may have a value, and in a draw none of them
     tail = (1 - level) / 2
-    ends[:, known] = np.nanquantile(draws[:, known], [tail, 1 - tail], axis=0)
-    return ends[0], ends[1]
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    for figure in np.flatnonzero(np.isnan(low)):  # few users have a value, and in some draws none of them
+        known = draws[~np.isnan(draws[:, figure]), figure]
+        if len(known):
+            low[figure], high[figure] = np.quantile(known, [tail, 1 - tail])
+    return low, high
 
 
 def resampled_means(values: NDArray[np.floating], n_resamples: int, seed: int) -> Float64:
