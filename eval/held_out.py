@@ -9,7 +9,7 @@ first looked at when lists are judged. Other models come in at one place, as ``P
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,17 +23,19 @@ from eval.kept import KeptSplits, digest
 from eval.settings import EvaluationSettings
 from eval.significance import compare
 from eval.splits import Split, splits
-from eval.summary import gather, per_user, summarise, usual_k
+from eval.summary import gather, incomplete, per_user, summarise, usual_k
 from recsys.audio.cache import FileMark
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.types import Listens, Tags, Tracks
 
+_UNSUITED = "left out"  # how the status begins of a peer that cannot rank what the split asks for
 _MOST_REMEMBERED = 2000  # tracks whose published features are kept from split to split: 150 kB each
 
 # Given what was fitted and the split, models by name over the rows of ``fitted.plays``, made one after another and
 # tuned on ``eval.splits.validation_split`` alone; None stands for one that did not finish. Those with ``rank_folded``
-# (``eval.baselines.Folding``) are judged on cold users too.
+# (``eval.baselines.Folding``) are judged on cold users too. If it has ``reports``, a list of dataclasses with model,
+# protocol, seed, status and params (None where there are no lists), these are kept in the report too.
 Peers = Callable[[Fitted, Split], Iterable[tuple[str, Ranker | None]]]
 
 
@@ -59,12 +61,16 @@ class Fit(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Figures in ``FIGURES_SCHEMA``, a report a split, a record a comparison, and each user's recall."""
+    """Figures in ``FIGURES_SCHEMA``, a report a split, a record a comparison, and each user's recall.
+
+    ``unfinished`` names the models that have no lists on some split, with the reason where there is one.
+    """
 
     figures: pl.DataFrame
     reports: list[dict[str, Any]]
     tests: list[dict[str, Any]]
     per_user: pl.DataFrame
+    unfinished: list[str]
 
 
 def judge_held_out(
@@ -118,7 +124,9 @@ def judge_held_out(
             reports.append(found[1])
     gathered, k = gather(judged), usual_k(ks)
     figures = summarise(gathered, ks, n_resamples, seed)
-    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k))
+    missing = dict.fromkeys(name for report in reports for name in report["unfinished"])
+    unfinished = [*missing, *incomplete(judged)]
+    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished)
 
 
 def _report(
@@ -131,28 +139,35 @@ def _report(
         "fit_seconds": round(fit_seconds, 2),
         "peer_seconds": made.seconds,
         "rank_seconds": {f"{one.split} {one.model}": round(one.seconds, 2) for one in judged},
+        "peers": made.told,
         "unfinished": made.unfinished,
         "tags_like_a_listener": [] if tags is None else tags_of_listeners(tags, split, ALIKE),
     }
 
 
 class _Made:
-    """Peers one after another, with the seconds that each took to make and the names of those that did not finish."""
+    """Peers one after another; ``seconds`` that each took to make, ``unfinished`` ones, and what they ``told``."""
 
     def __init__(self, peers: Peers | None, fitted: Fitted, split: Split) -> None:
         self._peers, self._fitted, self._split = peers, fitted, split
         self.seconds: dict[str, float] = {}
         self.unfinished: list[str] = []
+        self.told: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[tuple[str, Ranker]]:
         started = time.perf_counter()
         for name, ranker in () if self._peers is None else self._peers(self._fitted, self._split):
             self.seconds[name] = round(time.perf_counter() - started, 2)
             if ranker is None:
-                self.unfinished.append(name)
+                self.unfinished.append(f"{name} on {self._split.protocol}")
             else:
                 yield name, ranker
             started = time.perf_counter()
+        mine = (self._split.protocol, self._split.seed)
+        told = [asdict(one) for one in getattr(self._peers, "reports", ())]
+        self.told = [one for one in told if (one["protocol"], one["seed"]) == mine]
+        without = [one for one in self.told if one["params"] is None and not one["status"].startswith(_UNSUITED)]
+        self.unfinished += [f"{one['model']} on {one['protocol']} ({one['status']})" for one in without]
 
 
 def _all_splits(tracks: Tracks, listens: Listens, settings: EvaluationSettings) -> Iterator[Split]:

@@ -59,7 +59,7 @@ def panels_of(split: Split, plays: Plays, max_users: int) -> list[Panel]:
         if not panels:
             raise DataError(f"no cold user has more than {min(split.fold_in_tracks)} tracks; lower fold_in_tracks")
     else:
-        users, held_out = held_out_of(split.held_out.frame, plays.user_ids, plays.track_ids)
+        users, held_out = held_out_of(split, plays)
         cold = _cold_items(split, plays)
         panels = [Panel(split.protocol, plays, users, held_out, cold)]
         if cold is not None:
@@ -67,15 +67,19 @@ def panels_of(split: Split, plays: Plays, max_users: int) -> list[Panel]:
     return [_drawn(panel, max_users, split.seed) for panel in panels]
 
 
-def held_out_of(frame: pl.DataFrame, user_ids: list[str], track_ids: list[str]) -> tuple[Int32, csr_matrix]:
-    """Bring pairs (columns user_id, track_id) into rows.
+def held_out_of(split: Split, plays: Plays) -> tuple[Int32, csr_matrix]:
+    """Bring the held-out pairs into the rows of the training plays.
 
     Returns:
-        The rows of users with pairs (n,), ascending, and their pairs (n, n_items), bool.
+        The rows of users with held-out pairs (n,), ascending, and their pairs (n, n_items), bool.
 
     Raises:
-        DataError: a user or track is missing from the ids.
+        DataError: a held-out user or track is missing from the training plays.
     """
+    return _in_rows(split.held_out.frame, plays.user_ids, plays.track_ids)
+
+
+def _in_rows(frame: pl.DataFrame, user_ids: list[str], track_ids: list[str]) -> tuple[Int32, csr_matrix]:
     users = pl.DataFrame({"user_id": user_ids}, {"user_id": pl.String}).with_row_index("user")
     items = pl.DataFrame({"track_id": track_ids}).with_row_index("item")
     pairs = frame.select("user_id", "track_id").unique()
@@ -103,7 +107,7 @@ def _begun(split: Split, first_tracks: pl.DataFrame, n: int, plays: Plays) -> Pa
     """Give each cold user the first n tracks, and hold the others out."""
     others = first_tracks.filter(pl.col("place") > n)
     user_ids = others["user_id"].unique().sort().to_list()
-    user_rows, held_out = held_out_of(others, user_ids, plays.track_ids)
+    user_rows, held_out = _in_rows(others, user_ids, plays.track_ids)
     users = pl.DataFrame({"user_id": user_ids}, {"user_id": pl.String}).with_row_index("user")
     items = pl.DataFrame({"track_id": plays.track_ids}).with_row_index("item")
     begun = first_tracks.filter(pl.col("place") <= n).join(users, on="user_id").join(items, on="track_id")

@@ -42,11 +42,38 @@ class Gathered:
 
 
 def gather(judged: Sequence[Judged]) -> list[Gathered]:
-    """Lay splits of one kind beside each other by user; names of splits, and models in each, as they first appear."""
+    """Lay splits of one kind beside each other by user; names of splits, and models in each, as they first appear.
+
+    A model that misses a split which another has is left out there, since its mean would be of other users; see
+    ``incomplete``.
+    """
+    return [
+        _gathered(folds)
+        for models in _by_name(judged).values()
+        for folds in models.values()
+        if len(folds) == _n_folds(models)
+    ]
+
+
+def incomplete(judged: Sequence[Judged]) -> list[str]:
+    """Say which models were judged on some splits of a name and not on others."""
+    return [
+        f"{model} ({len(folds)} of {_n_folds(models)} splits of {split})"
+        for split, models in _by_name(judged).items()
+        for model, folds in models.items()
+        if len(folds) < _n_folds(models)
+    ]
+
+
+def _by_name(judged: Sequence[Judged]) -> dict[str, dict[str, list[Judged]]]:
     groups: dict[str, dict[str, list[Judged]]] = {}
     for one in judged:
         groups.setdefault(one.split, {}).setdefault(one.model, []).append(one)
-    return [_gathered(folds) for models in groups.values() for folds in models.values()]
+    return groups
+
+
+def _n_folds(models: dict[str, list[Judged]]) -> int:
+    return max(len(folds) for folds in models.values())
 
 
 def _gathered(folds: Sequence[Judged]) -> Gathered:

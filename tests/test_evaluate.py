@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,13 +219,13 @@ def test_settings_put_the_lengths_in_order() -> None:
 def test_held_out_pairs_are_laid_into_the_rows_of_training() -> None:
     split = warm_at_random(planted(), SplitSettings(), seed=2)
     plays = plays_of_fake(split.train, N_TRACKS)
-    users, matrix = held_out_of(split.held_out.frame, plays.user_ids, plays.track_ids)
+    users, matrix = held_out_of(split, plays)
     pairs = {(plays.user_ids[users[row]], plays.track_ids[item]) for row, item in zip(*matrix.nonzero(), strict=True)}
     assert pairs == set(split.held_out.frame.select("user_id", "track_id").rows())
     assert (np.diff(users) > 0).all()
     others = [f"other {user}" if user == "u3" else user for user in plays.user_ids]
     with pytest.raises(DataError, match="2 of 24 held-out pairs have a user or track"):
-        held_out_of(split.held_out.frame, others, plays.track_ids)
+        held_out_of(split, replace(plays, user_ids=others))
 
 
 def test_of_many_users_some_are_drawn() -> None:

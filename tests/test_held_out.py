@@ -229,13 +229,52 @@ def test_peers_are_judged_beside_ours_and_those_that_fold_in_on_cold_users(tmp_p
     assert by_split["warm"] == ["random", "popularity", "plain", "folding", *ours]
     assert by_split["cold-track-among-all"] == by_split["warm"]
     assert by_split["cold-user-1"] == by_split["cold-user-3"] == ["random", "popularity", "folding", *ours]
-    assert evaluation.about["unfinished"] == ["late"]
-    assert [split["unfinished"] for split in evaluation.about["splits"]] == [["late"]] * 6
+    assert evaluation.about["unfinished"] == [f"late on {protocol}" for protocol in PROTOCOLS]
+    assert [split["unfinished"] for split in evaluation.about["splits"][:2]] == [["late on warm"]] * 2
     assert set(evaluation.about["splits"][0]["peer_seconds"]) == {"plain", "late", "folding"}
     recall = evaluation.figures.filter(split="cold-user-1", metric="recall", segment="all", k=10)
     value = dict(recall.select("model", "value").rows())
     assert value["hybrid"] > value["popularity"]
     assert value["hybrid/worst"] < value["popularity"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    model: str
+    protocol: str
+    seed: int
+    status: str
+    params: dict[str, int] | None
+
+
+class TellingPeers:
+    """One peer ranks, one is of no use here, one fails on the second split."""
+
+    def __init__(self) -> None:
+        self.reports: list[Outcome] = []
+
+    def __call__(self, fitted: TasteFake, split: Split) -> Iterator[tuple[str, Ranker | None]]:
+        here = (split.protocol, split.seed)
+        self.reports.append(Outcome("useless", *here, "left out: it ranks nothing", None))
+        if split.seed == 0:
+            self.reports.append(Outcome("frail", *here, "tuned", {"n": 1}))
+            yield "frail", Popularity(fitted.plays)
+        else:
+            self.reports.append(Outcome("frail", *here, "failed: no more memory", None))
+
+
+def test_a_peer_that_misses_a_split_is_named_and_not_compared(tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"protocols": ("warm",)})
+    evaluation = run(tmp_path, peers=TellingPeers(), evaluation_settings=settings)
+    assert evaluation.about["unfinished"] == [
+        "frail on warm (failed: no more memory)",
+        "frail (1 of 2 splits of warm)",
+    ]
+    assert "frail" not in set(evaluation.figures["model"])
+    assert "frail" not in {record["model"] for record in evaluation.about["tests"]}
+    told = [[one["model"] for one in split["peers"]] for split in evaluation.about["splits"]]
+    assert told == [["useless", "frail"]] * 2
+    assert evaluation.about["splits"][0]["peers"][1]["params"] == {"n": 1}
 
 
 def test_the_report_has_tests_and_each_users_recall(tmp_path: Path) -> None:
