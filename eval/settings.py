@@ -36,14 +36,19 @@ class EvaluationSettings(Settings):
 
 
 def evaluation_settings(
-    protocols: list[str] | None, ks: str, networks: str | None = None, max_tracks: int | None = None
+    protocols: list[str] | None,
+    ks: str,
+    networks: str | None = None,
+    max_tracks: int | None = None,
+    cold_by: str = "track",
+    n_cuts: int = 1,
 ) -> EvaluationSettings:
     """Make settings of what a command line says: protocols, list lengths and networks, each with commas.
 
     Raises:
         ConfigError: a protocol or network is unknown, or a number is no whole number from 1.
     """
-    given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}}
+    given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}, "splits": {"cold_by": cold_by, "n_cuts": n_cuts}}
     if protocols:
         given["protocols"] = _parts(protocols)
     if networks is not None:

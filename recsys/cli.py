@@ -202,6 +202,10 @@ def evaluate(
     max_tracks: Annotated[
         int | None, typer.Option("--max-tracks", help="The most tracks that representation judges; 2000 by default.")
     ] = None,
+    cold_by: Annotated[
+        str, typer.Option("--cold-by", help="Cold-track takes out a track or a whole artist.")
+    ] = "track",
+    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
     config: ConfigOption = None,
 ) -> None:
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
@@ -213,7 +217,7 @@ def evaluate(
     from recsys.config import load_settings
 
     inputs = Inputs(tracks, listens, tags, audio_root)
-    chosen = evaluation_settings(protocol, k, networks, max_tracks)
+    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts)
     found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars())
     if found.about["splits"]:
         console().print(recall_table(found.figures))

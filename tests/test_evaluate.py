@@ -19,11 +19,11 @@ from eval.judge import Judged, judge
 from eval.panels import held_out_of
 from eval.results import FIGURES_SCHEMA, recall_table
 from eval.run import evaluate
-from eval.settings import EvaluationSettings
+from eval.settings import EvaluationSettings, evaluation_settings
 from eval.splits import SplitSettings, warm_at_random
 from eval.summary import gather, summarise
 from recsys.config import RunSettings
-from recsys.errors import ArtefactError, DataError
+from recsys.errors import ArtefactError, ConfigError, DataError
 from recsys.progress import Silent
 from recsys.settings import Settings
 from recsys.types import (
@@ -214,6 +214,15 @@ def test_settings_put_the_lengths_in_order() -> None:
     for wrong in ({"ks": (0, 5)}, {"ks": ()}, {"protocols": ("hot",)}, {"protocols": ()}):
         with pytest.raises(ValidationError):
             EvaluationSettings(**wrong)
+
+
+def test_settings_are_made_of_a_command_line() -> None:
+    made = evaluation_settings(["warm,cold-user", "cold-track"], "20,5", cold_by="artist", n_cuts=3)
+    assert made.protocols == ("warm", "cold-user", "cold-track")
+    assert (made.ks, made.splits.cold_by, made.splits.n_cuts) == ((5, 20), "artist", 3)
+    for wrong in ({"cold_by": "album"}, {"n_cuts": 0}, {"n_cuts": 40}):
+        with pytest.raises(ConfigError, match="splits"):
+            evaluation_settings(None, "5", **wrong)
 
 
 def test_held_out_pairs_are_laid_into_the_rows_of_training() -> None:
