@@ -108,7 +108,7 @@ def check_parts(split: Split, listens: Listens) -> None:
     st.integers(0, 3),
     st.sampled_from([0.2, 0.5]),
 )
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 def test_nothing_in_two_parts_and_nothing_lost(
     listens: Listens, protocol: str, cold_by: str, n_cuts: int, seed: int, share: float
 ) -> None:
