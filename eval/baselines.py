@@ -3,15 +3,17 @@
     Plays (training)  ->  Popularity, Random  ->  rank(user_rows, k, candidates)  ->  Candidates
 
 Rows are those of the training ``Plays``. Heard and disliked tracks are never ranked. The fitted recommender
-comes in by ``Part``, so that it is judged by the very lists that it would serve.
+comes in by ``Part``, so that it is judged by the very lists that it would serve. Users whom no training has seen
+have rows in a ``Plays`` of their own, what they begin with, and a model that folds them in comes by ``Folded``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys.types import NO_ITEM, Candidates, Float32, Int32, Plays
 
@@ -27,6 +29,14 @@ class Ranker(Protocol):
         ``candidates`` are the item rows that may be ranked, None for the whole catalogue. Where fewer than k
         are left the last places are empty: item -1, score -inf.
         """
+
+
+@runtime_checkable
+class Folding(Protocol):
+    """A model that ranks for somebody by a few tracks, without training anew. A peer may be one too."""
+
+    def rank_folded(self, counts: csr_matrix, k: int, candidates: Int32 | None = None) -> Candidates:
+        """Rank items for people who played ``counts`` (n, n_items), one or more in each row, and leave these out."""
 
 
 class Fitted(Protocol):
@@ -45,6 +55,27 @@ class Fitted(Protocol):
     ) -> Candidates:
         """Rank by one part, or by the blend of all when ``part`` is None."""
 
+    def rank_folded(
+        self, counts: csr_matrix, k: int, candidates: Int32 | None = None, *, part: str | None = None
+    ) -> Candidates:
+        """Rank as a ``Folding`` model does, by one part or by all."""
+
+    @property
+    def sound(self) -> tuple[Int32, Float32]:
+        """Item rows that have a sound vector (m,), and the vectors (m, d); m may be 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folded:
+    """A model that folds in, as a ``Ranker`` of the rows of what cold users begin with."""
+
+    given: Plays
+    rank_folded: Callable[[csr_matrix, int, Int32 | None], Candidates]
+
+    def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
+        """Rank by what each user begins with."""
+        return self.rank_folded(self.given.counts[user_rows], k, candidates)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
@@ -62,7 +93,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Popularity:
-    """Ranks by the number of distinct listeners, the same for everyone; score = listeners.
+    """Ranks by the number of distinct listeners in ``trained_on``, the same for everyone; score = listeners.
+
+    ``plays`` says what each user heard, which is left out; it is ``trained_on`` too unless that is given.
 
     By listeners it is stronger than by plays on each set tried (recall@20 0.100 against 0.089 on the
     Last.fm part of HetRec). Ties are drawn by the seed: the order of a table often tells what was popular.
@@ -70,20 +103,22 @@ class Popularity:
 
     plays: Plays
     seed: int = 0
+    trained_on: Plays | None = None
+    _listeners: Int32 = field(init=False, repr=False)
     _order: Int32 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Sort the catalogue once."""
-        shuffled = np.random.default_rng(self.seed).permutation(len(self.plays.track_ids)).astype(np.int32)
-        order = shuffled[np.argsort(-self.plays.n_listeners[shuffled], kind="stable")]
-        object.__setattr__(self, "_order", order)
+        listeners = (self.plays if self.trained_on is None else self.trained_on).n_listeners
+        shuffled = np.random.default_rng(self.seed).permutation(len(listeners)).astype(np.int32)
+        object.__setattr__(self, "_listeners", listeners)
+        object.__setattr__(self, "_order", shuffled[np.argsort(-listeners[shuffled], kind="stable")])
 
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
         """Give the most popular candidates that each user has not heard."""
         order = _among(self._order, candidates)
         items, _ = _first_unheard(order, np.zeros(len(user_rows), dtype=np.int64), self.plays, user_rows, k)
-        listeners = self.plays.n_listeners.astype(np.float32)
-        return _scored(items, listeners[items])
+        return _scored(items, self._listeners[items].astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,8 @@
 
 A metric gives one value a user, NaN where nothing is held out for that user. Relevance is binary: a held-out
 track is as good as any other. Definitions are in ``FORMULAS``, since libraries differ on them. Nothing is
-ranked here: lists are taken as they come. Tests of significance between models are not here either.
+ranked here: lists are taken as they come. What lists are like beside being right is in ``eval.beyond``, tests of
+significance between models are in ``eval.significance``.
 """
 
 from collections.abc import Callable
@@ -106,14 +107,7 @@ FORMULAS: dict[str, str] = {
     "hit_rate": "1 where the top k has a hit, else 0",
     "mrr": "1 / rank of the first hit in the top k, 0 where it has none",
     "map": "sum over hits in the top k of hits so far / rank, over min(k, held-out tracks of the user)",
-    "coverage": "distinct tracks in all users' top k / candidates",
 }
-
-
-def coverage_at_k(ranked: Int32, k: int, n_candidates: int) -> float:
-    """Distinct tracks in all users' top k / candidates: how much of the catalogue is ever shown."""
-    shown = np.unique(ranked[:, :k])
-    return float((shown != NO_ITEM).sum() / n_candidates)
 
 
 def mean_over_users(values: NDArray[np.floating]) -> Float64:
@@ -142,6 +136,22 @@ def bootstrap_ci(
     Returns:
         Lower and upper end, each (n_figures,).
     """
+    return interval(resampled_means(values, n_resamples, seed), level)
+
+
+def interval(draws: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
+    """Give the middle ``level`` of draws (n, n_figures), NaN among them left out: lower and upper end (n_figures,)."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    for figure in np.flatnonzero(np.isnan(low)):  # few users have a value, and in some draws none of them
+        known = draws[~np.isnan(draws[:, figure]), figure]
+        if len(known):
+            low[figure], high[figure] = np.quantile(known, [tail, 1 - tail])
+    return low, high
+
+
+def resampled_means(values: NDArray[np.floating], n_resamples: int, seed: int) -> Float64:
+    """Give ``mean_over_users`` of each draw of the bootstrap, (n_resamples, n_figures); see ``bootstrap_ci``."""
     n_users = len(values)
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_DRAWS // n_users)
@@ -151,9 +161,7 @@ def bootstrap_ci(
         drawn = rng.integers(n_users, size=(n, n_users)) + np.arange(n)[:, None] * n_users
         times = np.bincount(drawn.ravel(), minlength=n * n_users).reshape(n, n_users)
         means.append(_weighted_mean(times.astype(np.float32), values))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
-    return low, high
+    return np.concatenate(means)
 
 
 def _weighted_mean(weights: NDArray[Any], values: NDArray[np.floating]) -> Float64:

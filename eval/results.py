@@ -1,6 +1,6 @@
 """What an evaluation leaves behind: a table of figures, as DuckDB, as JSON and on the screen.
 
-    Evaluation(figures, about)  ->  report.json, evaluation.duckdb, recall_table
+    Evaluation(figures, about, per_user)  ->  report.json, evaluation.duckdb, per_user.parquet, recall_table
 
 The table ``evaluation`` has these columns: model, split, segment, metric, k, value, ci_low, ci_high, n_users;
 the interval is null where the figure is no mean over users. Every file is written beside its place, then
@@ -43,11 +43,13 @@ _DUCKDB_TYPES = {pl.String: "VARCHAR", pl.Int32: "INTEGER", pl.Int64: "BIGINT", 
 class Evaluation:
     """The figures in ``FIGURES_SCHEMA``, and what else a reader needs: settings, formulas, notes, seconds.
 
-    ``about`` holds what ``json`` can write.
+    ``about`` holds what ``json`` can write. ``per_user`` has each user's recall by split and model (user_id, split,
+    model, recall@k); None where no listens were held out.
     """
 
     figures: pl.DataFrame
     about: dict[str, Any]
+    per_user: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         """Check the columns."""
@@ -68,12 +70,16 @@ def make_folder(folder: Path) -> None:
 
 
 def save(evaluation: Evaluation, out: Path) -> None:
-    """Write ``report.json`` and ``evaluation.duckdb`` into the folder ``out``.
+    """Write ``report.json``, ``evaluation.duckdb`` and ``per_user.parquet`` into the folder ``out``.
 
     Raises:
         ArtefactError: the folder cannot be written.
     """
     write_database(evaluation.figures, out / "evaluation.duckdb")
+    if evaluation.per_user is None:
+        (out / "per_user.parquet").unlink(missing_ok=True)  # an earlier evaluation's
+    else:
+        write_beside(out / "per_user.parquet", evaluation.per_user.write_parquet)
     rows = [{name: _finite(value) for name, value in row.items()} for row in evaluation.figures.to_dicts()]
     text = json.dumps({**evaluation.about, "figures": rows}, indent=1, allow_nan=False)
     write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
@@ -112,14 +118,16 @@ def write_database(figures: pl.DataFrame, path: Path) -> None:
         ArtefactError: the file cannot be written.
     """
     columns = ", ".join(f"{name} {_DUCKDB_TYPES[type(kind)]}" for name, kind in FIGURES_SCHEMA.items())
-    places = ", ".join("?" for _ in FIGURES_SCHEMA)
 
     def write(beside: Path) -> None:
-        with duckdb.connect(str(beside)) as connection:
-            connection.execute(f"CREATE TABLE evaluation ({columns})")
-            connection.begin()
-            connection.executemany(f"INSERT INTO evaluation VALUES ({places})", figures.rows())
-            connection.commit()
+        shard = beside.with_name(f"{beside.name}.parquet")  # row by row it would take a minute for 20,000 figures
+        try:
+            figures.write_parquet(shard)
+            with duckdb.connect(str(beside)) as connection:
+                connection.execute(f"CREATE TABLE evaluation ({columns})")
+                connection.execute("INSERT INTO evaluation BY NAME SELECT * FROM read_parquet(?)", [str(shard)])
+        finally:
+            shard.unlink(missing_ok=True)
 
     write_beside(path, write)
 

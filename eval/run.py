@@ -1,82 +1,32 @@
-"""Listens or sound in, an evaluation out: split, fit on what may be seen, judge, write down.
+"""Listens or sound in, an evaluation out: judge by each protocol, write down.
 
-    Listens -> splits -> (train) fit -> judge -> summarise -> Evaluation -> report.json, evaluation.duckdb
-    Tracks  -> eval.representation  -> its figures, in the same table
+    Tracks, Listens  ->  eval.held_out        ->  figures, tests, each user's recall  ─┐
+    Tracks           ->  eval.representation  ->  figures, in the same table          ─┴─> Evaluation -> files
 
-Each split is fitted by ``recsys.fit.fit``, the path of the build, on its training listens alone; held-out
-listens are first looked at when lists are judged. Tuning, peers and plots are not here.
+Plots are not here, and neither are the other models that ours is compared with: they come as ``peers``.
 """
 
-import platform
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import Field, ValidationError, field_validator
 
-from eval import splits as parting
-from eval.baselines import Fitted
-from eval.judge import Judged, judge, summarise
-from eval.metrics import FORMULAS
-from eval.representation.settings import PARTIAL, RepresentationSettings
+from eval import beyond, kept, metrics
+from eval.facts import notes_of, versions
+from eval.held_out import Fit, Others, Peers, judge_held_out
+from eval.representation.settings import PARTIAL
 from eval.results import FIGURES_SCHEMA, Evaluation, current_generation, make_folder, save, save_to_store
-from eval.splits import PROTOCOLS, SplitSettings, splits
+from eval.settings import REPRESENTATION, EvaluationSettings
 from recsys.config import RunSettings
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 from recsys.progress import Progress, Silent
-from recsys.settings import Settings
 from recsys.types import Listens, Tags, Tracks
 
 if TYPE_CHECKING:
     from eval.representation.run import Tools
-
-REPRESENTATION: Literal["representation"] = "representation"
-_MOST_REMEMBERED = 2000  # tracks whose published features are kept from split to split: 150 kB each
-_PACKAGES = (
-    "recsys",
-    "duckdb",
-    "faiss-cpu",
-    "implicit",
-    "lightfm-next",
-    "numpy",
-    "polars",
-    "scikit-learn",
-    "scipy",
-    "torch",
-)
-
-
-class EvaluationSettings(Settings):
-    """``[evaluate]`` in the run's TOML file."""
-
-    protocols: tuple[parting.Protocol | Literal["representation"], ...] = Field(default=PROTOCOLS, min_length=1)
-    ks: tuple[int, ...] = Field(default=(5, 10, 20, 50), min_length=1)  # lengths of lists
-    splits: SplitSettings = SplitSettings()
-    representation: RepresentationSettings = RepresentationSettings()
-    max_users: int = Field(default=50_000, ge=1)  # of a split with more, so many are drawn at random and judged
-    n_resamples: int = Field(default=1000, ge=100)  # of the bootstrap over users
-
-    @field_validator("ks")
-    @classmethod
-    def _ascending(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        if min(ks) < 1:
-            raise ValueError(f"k is {min(ks)}, expected 1 or more")
-        return tuple(sorted(set(ks)))
-
-
-class Fit(Protocol):
-    """What ``recsys.fit.fit`` looks like from here."""
-
-    def __call__(
-        self, tracks: Tracks, listens: Listens, tags: Tags | None, settings: Any, *, progress: Progress
-    ) -> Fitted:
-        """Fit on these listens and no others."""
 
 
 def evaluate(
@@ -91,26 +41,33 @@ def evaluate(
     progress: Progress | None = None,
     fit: Fit | None = None,
     tools: "Tools | None" = None,
+    peers: Peers | None = None,
+    peer_facts: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate the engine on held-out listens, or its sound vectors on artists they have not met; write it down.
 
+    A run that was killed goes on with the same arguments where it was: finished splits are kept under ``out``.
+
     Args:
         tracks: the catalogue.
-        listens: what was heard; the protocols ``warm`` and ``cold-track`` need it.
+        listens: what was heard; all protocols but ``representation`` need it.
         tags: of the catalogue; given to every fit whole.
         settings: of the fit, as a build would use them.
         evaluation_settings: protocols, lengths of lists, splits.
-        out: folder for ``report.json`` and ``evaluation.duckdb``.
+        out: folder for ``report.json``, ``evaluation.duckdb`` and ``per_user.parquet``.
         store: where the figures are also kept, as ``evaluations/<time>-<generation>.duckdb``.
         progress: where to report; nothing is shown when None.
         fit: what is judged on listens; ``recsys.fit.fit`` when None.
         tools: what the protocol ``representation`` works with; the build's own when None.
+        peers: other models to judge beside ours (see ``eval.held_out.Peers``).
+        peer_facts: what decides the peers, their settings above all, as ``json`` can write it.
 
     Raises:
-        DataError: a protocol needs listens, sound or artists that are not there, or nothing can be held out.
+        DataError: a protocol needs listens, sound or artists that are not there, nothing can be held out, or the fit
+            saw what was.
         ArtefactError: ``store`` has no generation, or a file cannot be written.
     """
-    on_listens = _on_listens(evaluation_settings)
+    on_listens = evaluation_settings.on_listens
     if on_listens and (listens is None or not len(listens)):
         raise DataError(
             f"there are no listens, and {' and '.join(on_listens)} need some to hold out; give them with --listens"
@@ -119,46 +76,47 @@ def evaluate(
     make_folder(out)
     started = time.perf_counter()
     progress = progress or Silent()
-    figures, about = pl.DataFrame(schema=FIGURES_SCHEMA), _facts(settings, evaluation_settings, tags)
-    about |= {"generation": generation, "counts": {"tracks": len(tracks), "listens": len(listens or ())}, "splits": []}
+    figures, of_users = pl.DataFrame(schema=FIGURES_SCHEMA), None
+    about = _about(settings, evaluation_settings, generation)
+    about["counts"] = {"tracks": len(tracks), "listens": len(listens or ())}
     if on_listens and listens is not None:
-        figures, about["splits"] = _on_held_out(tracks, listens, tags, settings, evaluation_settings, progress, fit)
+        others = Others(peers, peer_facts)
+        found = judge_held_out(tracks, listens, tags, settings, evaluation_settings, out, progress, fit, others)
+        figures, of_users = found.figures, found.per_user
+        about |= {"splits": found.reports, "tests": found.tests, "formulas": _formulas(figures)}
+        about["notes"] = notes_of(evaluation_settings, tags, found.reports)
+        about["unfinished"] = found.unfinished
     if REPRESENTATION in evaluation_settings.protocols:
         figures = figures.vstack(_represented(tracks, tags, settings, evaluation_settings, out, progress, tools, about))
     about["seconds"] = round(time.perf_counter() - started, 2)
-    evaluation = Evaluation(figures, about)
+    evaluation = Evaluation(figures, about, of_users)
     save(evaluation, out)
     if store is not None and generation is not None:
         save_to_store(evaluation, store, generation)
-    shutil.rmtree(out / PARTIAL, ignore_errors=True)  # the report holds what was kept there
+    for partial in (PARTIAL, kept.PARTIAL):
+        shutil.rmtree(out / partial, ignore_errors=True)  # the report holds what was kept there
     return evaluation
 
 
-def _on_listens(settings: EvaluationSettings) -> list[parting.Protocol]:
-    return [protocol for protocol in settings.protocols if protocol != REPRESENTATION]
+def _about(settings: RunSettings, evaluation_settings: EvaluationSettings, generation: str | None) -> dict[str, Any]:
+    """Gather what does not depend on the outcome, and leave room for what does."""
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": {
+            "evaluate": evaluation_settings.model_dump(mode="json"),
+            "fit": settings.model_dump(mode="json"),
+        },
+        "generation": generation,
+        "versions": versions(),
+        **{name: [] for name in ("splits", "tests", "unfinished", "notes")},
+        "formulas": {},
+    }
 
 
-def _on_held_out(
-    tracks: Tracks,
-    listens: Listens,
-    tags: Tags | None,
-    settings: RunSettings,
-    evaluation_settings: EvaluationSettings,
-    progress: Progress,
-    fit: Fit | None,
-) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-    """Judge what was fitted on training listens; returns the figures and a report of each split."""
-    fit_build = fit or _build_fit()
-    seed = evaluation_settings.splits.seed
-    # tables are often sorted by popularity, which a model that breaks ties by row would get for nothing
-    mixed = Tracks(tracks.frame.sample(fraction=1, shuffle=True, seed=seed))
-
-    def fit_to(train: Listens) -> Fitted:
-        return fit_build(mixed, train, tags, settings, progress=progress)
-
-    with nullcontext() if fit or len(tracks) > _MOST_REMEMBERED else _remembered():
-        judged, reports = _judge_splits(listens, fit_to, evaluation_settings, progress)
-    return summarise(judged, evaluation_settings.ks, evaluation_settings.n_resamples, seed), reports
+def _formulas(figures: pl.DataFrame) -> dict[str, str]:
+    """Give the formula of each metric that there is a figure of."""
+    shown = set(figures["metric"])
+    return {name: formula for name, formula in {**metrics.FORMULAS, **beyond.FORMULAS}.items() if name in shown}
 
 
 def _represented(
@@ -191,110 +149,3 @@ def _represented(
         before = about["formulas"].get(metric)
         about["formulas"][metric] = formula if before is None else f"{before}; {REPRESENTATION}: {formula}"
     return found.figures
-
-
-def _judge_splits(
-    listens: Listens, fit_to: Callable[[Listens], Fitted], settings: EvaluationSettings, progress: Progress
-) -> tuple[list[Judged], list[dict[str, Any]]]:
-    """Fit and judge every split of every protocol; returns what was judged and a report of each split."""
-    judged: list[Judged] = []
-    reports: list[dict[str, Any]] = []
-    for protocol in _on_listens(settings):
-        for split in splits(listens, protocol, settings.splits):
-            progress.say(f"{protocol}: {split.note}")
-            started = time.perf_counter()
-            fitted = fit_to(split.train)
-            fit_seconds = round(time.perf_counter() - started, 2)
-            ranked = judge(fitted, split, settings.ks, settings.max_users, progress)
-            judged += ranked
-            reports.append(
-                {
-                    "protocol": protocol,
-                    "seed": split.seed,
-                    "note": split.note,
-                    "fit_seconds": fit_seconds,
-                    "rank_seconds": {f"{one.split} {one.model}": round(one.seconds, 2) for one in ranked},
-                }
-            )
-    return judged, reports
-
-
-def _remembered() -> AbstractContextManager[None]:
-    from recsys.audio.frozen import remembered_features  # loads torch
-
-    return remembered_features()  # every split's audio network hears the same clips
-
-
-def _build_fit() -> Fit:
-    from recsys.fit import fit  # loads torch, so only when something is to be fitted
-
-    return fit
-
-
-def _facts(settings: Settings, evaluation_settings: EvaluationSettings, tags: Tags | None) -> dict[str, Any]:
-    """Gather what does not depend on the outcome."""
-    return {
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": {
-            "evaluate": evaluation_settings.model_dump(mode="json"),
-            "fit": settings.model_dump(mode="json"),
-        },
-        "formulas": dict(FORMULAS) if _on_listens(evaluation_settings) else {},
-        "notes": _notes(evaluation_settings, tags) if _on_listens(evaluation_settings) else [],
-        "versions": _versions(),
-    }
-
-
-def _notes(evaluation_settings: EvaluationSettings, tags: Tags | None) -> list[str]:
-    """Say what a reader must know before believing a figure."""
-    notes = [
-        "every model ranks the whole set of candidates, without negative sampling; tracks heard or disliked "
-        "in training are left out of every list",
-        "value is the mean over users, then over splits; ci_low and ci_high are the 95 % bootstrap interval "
-        "over users; a user counts where something is held out for them and they have plays in training",
-        "tracks are given to every fit in a random order, so that ties do not tell what the table is sorted by",
-        "cold-track ranks the cold tracks among themselves, cold-track-among-all among the whole catalogue",
-        f"of a split with more than {evaluation_settings.max_users:,} users so many are drawn and judged",
-    ]
-    if tags is not None:
-        notes.append(
-            "tags are given to every fit whole: where the same listeners gave them (as in HetRec), they may "
-            "tell of held-out listens"
-        )
-    return notes
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def evaluation_settings(
-    protocols: list[str] | None, ks: str, networks: str | None = None, max_tracks: int | None = None
-) -> EvaluationSettings:
-    """Make settings of what a command line says: protocols, list lengths and networks, each with commas.
-
-    Raises:
-        ConfigError: a protocol or network is unknown, or a number is no whole number from 1.
-    """
-    given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}}
-    if protocols:
-        given["protocols"] = _parts(protocols)
-    if networks is not None:
-        given["representation"]["networks"] = _parts([networks])
-    if max_tracks is not None:
-        given["representation"]["max_tracks"] = max_tracks
-    try:
-        return EvaluationSettings.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-
-
-def _parts(texts: list[str]) -> list[str]:
-    return [part.strip() for text in texts for part in text.split(",")]

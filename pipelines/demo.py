@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.results import recall_table
-from eval.run import EvaluationSettings, evaluate
+from eval.run import evaluate
+from eval.settings import EvaluationSettings
 from eval.splits import SplitSettings
 from pipelines.build import Inputs, build, read_catalogue
 from pipelines.synth import SynthSettings, compose, fans, write_listens
@@ -108,7 +109,9 @@ def _evaluate(console: Console, inputs: Inputs, out: Path, progress: Progress) -
         catalogue.listens,
         catalogue.tags,
         settings=settings,
-        evaluation_settings=EvaluationSettings(ks=(10, 20), splits=SplitSettings(n_splits=1)),
+        evaluation_settings=EvaluationSettings(
+            protocols=("warm", "cold-track"), ks=(10, 20), splits=SplitSettings(n_splits=1)
+        ),
         out=out / "evaluation",
         progress=progress,
     )

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from eval.results import Evaluation
-from eval.run import EvaluationSettings, evaluate
+from eval.run import evaluate
+from eval.settings import EvaluationSettings
 from pipelines.build import Inputs, read_catalogue
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings

@@ -187,7 +187,9 @@ def evaluate(
     store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", help="warm, cold-track, representation, with commas; the first two by default."),
+        typer.Option(
+            "--protocol", help="warm, cold-track, cold-user, representation, with commas; the first three by default."
+        ),
     ] = None,
     k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
     networks: Annotated[
@@ -200,18 +202,22 @@ def evaluate(
     max_tracks: Annotated[
         int | None, typer.Option("--max-tracks", help="The most tracks that representation judges; 2000 by default.")
     ] = None,
+    cold_by: Annotated[
+        str, typer.Option("--cold-by", help="Cold-track takes out a track or a whole artist.")
+    ] = "track",
+    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
     config: ConfigOption = None,
 ) -> None:
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
     from eval.representation.table import representation_table
     from eval.results import recall_table
-    from eval.run import evaluation_settings
+    from eval.settings import evaluation_settings
     from pipelines.build import Inputs
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
 
     inputs = Inputs(tracks, listens, tags, audio_root)
-    chosen = evaluation_settings(protocol, k, networks, max_tracks)
+    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts)
     found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars())
     if found.about["splits"]:
         console().print(recall_table(found.figures))

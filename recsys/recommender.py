@@ -8,10 +8,12 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from recsys.audience import audience as rank_audience
 from recsys.errors import ConfigError, DataError, NoSpaceError
@@ -246,6 +248,27 @@ class Recommender:
         users = self.model.users.rows(list(user_ids))
         left_out = (self.model.counts[users], self.model.barred[users])
         return top_k(self._queries(users, part), self.model.item_vectors, k, left_out, candidates)
+
+    def rank_folded(
+        self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None
+    ) -> Candidates:
+        """Rank item rows for people who are no users, by what they played, which is left out: (n, k).
+
+        ``counts`` (n, n_items) has their plays, one or more stored in each row; the rest is as for ``rank``.
+        """
+        vectors, scale = self.model.item_vectors, self.model.confidence_scale
+        rows = [slice(start, stop) for start, stop in pairwise(counts.indptr)]
+        folded = [fold_in(counts.indices[row], counts.data[row], vectors, self.model.blend, scale) for row in rows]
+        users = np.array(folded, dtype=np.float32).reshape(len(rows), vectors.shape[1])
+        queries = self.model.blend.queries(users, np.ones(len(rows), dtype=bool), part)
+        return top_k(queries, vectors, k, (counts,), candidates)
+
+    @property
+    def sound(self) -> tuple[Int32, Float32]:
+        """Item rows that have a vector of the space 'sound', and the vectors; none where nothing was heard."""
+        known = self.model.spaces.get("sound")
+        none = np.zeros(0, np.int32), np.zeros((0, 1), np.float32)
+        return none if known is None else (known.rows, known.vectors)
 
     def reasons(self, user_ids: Sequence[str], ranked: Candidates) -> Int32:
         """For each ranked item the row of the played track that contributes most, -1 where there is none: (n, k)."""

@@ -13,101 +13,30 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
-from scipy.sparse import csr_matrix
+from tastes import N_TRACKS, N_USERS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 
-from eval.judge import Judged, held_out_of, judge, summarise
-from eval.metrics import USER_METRICS
+from eval.judge import Judged, judge
+from eval.panels import held_out_of
 from eval.results import FIGURES_SCHEMA, recall_table
-from eval.run import EvaluationSettings, evaluate
+from eval.run import evaluate
+from eval.settings import EvaluationSettings, evaluation_settings
 from eval.splits import SplitSettings, warm_at_random
+from eval.summary import gather, summarise
 from recsys.config import RunSettings
-from recsys.errors import ArtefactError, DataError
-from recsys.progress import Progress, Silent
+from recsys.errors import ArtefactError, ConfigError, DataError
+from recsys.progress import Silent
 from recsys.settings import Settings
 from recsys.types import (
     LISTENS_SCHEMA,
-    NO_ITEM,
-    TRACKS_SCHEMA,
     Candidates,
-    Int32,
     Listens,
-    Plays,
     Tags,
-    Tracks,
 )
 
-N_USERS, N_TRACKS, N_TASTES = 12, 40, 2
-QUICK = EvaluationSettings(ks=(3, 10), splits=SplitSettings(n_splits=2), n_resamples=100)
-
-
-def planted(seed: int = 0, n_users: int = N_USERS) -> Listens:
-    """Users of even rows hear only even tracks, those of odd rows only odd ones; 8 of 20 each."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for user in range(n_users):
-        own = np.arange(user % N_TASTES, N_TRACKS, N_TASTES)
-        rows += [(f"u{user}", f"t{track}", 1.0, None, False, False) for track in rng.choice(own, 8, replace=False)]
-    return Listens(pl.DataFrame(rows, schema=LISTENS_SCHEMA, orient="row"))
-
-
-def catalogue(n_tracks: int = N_TRACKS) -> Tracks:
-    """Track ids, and the planted taste as genre."""
-    empty = {name: [None] * n_tracks for name in TRACKS_SCHEMA.names()}
-    columns = empty | {
-        "track_id": [f"t{row}" for row in range(n_tracks)],
-        "genres": [[f"genre{row % N_TASTES}"] for row in range(n_tracks)],
-    }
-    return Tracks(pl.DataFrame(columns, schema=TRACKS_SCHEMA))
-
-
-@dataclass(frozen=True)
-class TasteFake:
-    """Knows the planted taste from training plays; its part 'worst' ranks the other taste first."""
-
-    plays: Plays
-    parts: Sequence[str] = ("worst",)
-
-    def rank(
-        self, user_ids: Sequence[str], k: int, candidates: Int32 | None = None, *, part: str | None = None
-    ) -> Candidates:
-        n_items = len(self.plays.track_ids)
-        rows = [self.plays.user_ids.index(user_id) for user_id in user_ids]
-        parity = np.array([int(track_id[1:]) % N_TASTES for track_id in self.plays.track_ids])
-        own = np.array([self.plays.counts[[row]].indices[0] for row in rows])
-        scores = (parity[None] == parity[own][:, None]).astype(np.float32)
-        scores = (1 - scores if part == "worst" else scores) - np.arange(n_items) / 1e3
-        scores[self.plays.counts[rows].toarray() > 0] = -np.inf
-        if candidates is not None:
-            scores[:, np.setdiff1d(np.arange(n_items), candidates)] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        best = np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=NO_ITEM)
-        values = np.take_along_axis(scores, best, axis=1).astype(np.float32)
-        return Candidates(np.where(np.isneginf(values), NO_ITEM, best).astype(np.int32), values)
-
-
-class RecordingFit:
-    """Fits the fake, and keeps what it was given."""
-
-    def __init__(self, n_tracks: int = N_TRACKS) -> None:
-        self.given: list[Listens] = []
-        self.orders: list[list[str]] = []
-        self.n_tracks = n_tracks
-
-    def __call__(
-        self, tracks: Tracks, listens: Listens, tags: Tags | None, settings: Any, *, progress: Progress
-    ) -> TasteFake:
-        self.given.append(listens)
-        self.orders.append(tracks.frame["track_id"].to_list())
-        return TasteFake(plays_of_fake(listens, self.n_tracks))
-
-
-def plays_of_fake(listens: Listens, n_tracks: int) -> Plays:
-    users = listens.frame["user_id"].unique(maintain_order=True).to_list()
-    rows = [(users.index(user), int(track[1:])) for user, track in listens.frame.select("user_id", "track_id").rows()]
-    counts = csr_matrix(
-        (np.ones(len(rows), dtype=np.float32), tuple(zip(*rows, strict=True))), shape=(len(users), n_tracks)
-    )
-    return Plays(counts, csr_matrix(counts.shape, dtype=bool), users, [f"t{row}" for row in range(n_tracks)])
+QUICK = EvaluationSettings(
+    protocols=("warm", "cold-track"), ks=(3, 10), splits=SplitSettings(n_splits=2), n_resamples=100
+)
+FILES = ["evaluation.duckdb", "per_user.parquet", "report.json"]
 
 
 def run(out: Path, listens: Listens | None = None, **changes: Any) -> Any:
@@ -116,7 +45,7 @@ def run(out: Path, listens: Listens | None = None, **changes: Any) -> Any:
 
 
 def value_of(figures: pl.DataFrame, **key: object) -> float:
-    return figures.filter(**key).select("value").item()
+    return figures.filter(**{"segment": "all", **key}).select("value").item()
 
 
 def test_a_planted_taste_is_recovered_and_compared(tmp_path: Path) -> None:
@@ -138,11 +67,13 @@ def test_a_planted_taste_is_recovered_and_compared(tmp_path: Path) -> None:
         assert recall["hybrid/worst"] <= recall["random"] < recall["hybrid"], (split, among)
         coverage = value_of(figures, model="random", split=split, metric="coverage", k=10)
         assert 0.5 < coverage <= 1
-    with_interval = figures.filter(pl.col("metric") != "coverage")
+    is_of_all = pl.col("metric").is_in(["coverage", "gini"])
+    with_interval = figures.filter(~is_of_all)
+    assert with_interval["ci_low"].is_finite().all()
     assert (with_interval["ci_low"] <= with_interval["value"] + 1e-6).all()
     assert (with_interval["ci_high"] >= with_interval["value"] - 1e-6).all()
-    assert figures.filter(pl.col("metric") == "coverage")["ci_low"].null_count() == 4 * 3 * 2
-    assert figures.filter(split="warm")["n_users"].unique().to_list() == [N_USERS]
+    assert figures.filter(is_of_all)["ci_low"].null_count() == figures.filter(is_of_all).height == 2 * 4 * 3 * 2
+    assert figures.filter(split="warm", segment="all")["n_users"].unique().to_list() == [N_USERS]
     # among the eight cold tracks every one fits into a list of ten
     assert value_of(figures, model="random", split="cold-track", metric="recall", k=10) == pytest.approx(1)
     assert value_of(figures, model="random", split="cold-track-among-all", metric="recall", k=10) < 0.7
@@ -193,7 +124,7 @@ def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
     store.mkdir()
     (store / "CURRENT").write_text("gen-7\n")
     evaluation = run(tmp_path / "out", store=store)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.duckdb", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     (kept,) = (store / "evaluations").iterdir()
     assert kept.name.endswith("-gen-7.duckdb")
     for path in (tmp_path / "out" / "evaluation.duckdb", kept):
@@ -214,7 +145,7 @@ def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
 def test_a_second_run_replaces_the_files_and_gives_the_same_figures(tmp_path: Path) -> None:
     first, second = run(tmp_path), run(tmp_path)
     assert first.figures.equals(second.figures)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.duckdb", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 def test_tags_of_listeners_are_noted(tmp_path: Path) -> None:
@@ -241,7 +172,7 @@ def test_the_table_shows_recall_by_split_and_model(tmp_path: Path) -> None:
     (head,) = (line for line in lines if "recall@3" in line)
     assert head.index("recall@3") < head.index("recall@10") < head.index("users")
     assert sum("hybrid/worst" in line for line in lines) == 3
-    row = figures.filter(model="hybrid", split="warm", metric="recall", k=3).row(0, named=True)
+    row = figures.filter(model="hybrid", split="warm", segment="all", metric="recall", k=3).row(0, named=True)
     shown = f"{row['value']:.3f} ±{(row['ci_high'] - row['ci_low']) / 2:.3f}"
     assert any(shown in line and line.rstrip(" │┃").endswith("12") for line in lines)
 
@@ -274,7 +205,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Pa
     (tmp_path / "dir" / "evaluation.duckdb" / "in the way").mkdir(parents=True)
     with pytest.raises(ArtefactError, match=r"cannot write .*evaluation\.duckdb"):
         run(tmp_path / "dir")
-    assert [path.name for path in (tmp_path / "dir").iterdir()] == ["evaluation.duckdb"]
+    left = sorted(path.name for path in (tmp_path / "dir").iterdir())
+    assert left == ["evaluation.duckdb", "evaluation.partial"]  # what was judged is still there for the next run
 
 
 def test_settings_put_the_lengths_in_order() -> None:
@@ -282,6 +214,15 @@ def test_settings_put_the_lengths_in_order() -> None:
     for wrong in ({"ks": (0, 5)}, {"ks": ()}, {"protocols": ("hot",)}, {"protocols": ()}):
         with pytest.raises(ValidationError):
             EvaluationSettings(**wrong)
+
+
+def test_settings_are_made_of_a_command_line() -> None:
+    made = evaluation_settings(["warm,cold-user", "cold-track"], "20,5", cold_by="artist", n_cuts=3)
+    assert made.protocols == ("warm", "cold-user", "cold-track")
+    assert (made.ks, made.splits.cold_by, made.splits.n_cuts) == ((5, 20), "artist", 3)
+    for wrong in ({"cold_by": "album"}, {"n_cuts": 0}, {"n_cuts": 40}):
+        with pytest.raises(ConfigError, match="splits"):
+            evaluation_settings(None, "5", **wrong)
 
 
 def test_held_out_pairs_are_laid_into_the_rows_of_training() -> None:
@@ -303,8 +244,8 @@ def test_of_many_users_some_are_drawn() -> None:
     everyone = judge(fitted, split, (3,), 50, Silent())
     assert len(some[0].user_ids) == 5
     assert {tuple(one.user_ids) for one in some} == {tuple(some[0].user_ids)}
-    whole = dict(zip(everyone[-1].user_ids, everyone[-1].values.tolist(), strict=True))
-    assert dict(zip(some[-1].user_ids, some[-1].values.tolist(), strict=True)).items() <= whole.items()
+    whole = dict(zip(everyone[-1].user_ids, everyone[-1].values[:, 0].tolist(), strict=True))
+    assert dict(zip(some[-1].user_ids, some[-1].values[:, 0].tolist(), strict=True)).items() <= whole.items()
 
 
 def test_a_model_that_returns_short_lists_is_refused() -> None:
@@ -319,13 +260,12 @@ def test_a_model_that_returns_short_lists_is_refused() -> None:
 
 
 def test_users_meet_their_own_values_over_splits() -> None:
-    n_figures = len(USER_METRICS)
-
     def fold(users: list[str], values: list[float], coverage: float) -> Judged:
-        table = np.repeat(np.array(values, dtype=np.float32)[:, None], n_figures, axis=1)
-        return Judged("warm", "m", users, table, [coverage], 0.0)
+        table = np.array(values, dtype=np.float32)[:, None]
+        return Judged("warm", "m", users, [("all", "recall", 7)], table, {"coverage": [coverage]}, 0.0)
 
-    figures = summarise([fold(["b", "a"], [0.5, 0.1], 0.2), fold(["c", "b"], [0.3, 0.9], 0.4)], (7,), 100, 0)
+    folds = [fold(["b", "a"], [0.5, 0.1], 0.2), fold(["c", "b"], [0.3, 0.9], 0.4)]
+    figures = summarise(gather(folds), (7,), 100, 0)
     recall = figures.filter(metric="recall").row(0, named=True)
     assert recall["value"] == pytest.approx((0.3 + 0.6) / 2)
     assert recall["n_users"] == 3
@@ -337,15 +277,16 @@ def test_the_engine_itself_recovers_a_planted_taste(tmp_path: Path) -> None:
     """Through ``recsys.fit``: genre tells the taste, so even cold tracks find their listeners."""
     few = {"als": {"epochs": 5}, "lightfm": {"epochs": 10}, "content": {"epochs": 10}}
     settings = RunSettings.model_validate({"hybrid": few})
-    evaluation_settings = EvaluationSettings(ks=(3,), splits=SplitSettings(n_splits=1), n_resamples=100)
+    parting = SplitSettings(n_splits=1, fold_in_tracks=(1, 3))
+    evaluation_settings = EvaluationSettings(ks=(3,), splits=parting, n_resamples=100)
     evaluation = run(
         tmp_path, planted(n_users=50), settings=settings, evaluation_settings=evaluation_settings, fit=None
     )
     recall = {
         (row["split"], row["model"]): row["value"]
-        for row in evaluation.figures.filter(metric="recall").iter_rows(named=True)
+        for row in evaluation.figures.filter(metric="recall", segment="all").iter_rows(named=True)
     }
     assert {model for _, model in recall} > {"random", "popularity", "hybrid", "hybrid/als", "hybrid/content"}
-    for split in ("warm", "cold-track"):
+    for split in ("warm", "cold-track", "cold-user-1", "cold-user-3"):
         assert recall[split, "hybrid"] > recall[split, "random"] + 0.1, recall
         assert recall[split, "hybrid"] > recall[split, "popularity"] + 0.1, recall

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+from sklearn.metrics import average_precision_score, ndcg_score
 
 from eval import metrics
 from eval.metrics import (
     FORMULAS,
     USER_METRICS,
     bootstrap_ci,
-    coverage_at_k,
     find_hits,
     hit_rate_at_k,
     map_at_k,
@@ -72,6 +72,29 @@ def test_hits_are_found_row_by_row() -> None:
 )
 def test_metrics_are_as_worked_by_hand(metric, k: int, expected: list[float]) -> None:  # type: ignore[no-untyped-def]
     np.testing.assert_allclose(metric(HITS, k), expected, rtol=1e-12)
+
+
+def test_ndcg_is_that_of_scikit_learn() -> None:
+    """Both are defined alike where each item has a score of its own and the list is full."""
+    rng = np.random.default_rng(11)
+    scores = rng.random((40, 15))
+    wanted = rng.random((40, 15)) < 0.3
+    wanted[:, 0] = True
+    ranked = np.argsort(-scores, axis=1).astype(np.int32)
+    hits = find_hits(ranked, csr_matrix(wanted))
+    for k in (1, 4, 15):
+        for user in range(40):
+            expected = ndcg_score(wanted[[user]], scores[[user]], k=k)
+            assert ndcg_at_k(hits, k)[user] == pytest.approx(expected, rel=1e-12)
+
+
+def test_map_of_the_whole_catalogue_is_average_precision() -> None:
+    rng = np.random.default_rng(12)
+    scores, wanted = rng.random((30, 9)), rng.random((30, 9)) < 0.4
+    wanted[:, 2] = True
+    hits = find_hits(np.argsort(-scores, axis=1).astype(np.int32), csr_matrix(wanted))
+    expected = [average_precision_score(wanted[user], scores[user]) for user in range(30)]
+    np.testing.assert_allclose(map_at_k(hits, 9), expected, rtol=1e-12)
 
 
 def test_an_empty_place_is_no_hit_of_the_user_above() -> None:
@@ -134,12 +157,7 @@ def test_metrics_agree_with_their_formulas_in_plain_python(
 
 
 def test_every_metric_has_its_formula() -> None:
-    assert set(FORMULAS) == {*USER_METRICS, "coverage"}
-
-
-def test_coverage_counts_distinct_items() -> None:
-    assert coverage_at_k(RANKED, 1, N_ITEMS) == 4 / 7  # 3, 1, 6, 0
-    assert coverage_at_k(RANKED[1:2], 4, 5) == 3 / 5  # the empty place is no item
+    assert set(FORMULAS) == set(USER_METRICS)
 
 
 def test_the_mean_is_over_users_then_over_splits() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts import ALL_TRACKS, ALL_USERS, Ranker, RankerContract, RecommenderContract, ids, scores
+from contracts import ALL_TRACKS, ALL_USERS, N_TRACKS, Ranker, RankerContract, RecommenderContract, ids, scores
+from scipy.sparse import csr_matrix
 
 from eval.baselines import Part, Popularity, Random
 from recsys.model import Model
@@ -93,6 +94,23 @@ def test_a_store_answers_as_the_fit_that_it_was_built_from(tiny_fit: Recommender
     assert np.array_equal(tiny_fit.score(ALL_USERS, ALL_TRACKS), opened.score(ALL_USERS, ALL_TRACKS))
     assert tiny_fit.generation == "memory"
     assert opened.generation != "memory"
+
+
+def test_folding_in_is_recommending_from_tracks(tiny_fit: Recommender) -> None:
+    """Row by row what the service would give for the same tracks, with plays, candidates and parts heeded."""
+    begun = np.zeros((3, N_TRACKS), dtype=np.float32)
+    begun[0, [3]], begun[1, [1, 4, 7]], begun[2, [39]] = 1, (1, 2, 1), 1  # t39 is cold
+    ranked = tiny_fit.rank_folded(csr_matrix(begun), 12)
+    for row, given in enumerate([["t3"], ["t1", "t4", "t4", "t7"], ["t39"]]):
+        found = tiny_fit.recommend_from_tracks(given, 12)
+        assert [f"t{item}" for item in ranked.items[row]] == ids(found)
+        np.testing.assert_allclose(ranked.scores[row], scores(found), rtol=1e-4)
+    among = tiny_fit.rank_folded(csr_matrix(begun), 4, np.array([1, 2, 3, 5], np.int32))
+    assert [set(row) for row in among.items.tolist()] == [{1, 2, 5, -1}, {2, 3, 5, -1}, {1, 2, 3, 5}]
+    popular = tiny_fit.rank_folded(csr_matrix(begun), 5, part="popularity")
+    listeners = tiny_fit.plays.n_listeners
+    assert (np.diff(listeners[popular.items], axis=1) <= 0).all()
+    assert tiny_fit.rank_folded(csr_matrix((0, N_TRACKS), dtype=np.float32), 5).items.shape == (0, 5)
 
 
 def test_the_arrays_of_a_fit_outlive_it(tiny_fit: Recommender, tmp_path: Path) -> None:

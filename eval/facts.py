@@ -1,0 +1,81 @@
+"""What a reader must know beside the figures: versions, and what to mind before believing one."""
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from eval.settings import EvaluationSettings
+from eval.significance import N_PERMUTATIONS
+from recsys.types import Tags
+
+_PACKAGES = (
+    "recsys",
+    "duckdb",
+    "faiss-cpu",
+    "implicit",
+    "lightfm-next",
+    "numpy",
+    "optuna",
+    "polars",
+    "scikit-learn",
+    "scipy",
+    "torch",
+)
+_MOST_NAMED = 5
+
+
+def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what a reader must know before believing a figure on held-out listens."""
+    notes = [
+        "every model ranks the whole set of candidates, without negative sampling; tracks heard or disliked "
+        "in training are left out of every list",
+        "value is the mean over users, then over splits; ci_low and ci_high are the 95 % bootstrap interval "
+        "over users; a user counts where something is held out for them and they have plays in training",
+        "tracks are given to every fit in a random order, so that ties do not tell what the table is sorted by",
+        "segments are judged on the same lists: activity by terciles of the users' training plays, popularity by "
+        "terciles of the held-out tracks' training listeners, equal values together",
+        f"tests compare hybrid with each other model, paired over users, by {N_PERMUTATIONS:,} random swaps of the two "
+        "for whole users (two-sided); p_holm is corrected for all comparisons on the split; intervals are paired "
+        "bootstrap; the best baseline is the one that is best on these very users, which favours it",
+        f"of a split with more than {settings.max_users:,} users so many are drawn and judged",
+    ]
+    if "cold-track" in settings.on_listens:
+        notes.append(
+            "cold-track ranks the cold tracks among themselves, cold-track-among-all among the whole catalogue; "
+            "artist-known are held-out tracks whose artist has listeners in training, artist-unknown the others"
+        )
+    if "cold-user" in settings.on_listens:
+        notes.append(
+            "cold-user-n are users without a listen in training, folded in from their first n tracks and judged on "
+            "the rest, so users and held-out tracks differ from n to n; other users' later listens do train"
+        )
+    if tags is not None:
+        notes.append(
+            "tags are given to every fit whole: where the same listeners gave them (as in HetRec), they may "
+            "tell of held-out listens"
+        )
+    return notes + _of_tags(reports)
+
+
+def _of_tags(reports: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the tags that look like one listener's plays."""
+    alike = sorted({tag for report in reports for tag in report["tags_like_a_listener"]})
+    if not alike:
+        return []
+    named = ", ".join(alike[:_MOST_NAMED]) + (", ..." if len(alike) > _MOST_NAMED else "")
+    return [
+        f"{len(alike):,} tags share half or more of their tracks with what one user heard, held-out tracks included: "
+        f"{named}; if they were made from listens, figures are too high"
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Give the version of Python and of each library that figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
