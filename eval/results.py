@@ -68,15 +68,18 @@ def make_folder(folder: Path) -> None:
 
 
 def save(evaluation: Evaluation, out: Path) -> None:
-    """Write ``report.json`` and ``evaluation.duckdb`` into the folder ``out``.
+    """Write ``report.json``, ``evaluation.duckdb`` and ``report.html`` into the folder ``out``.
 
     Raises:
         ArtefactError: the folder cannot be written.
     """
+    from eval.report.page import write_report  # loads matplotlib
+
     write_database(evaluation.figures, out / "evaluation.duckdb")
     rows = [{name: _finite(value) for name, value in row.items()} for row in evaluation.figures.to_dicts()]
     text = json.dumps({**evaluation.about, "figures": rows}, indent=1, allow_nan=False)
     write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_report(evaluation, out)
 
 
 def current_generation(store: Path) -> str:

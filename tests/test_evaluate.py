@@ -193,7 +193,11 @@ def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
     store.mkdir()
     (store / "CURRENT").write_text("gen-7\n")
     evaluation = run(tmp_path / "out", store=store)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.duckdb", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "evaluation.duckdb",
+        "report.html",
+        "report.json",
+    ]
     (kept,) = (store / "evaluations").iterdir()
     assert kept.name.endswith("-gen-7.duckdb")
     for path in (tmp_path / "out" / "evaluation.duckdb", kept):
@@ -214,7 +218,7 @@ def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
 def test_a_second_run_replaces_the_files_and_gives_the_same_figures(tmp_path: Path) -> None:
     first, second = run(tmp_path), run(tmp_path)
     assert first.figures.equals(second.figures)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.duckdb", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.duckdb", "report.html", "report.json"]
 
 
 def test_tags_of_listeners_are_noted(tmp_path: Path) -> None:
