@@ -41,7 +41,14 @@ STRENGTHS = {
 }
 SPLITS = ("warm", "cold-track", "cold-track-among-all", "cold-user-1", "cold-user-3", "cold-user-5", "cold-user-10")
 SEGMENTS = {
-    "warm": ("activity-low", "activity-mid", "activity-high", "popularity-low", "popularity-mid", "popularity-high"),
+    "warm": (
+        "activity-low",
+        "activity-middle",
+        "activity-high",
+        "popularity-low",
+        "popularity-middle",
+        "popularity-high",
+    ),
     "cold-track": ("artist-known", "artist-unknown"),
 }
 NETWORKS = ("musicnn-head", "musicnn", "conv1d-taught", "conv1d", "conv1d-gru", "dense", "untrained", "mfcc")
@@ -123,6 +130,9 @@ def _about() -> dict[str, Any]:
             "difference": 0.31 - strength,
             "ci_low": 0.31 - strength - 0.01,
             "ci_high": 0.31 - strength + 0.01,
+            "ratio": 0.31 / strength,
+            "ratio_ci_low": 0.31 / strength - 0.02,
+            "ratio_ci_high": 0.31 / strength + 0.02,
             "p": 0.00001 if strength < 0.28 else 0.2,
             "p_holm": 0.0002 if strength < 0.28 else 0.4,
         }

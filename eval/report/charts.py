@@ -11,21 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from eval.report.drawn import INK, PAPER, REST, SERIES, SOFT, Look, label, label_ends
+from eval.report.drawn import INK, PAPER, SERIES, SOFT, Look
+from eval.report.labels import label, label_ends, label_points
 from eval.report.read import OURS, Point
 
 _WIDTH, _HEIGHT = 6.4, 3.9  # inches
 _GROUPS = (SERIES[0], SERIES[3], SERIES[4])  # dark, middle, light: groups of bars differ by lightness too
 _LINE = 1.4
-_LABEL_POINTS = 8.5
-_FAR = (8, 18, 30, 44)  # points from a dot to its label
-_AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # where a label may stand, best first
 
 
 def draw_lines(
@@ -131,7 +126,7 @@ def draw_bias(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     places = {model: (x.value, y.value) for model, (x, y) in points.items()}
-    _label_points(figure, axes, dict(sorted(places.items(), key=lambda pair: -pair[1][1])))
+    label_points(axes, looks, dict(sorted(places.items(), key=lambda pair: -pair[1][1])))
     return figure
 
 
@@ -206,46 +201,3 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     for text, name in zip(axes.get_yticklabels(), names, strict=True):
         text.set_color(INK)
         text.set_fontweight("bold" if name == OURS else "normal")
-
-
-def _label_points(figure: Figure, axes: Axes, places: Mapping[str, tuple[float, float]]) -> None:
-    """Name points where a name covers neither another nor a point; farther away, with a line, where all is taken."""
-    figure.draw_without_rendering()
-    points_per_pixel = 72 / figure.dpi
-    dots = {model: axes.transData.transform(place) * points_per_pixel for model, place in places.items()}
-    taken = [_box(x, y, 0, 0, 5, 5) for x, y in dots.values()]
-    for (model, place), own in zip(places.items(), list(taken), strict=True):
-        weight = "bold" if model == OURS else "normal"
-        width, height = _size(label(model), weight)
-        x, y = dots[model]
-        options = [
-            (dx, dy, far, _box(x + dx * far, y + dy * far, dx, dy, width / 2, height / 2))
-            for far in _FAR
-            for dx, dy in _AROUND
-        ]
-        free = (o for o in options if not any(o[3].overlaps(other) for other in taken if other is not own))
-        dx, dy, far, box = next(free, options[0])
-        taken.append(box)
-        axes.annotate(
-            label(model),
-            place,
-            (dx * far, dy * far),
-            textcoords="offset points",
-            ha={1: "left", 0: "center", -1: "right"}[dx],
-            va={1: "bottom", 0: "center", -1: "top"}[dy],
-            fontsize=_LABEL_POINTS,
-            fontweight=weight,
-            arrowprops=None if far == _FAR[0] else {"arrowstyle": "-", "color": REST, "linewidth": 0.6},
-        )
-
-
-def _box(x: float, y: float, dx: int, dy: int, half_width: float, half_height: float) -> Bbox:
-    """Make the box of a text that lies to one side of a point: dx 1 is right of it, dy 1 above."""
-    x, y = x + dx * half_width, y + dy * half_height
-    return Bbox.from_extents(x - half_width, y - half_height, x + half_width, y + half_height)
-
-
-def _size(text: str, weight: str) -> tuple[float, float]:
-    """Measure a text in points."""
-    box = TextPath((0, 0), text, size=_LABEL_POINTS, prop=FontProperties(weight=weight)).get_extents()
-    return float(box.width) + 2, _LABEL_POINTS * 1.3

@@ -16,14 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.optimize import isotonic_regression
 
 from eval.report.markup import Html, element, escaped
 from eval.report.read import OURS
-from recsys.drawing import printable
 
 INK, SOFT, GRID, PAPER, REST = "#1c2024", "#5b636d", "#e3e5e8", "#ffffff", "#a3a9b1"
 SERIES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")  # the first is the hybrid's
@@ -31,11 +27,12 @@ _NAMES = {INK: "ink", SOFT: "soft", GRID: "grid", PAPER: "paper", REST: "rest"}
 VARIABLES = _NAMES | {colour: f"c{n}" for n, colour in enumerate(SERIES, 1)}
 _MARKERS = "osD^vP"
 _REFERENCES = {"popularity": (SOFT, "X", "--"), "random": (REST, "x", ":")}
-_FONT = "DejaVu Sans"  # comes with matplotlib; the page falls back to one that is as wide, or narrower
+FONT = "DejaVu Sans"  # comes with matplotlib; the page falls back to one that is as wide, or narrower
+_FALLBACK = f"'{FONT}', Verdana, sans-serif"
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "recsys",
-    "font.family": [_FONT],
+    "font.family": [FONT],
     "font.size": 9.0,
     "axes.labelsize": 9.0,
     "text.parse_math": False,
@@ -58,8 +55,6 @@ _SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "path.simplify": True,
 }
-_POINTS_PER_INCH = 72
-_LINE_POINTS = 11.5  # from one label to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +106,10 @@ def svg_of(figure: Figure, name: str, title: str) -> Html:
         text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*<style.*?</style>", "", text, flags=re.DOTALL)  # it would hold for the whole page
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = text.replace(f"font-family: '{FONT}'", f"font-family: {_FALLBACK}")
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
@@ -121,47 +118,3 @@ def svg_of(figure: Figure, name: str, title: str) -> Html:
     text = re.sub(r"\n\s*", "\n", text).strip()
     opening, rest = text.split(">", 1)
     return Html(f'{opening} role="img" aria-label="{escaped(title)}">{element("title", title)}{rest}')
-
-
-def label(name: str) -> str:
-    """Bring a name to what fits beside a chart."""
-    return printable(name, 32)
-
-
-def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float]]) -> None:
-    """Name lines right of the plot at their last points, moved apart where they would overlap.
-
-    Args:
-        axes: its limits are final.
-        ends: name, and x and y of the last point.
-    """
-    figure = axes.get_figure(root=True)
-    if not ends or figure is None:
-        return
-    figure.draw_without_rendering()
-    low, high = axes.get_ylim()
-    height = axes.get_window_extent().height * _POINTS_PER_INCH / figure.dpi
-    ordered = sorted(ends, key=lambda end: (end[2], end[0]))
-    places = apart([y for _, _, y in ordered], _LINE_POINTS / height * (high - low), low, high)
-    for (name, x, y), place in zip(ordered, places, strict=True):
-        axes.annotate(
-            label(name),
-            xy=(x, y),
-            xytext=(1.05, place),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8.5,
-            fontweight="bold" if name == OURS else "normal",
-            arrowprops={"arrowstyle": "-", "color": REST, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
-        )
-
-
-def apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move ascending values as little as need be until neighbours are a gap apart, inside [low, high] if they fit.
-
-    Least squares under the order: isotonic regression of the values less their share of gaps.
-    """
-    steps = gap * np.arange(len(values))
-    moved = isotonic_regression(np.asarray(values) - steps).x
-    room = max(low, high - gap * (len(values) - 1))
-    return [float(value) for value in np.clip(moved, low, room) + steps]

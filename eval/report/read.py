@@ -89,7 +89,9 @@ def best(points: dict[str, Point]) -> str | None:
 
 
 def per_user(out: Path, found: Found) -> pl.DataFrame | None:
-    """Read ``per_user.parquet`` where there is one: user_id, split, model and value, of what was judged.
+    """Read ``per_user.parquet`` where there is one: user_id, split, model and recall, of what was judged.
+
+    The last column's name says at which k.
 
     A file of another run or form is passed over: a report without a plot is better than none.
     """
@@ -105,8 +107,8 @@ def per_user(out: Path, found: Found) -> pl.DataFrame | None:
         return None
     judged = {(split, model) for (split, *_), points in found.points.items() for model in points}
     keys = pl.DataFrame(sorted(judged), schema=["split", "model"], orient="row")
-    frame = frame.select("user_id", "split", "model", pl.col(values[0]).cast(pl.Float64).alias("value"))
-    frame = frame.filter(pl.col("value").is_finite()).join(keys, on=["split", "model"], how="semi")
+    frame = frame.select("user_id", "split", "model", pl.col(values[0]).cast(pl.Float64))
+    frame = frame.filter(pl.col(values[0]).is_finite()).join(keys, on=["split", "model"], how="semi")
     return frame if len(frame) else None
 
 

@@ -22,7 +22,7 @@ from eval.report.tables import Column, model_table
 from eval.report.words import SPLITS
 
 ACCURACY = ("recall", "ndcg", "map", "hit_rate", "mrr", "coverage")
-HIGH_IS_GOOD = frozenset({*ACCURACY, "novelty", "diversity", "distinct_artists"})
+HIGH_IS_GOOD = frozenset({*ACCURACY, "novelty", "diversity", "artists"})
 POPULARITY_BIAS = "popularity_percentile"
 _HEADINGS = {"ndcg": "NDCG", "map": "MAP", "mrr": "MRR", "hit_rate": "hit rate"}
 _GROUPS = {
@@ -35,7 +35,7 @@ _ORDER = ("low", "mid", "middle", "medium", "high")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """What sections are made of; ``per_user`` has split, model, user_id and value, where it was kept."""
+    """What sections are made of; ``per_user`` is from ``read.per_user``."""
 
     found: Found
     about: Mapping[str, Any]
@@ -140,7 +140,7 @@ def _added(material: Material, split: str, model: str, points: Mapping[str, Poin
     if material.per_user is not None:
         of_split = material.per_user.filter(pl.col("split") == split)
         by_user = [
-            of_split.filter(pl.col("model") == name).group_by("user_id").agg(pl.col("value").mean())
+            of_split.filter(pl.col("model") == name).group_by("user_id").agg(pl.nth(-1).mean().alias("value"))
             for name in (OURS, model)
         ]
         paired = by_user[0].join(by_user[1], on="user_id").sort("user_id")
@@ -212,13 +212,15 @@ def _users(material: Material, split: str, name: str) -> Html | None:
         return None
     of_split = material.per_user.filter(pl.col("split") == split)
     values = {
-        str(model): rows["value"].to_numpy()
+        str(model): rows.to_series(-1).to_numpy()
         for (model,), rows in of_split.group_by("model", maintain_order=True)
         if material.looks[str(model)].is_named and not str(model).startswith(WITHOUT)
     }
     if not values:
         return None
-    figure = charts.draw_shares(values, material.looks, "recall@20", "share of users with at least this recall")
+    figure = charts.draw_shares(
+        values, material.looks, material.per_user.columns[-1], "share of users with at least this recall"
+    )
     return chart(figure, f"{name}-users", f"How recall is spread over users, {split}")
 
 

@@ -13,6 +13,7 @@ from eval.report.read import OURS, Found, Point, best, is_baseline, tests_of
 from eval.report.tables import number
 
 _LEVEL = 0.05
+_MOST_TIMES = 10
 _CLAIMS = ("beats", "cannot be told apart from", "falls behind")
 
 SPLITS = {
@@ -47,7 +48,7 @@ def summary(found: Found, about: Mapping[str, Any]) -> list[Html]:
 def _against(points: Mapping[str, Point], rival: str, test: Mapping[str, Any] | None) -> Html:
     """Hold the hybrid against the best baseline."""
     ours, theirs = points[OURS], points[rival]
-    ratio = f", {ours.value / theirs.value:.2f} times as much" if theirs.value > 0 else ""
+    ratio = _ratio(ours, theirs, test or {})
     if test is None or not _is_number(test.get("difference")):
         return joined(
             [
@@ -68,6 +69,15 @@ def _against(points: Mapping[str, Point], rival: str, test: Mapping[str, Any] | 
             f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{told}.",
         ]
     )
+
+
+def _ratio(ours: Point, theirs: Point, test: Mapping[str, Any]) -> str:
+    """Say how many times the baseline's figure ours is, where that is not out of all proportion."""
+    if not 0 < ours.value <= _MOST_TIMES * theirs.value:
+        return ""
+    low, high = test.get("ratio_ci_low"), test.get("ratio_ci_high")
+    interval = f" ({low:.2f}–{high:.2f})" if _is_number(low) and _is_number(high) else ""
+    return f", {ours.value / theirs.value:.2f} times as much{interval}"
 
 
 def claim(test: Mapping[str, Any]) -> str:
