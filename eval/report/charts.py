@@ -126,7 +126,7 @@ def draw_bias(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     places = {model: (x.value, y.value) for model, (x, y) in points.items()}
-    label_points(axes, looks, dict(sorted(places.items(), key=lambda pair: -pair[1][1])))
+    label_points(axes, looks, dict(sorted(places.items(), key=lambda pair: (not looks[pair[0]].is_named, -pair[1][1]))))
     return figure
 
 

@@ -89,8 +89,14 @@ def label_points(axes: Axes, looks: Mapping[str, Look], places: Mapping[str, tup
         width, height = _measure(label(model), _weight(model), size)
         options = [(side, far, _box(dot, side, far, width, height)) for far in _FAR for side in _AROUND]
         others = [box for place, box in enumerate(boxes) if place != n]
-        costs = [_cost(dot, far, box, others, lines, frame) for _, far, box in options]
-        (dx, dy), far, box = options[int(np.argmin(costs))]
+        best, least = options[0], float("inf")
+        for option in options:
+            cost = _cost(dot, option[1], option[2], others, lines, frame)
+            if cost < least:
+                best, least = option, cost
+            if least <= option[1]:  # no place farther off can be better
+                break
+        (dx, dy), far, box = best
         boxes.append(box)
         if far != _NEAR:
             lines.append(_line(dot, box))
