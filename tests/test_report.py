@@ -125,6 +125,7 @@ def test_everything_that_was_measured_is_shown(parsed: Parsed, html: str) -> Non
     sections = [attributes["id"] for attributes in parsed.of("section")]
     assert set(sections) == SECTIONS
     assert sections[0] == "summary"
+    assert [link["href"] for link in parsed.of("a")] == [f"#{section}" for section in sections]
     titles = " | ".join(attributes["aria-label"] for attributes in parsed.of("svg"))
     for told in (
         "Recall over k, warm",

@@ -2,13 +2,14 @@
 
     Evaluation, OUT  ->  page  ->  sections in the order in which a reader asks  ->  report.html
 
-Styles, the one script and every picture are inside the file; its content security policy forbids everything else, so a
+Styles, the one script and every picture are inside the file. Its content security policy forbids everything else, so a
 name that slipped through as markup could neither run nor load anything. The same evaluation gives the same bytes.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from eval.results import Evaluation, write_beside
 
 REPORT = "report.html"
 _TITLE = "Evaluation"
+_HEADING = re.compile(r'<section id="([^"]+)"><h2>(.*?)</h2>')
 
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
@@ -61,15 +63,11 @@ def page(evaluation: Evaluation, out: Path) -> str:
         element("meta", name="color-scheme", content="light dark"),
         element("link", rel="icon", href="data:,"),
         element("title", f"{_TITLE}: recsys"),
-        element("style", script_safe(_asset("page.css"))),
+        element("style", Html(_asset("page.css"))),
     )
-    body = element("body", _header(about), element("main", *sections), element("script", script_safe(script)))
+    main = element("main", *sections)
+    body = element("body", _header(about), _contents(sections), main, element("script", Html(script)))
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def script_safe(text: str) -> Html:
-    """Take a style or script of this package as it is: HTML does not unescape inside these elements."""
-    return Html(text)
 
 
 def _sections(evaluation: Evaluation, out: Path) -> list[Html | None]:
@@ -104,6 +102,12 @@ def _header(about: Mapping[str, Any]) -> Html:
     line = " · ".join(str(fact) for fact in facts if fact)
     title = element("h1", f"{_TITLE} on {on}" if on else _TITLE)
     return element("header", title, element("p", line, class_="note") if line else None)
+
+
+def _contents(sections: Sequence[Html]) -> Html | None:
+    """Link to every section by its heading."""
+    heads = [match for match in map(_HEADING.match, sections) if match is not None]
+    return element("nav", *(element("a", Html(head[2]), href=f"#{head[1]}") for head in heads)) if heads else None
 
 
 def _summary(found: Found, about: Mapping[str, Any]) -> Html | None:
