@@ -1,7 +1,9 @@
 """What else an evaluation knows in, the other parts of the page out: networks, training, the map, what was set.
 
-about, Found, OUT  ->  networks, training, catalogue_map, paired_tests, background
-                   ->  Html, or None where there is nothing
+    about, Found, OUT  ->  networks, training, catalogue_map, paired_tests, background
+                       ->  Html, or None where there is nothing
+
+The parts that show lists are in ``eval.report.sections``.
 """
 
 import base64
@@ -136,7 +138,7 @@ def _splits(splits: Sequence[Mapping[str, Any]]) -> Html | None:
     if not splits:
         return None
     rows = [
-        (s.get("protocol"), str(s.get("seed")), s.get("note"), s.get("fit_seconds"), _sum(s.get("rank_seconds")))
+        (s.get("protocol"), s.get("seed"), s.get("note"), s.get("fit_seconds"), _sum(s.get("rank_seconds")))
         for s in splits
     ]
     headings = ("protocol", "seed", "how the listens were parted", "s to fit", "s to rank")
