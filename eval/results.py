@@ -68,12 +68,12 @@ def make_folder(folder: Path) -> None:
 
 
 def save(evaluation: Evaluation, out: Path) -> None:
-    """Write ``report.json``, ``evaluation.duckdb`` and ``report.html`` into the folder ``out``.
+    """Write ``report.json`` and ``evaluation.duckdb`` into the folder ``out``.
 
     Raises:
         ArtefactError: the folder cannot be written.
     """
-    from eval.report.page import write_report  # loads matplotlib
+    from eval.report.page import write_report  # report.html; loads matplotlib
 
     write_database(evaluation.figures, out / "evaluation.duckdb")
     rows = [{name: _finite(value) for name, value in row.items()} for row in evaluation.figures.to_dicts()]
