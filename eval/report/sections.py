@@ -30,6 +30,7 @@ _GROUPS = {
     "activity": "By how much users listened in training",
     "popularity": "By how popular the held-out tracks were in training",
 }
+_AXES = {"activity": "users by their plays in training", "popularity": "held-out tracks by their listeners in training"}
 _ORDER = ("low", "mid", "middle", "medium", "high")
 
 
@@ -243,7 +244,7 @@ def _segments(material: Material, split: str, k: int, name: str) -> list[Html | 
             drawn = {f"{group} {part}": _kept(points) for part, points in zip(names, places, strict=True)}
             figure = charts.draw_bars(drawn, f"recall@{k}")
         else:
-            figure = _lines(material, names, places, group, f"recall@{k}")
+            figure = _lines(material, names, places, _AXES.get(group, group), f"recall@{k}")
         shown.append(chart(figure, f"{name}-by-{len(shown)}", title, "Bands and whiskers are 95 % intervals."))
         columns = [Column(part, points) for part, points in zip(names, places, strict=True)]
         folded.append(details(f"The same in numbers: {title[0].lower()}{title[1:]}", model_table(columns)))
