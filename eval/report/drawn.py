@@ -31,6 +31,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib; the page falls back to one that i
 _FALLBACK = f"'{FONT}', Verdana, sans-serif"
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "figure.dpi": 72,  # that of SVG, so that a layout holds
     "svg.hashsalt": "recsys",
     "font.family": [FONT],
     "font.size": 9.0,
@@ -100,6 +101,8 @@ def svg_of(figure: Figure, name: str, title: str) -> Html:
         name: of the chart, letters, digits and dashes; its ids begin with it.
         title: what a screen reader says.
     """
+    lay_out(figure)
+    figure.set_layout_engine("none")  # once is enough
     with io.StringIO() as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser may have the letters that this font lacks
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -118,3 +121,12 @@ def svg_of(figure: Figure, name: str, title: str) -> Html:
     text = re.sub(r"\n\s*", "\n", text).strip()
     opening, rest = text.split(">", 1)
     return Html(f'{opening} role="img" aria-label="{escaped(title)}">{element("title", title)}{rest}')
+
+
+def lay_out(figure: Figure) -> None:
+    """Put all axes into their places, without drawing."""
+    engine = figure.get_layout_engine()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser may have the letters that this font lacks
+        if engine is not None:
+            engine.execute(figure)

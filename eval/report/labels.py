@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from eval.report.drawn import FONT, INK, REST, SOFT, Look
+from eval.report.drawn import FONT, INK, REST, SOFT, Look, lay_out
 from eval.report.read import OURS
 from recsys.drawing import printable
 
@@ -165,8 +165,9 @@ def _measure(text: str, weight: str, size: float) -> tuple[float, float]:
 def _frame(axes: Axes) -> Bbox:
     """Lay the figure out and give the plot's box in points."""
     figure = axes.get_figure(root=True)
+    axes.get_xlim(), axes.get_ylim()  # settles them
     if figure is not None:
-        figure.draw_without_rendering()
+        lay_out(figure)
     return Bbox(axes.get_window_extent().get_points() * (_POINTS_PER_INCH / axes.figure.dpi))
 
 
