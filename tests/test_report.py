@@ -355,7 +355,7 @@ def texts_of(figure: Any) -> list[Any]:
 
 def test_names_cover_no_other_name_and_are_not_cut() -> None:
     models = ["hybrid", "als", "ease", "ridge", "popularity", "random"]
-    close = {model: Point(0.3 + n / 1000, 0.29, 0.31, 9) for n, model in enumerate(models)}
+    close = {model: Point(0.3 + n / 5000, 0.29, 0.31, 9) for n, model in enumerate(models)}
     with style():
         looks = looks_of(models)
         lines = draw_lines(["5", "10"], {m: [p, p] for m, p in close.items()}, looks, "k", "recall@k")
