@@ -36,7 +36,7 @@ from recsys.types import (
 QUICK = EvaluationSettings(
     protocols=("warm", "cold-track"), ks=(3, 10), splits=SplitSettings(n_splits=2), n_resamples=100
 )
-FILES = ["evaluation.duckdb", "per_user.parquet", "report.json"]
+FILES = ["evaluation.duckdb", "per_user.parquet", "report.html", "report.json"]
 
 
 def run(out: Path, listens: Listens | None = None, **changes: Any) -> Any:

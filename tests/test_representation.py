@@ -348,7 +348,7 @@ def test_no_listens_are_needed_and_nothing_is_left_behind(tmp_path: Path) -> Non
     (tmp_path / "CURRENT").write_text("gen-3")
     found = evaluated(tmp_path / "out", ("representation",), catalogue(), None, store=tmp_path)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["evaluation.duckdb", "map.png", "map.svg", "report.json"]
+    assert names == ["evaluation.duckdb", "map.png", "map.svg", "report.html", "report.json"]
     (kept,) = (tmp_path / "evaluations").iterdir()
     for path in (tmp_path / "out" / "evaluation.duckdb", kept):
         with duckdb.connect(str(path), read_only=True) as connection:
