@@ -55,7 +55,7 @@ _PACKAGES = (
 class EvaluationSettings(Settings):
     """``[evaluate]`` in the run's TOML file."""
 
-    protocols: tuple[parting.Protocol | Literal["representation"], ...] = Field(default=PROTOCOLS, min_length=1)
+    protocols: tuple[parting.Protocol | Literal["representation"], ...] = Field(default=PROTOCOLS[:2], min_length=1)
     ks: tuple[int, ...] = Field(default=(5, 10, 20, 50), min_length=1)  # lengths of lists
     splits: SplitSettings = SplitSettings()
     representation: RepresentationSettings = RepresentationSettings()

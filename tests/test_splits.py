@@ -1,6 +1,7 @@
 """Splits: what trains, what is held out, what is neither."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -8,20 +9,23 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from eval.splits import (
     PROTOCOLS,
     Split,
     SplitSettings,
     cold_track,
+    cold_user,
     has_times,
     heard_pairs,
     splits,
+    validation_split,
     warm_at_random,
     warm_by_time,
 )
 from recsys.errors import DataError
-from recsys.types import LISTENS_SCHEMA, Listens
+from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Tracks
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 TWEETS = Path(__file__).parents[2] / "shared" / "data" / "listening-tweets" / "listens.csv"
@@ -63,33 +67,99 @@ def any_listens(draw: st.DrawFn) -> Listens:
     return listens_of([(u, t, 0.0 if bad else plays, at, bad) for u, t, plays, at, bad in rows])
 
 
-@given(any_listens(), st.sampled_from(PROTOCOLS), st.integers(0, 3), st.sampled_from([0.2, 0.5]))
-@hypothesis_settings(max_examples=200, deadline=None)
-def test_nothing_in_two_parts_and_nothing_lost(listens: Listens, protocol: str, seed: int, share: float) -> None:
-    split_settings = SplitSettings(held_out_share=share, n_splits=1, min_user_tracks=2, min_user_plays=0, seed=seed)
-    try:
-        (split,) = splits(listens, protocol, split_settings)
-    except DataError:
-        assume(False)
-    by_row = sorted(map(str, listens.frame.rows()))
+def by_artist(listens: Listens) -> Tracks:
+    """Tracks 1 to 3 are of one artist, 4 to 6 of another, the others of nobody that is known."""
+    ids = listens.frame["track_id"].unique().sort().to_list()
+    artists = {**dict.fromkeys("123", "x"), **dict.fromkeys("456", "y")}
+    empty = {name: [None] * len(ids) for name in TRACKS_SCHEMA.names()}
+    return Tracks(pl.DataFrame({**empty, "track_id": ids, "artist": [artists.get(n) for n in ids]}, TRACKS_SCHEMA))
+
+
+def check_parts(split: Split, listens: Listens) -> None:
+    """Nothing in two parts, nothing lost, and each protocol's own promise."""
     parts = [split.train, split.held_out, split.unused]
-    assert sorted(str(row) for part in parts for row in part.frame.rows()) == by_row
+    assert sorted(str(row) for part in parts for row in part.frame.rows()) == sorted(map(str, listens.frame.rows()))
     assert len(split.held_out)
     assert pairs(split.held_out).isdisjoint(pairs(split.train))
     assert (split.held_out.frame["plays"] > 0).all()
     trained = set(split.train.frame.filter(pl.col("plays") > 0)["user_id"])
+    if split.protocol == "cold-user":
+        assert set(split.held_out.frame["user_id"]).isdisjoint(split.train.frame["user_id"])
+        assert set(split.first_tracks.select("user_id", "track_id").rows()) == pairs(split.held_out)
+        return
     assert set(split.held_out.frame["user_id"]) <= trained
-    if protocol == "cold-track":
+    if split.protocol == "cold-track":
         cold = set(split.cold_track_ids)
         assert set(split.held_out.frame["track_id"]) <= cold
         assert cold.isdisjoint(split.train.frame["track_id"])
-        assert (set(split.unused.frame["track_id"])) <= cold
-    if protocol == "warm" and has_times(listens):
-        assert split.train.frame["listened_at"].max() < split.held_out.frame["listened_at"].min()
+    elif split.cut_at is not None:
+        assert split.train.frame["listened_at"].max() < split.cut_at <= split.held_out.frame["listened_at"].min()
         assert split.train.frame["listened_at"].null_count() == 0
         assert set(split.held_out.frame["track_id"]) <= set(split.train.frame.filter(pl.col("plays") > 0)["track_id"])
-    elif protocol == "warm":
+    else:
         assert not len(split.unused)
+
+
+@given(
+    any_listens(),
+    st.sampled_from(PROTOCOLS),
+    st.sampled_from(["track", "artist"]),
+    st.sampled_from([1, 3]),
+    st.integers(0, 3),
+    st.sampled_from([0.2, 0.5]),
+)
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_nothing_in_two_parts_and_nothing_lost(
+    listens: Listens, protocol: str, cold_by: str, n_cuts: int, seed: int, share: float
+) -> None:
+    settings = SplitSettings(
+        held_out_share=share,
+        n_splits=1,
+        n_cuts=n_cuts,
+        cold_by=cold_by,
+        min_user_tracks=2,
+        min_user_plays=0,
+        seed=seed,
+    )
+    try:
+        found = list(splits(listens, protocol, settings, by_artist(listens)))
+    except DataError:
+        assume(False)
+    assert len({split.seed for split in found}) == len(found)
+    by_time = protocol == "warm" and has_times(listens)
+    assert len(found) == (n_cuts if by_time else 1)
+    for split in found:
+        assert (split.cut_at is not None) == by_time
+        check_parts(split, listens)
+    if by_time:  # a window ends where the next begins
+        for early, late in pairwise(found):
+            assert early.cut_at <= late.cut_at
+            assert early.held_out.frame["listened_at"].max() < late.cut_at
+
+
+@given(any_listens(), st.sampled_from(PROTOCOLS), st.sampled_from(["track", "artist"]), st.integers(0, 3))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_validation_parts_the_training_rows_and_no_others(
+    listens: Listens, protocol: str, cold_by: str, seed: int
+) -> None:
+    settings = SplitSettings(
+        held_out_share=0.3, n_splits=1, n_cuts=2, cold_by=cold_by, min_user_tracks=2, min_user_plays=0, seed=seed
+    )
+    try:
+        outer = next(splits(listens, protocol, settings, by_artist(listens)))
+        inner = validation_split(outer, settings)
+    except DataError:
+        assume(False)
+    assert inner.protocol == protocol
+    assert (inner.cut_at is None) == (outer.cut_at is None)
+    check_parts(inner, outer.train)
+    seen = pairs(inner.train) | pairs(inner.held_out) | pairs(inner.unused)
+    assert seen.isdisjoint(pairs(outer.held_out))
+    if protocol == "cold-track" and cold_by == "artist":
+        cold = set(inner.cold_track_ids)
+        for artist in ({"1", "2", "3"}, {"4", "5", "6"}):
+            heard = artist & {track for _, track in heard_pairs(outer.train.frame).rows()}
+            assert heard <= cold or heard.isdisjoint(cold)
 
 
 def test_a_cut_in_time_holds_out_only_what_can_be_judged() -> None:
@@ -194,6 +264,9 @@ def test_the_choice_depends_on_seed_and_rows_but_not_on_their_order() -> None:
         return pairs(split.held_out)
 
     for protocol in PROTOCOLS:
+        (one,), (other,) = (list(splits(rows, protocol, SplitSettings(n_splits=1))) for rows in (listens, turned))
+        if one.first_tracks is not None:
+            assert one.first_tracks.sort(pl.all()).equals(other.first_tracks.sort(pl.all()))
         assert held_out(listens, protocol, 0) == held_out(turned, protocol, 0)
         assert held_out(listens, protocol, 0) != held_out(listens, protocol, 1)
 
@@ -206,6 +279,85 @@ def test_random_splits_come_once_a_seed_and_a_cut_in_time_once() -> None:
     timed = Listens(pl.concat([timed.frame, listens_of([("v", "t2", 1.0, hours(8), False)]).frame]))
     assert len(list(splits(timed, "warm", settings))) == 1
     assert len(list(splits(timed, "cold-track", settings))) == 3
+
+
+def test_cuts_roll_over_the_last_events() -> None:
+    """Sixty events: cuts at 42, 48 and 54, each tested on the six hours up to the next."""
+    rows = [("ann", f"t{n}", 1.0, hours(n), False) for n in range(30)]
+    known = [("cy", f"t{n}", 1.0, hours(-40 + n), False) for n in range(30)]
+    settings = SplitSettings(n_cuts=3, min_user_plays=0)
+    found = list(splits(listens_of(rows + known), "warm", settings))
+    assert [split.seed for split in found] == [0, 1, 2]
+    assert [sorted(int(track[1:]) for _, track in pairs(split.held_out)) for split in found] == [
+        [12, 13, 14, 15, 16, 17],
+        [18, 19, 20, 21, 22, 23],
+        [24, 25, 26, 27, 28, 29],
+    ]
+    assert [len(split.train) for split in found] == [42, 48, 54]
+    assert "until 2024-05-01 18:00:00 for users" in found[0].note
+    assert SplitSettings().windows() == [(0.8, 1.0)]
+    with pytest.raises(ValidationError, match="nothing before the first cut"):
+        SplitSettings(n_cuts=10)
+
+
+def test_validation_in_time_ends_at_the_cut() -> None:
+    rows = [("ann", f"t{n}", 1.0, hours(n), False) for n in range(50)]
+    known = [("cy", f"t{n}", 1.0, hours(-60 + n), False) for n in range(50)]
+    settings = SplitSettings(min_user_plays=0)
+    (outer,) = splits(listens_of(rows + known), "warm", settings)
+    inner = validation_split(outer, settings)
+    assert (outer.cut_at, inner.cut_at) == (hours(30), hours(14))  # at 80 of 100 events, then at 64 of those 80
+    assert inner.held_out.frame["listened_at"].max() == hours(29)
+
+
+def test_cold_artists_lose_every_row_of_every_track() -> None:
+    rows = [(user, track, 1.0, None, False) for user in "abcd" for track in "12345678"]
+    rows += [("e", track, 0.0, None, True) for track in "13"]
+    listens = listens_of(rows)
+    settings = SplitSettings(cold_by="artist", held_out_share=0.5, n_splits=12)
+    drawn = set()
+    for split in splits(listens, "cold-track", settings, by_artist(listens)):
+        cold = frozenset(split.cold_track_ids)
+        drawn.add(cold)
+        assert cold.isdisjoint(split.train.frame["track_id"])
+        for artist in ("123", "456"):
+            assert cold.issuperset(artist) or cold.isdisjoint(artist)
+        assert "2 of 4 artists" in split.note
+    assert len(drawn) > 3
+    # a dislike of another track by a cold artist goes too, though nobody heard that track
+    unheard = listens_of([*[(user, "1", 1.0, None, False) for user in "ab"], ("a", "2", 0.0, None, True)])
+    kept = listens_of([(user, "9", 1.0, None, False) for user in "ab"])
+    both = Listens(pl.concat([unheard.frame, kept.frame]))
+    for split in splits(both, "cold-track", settings, by_artist(both)):
+        if split.cold_track_ids == ["1"]:
+            assert pairs(split.train) == {("a", "9"), ("b", "9")}
+            assert pairs(split.unused) == {("a", "2")}
+
+
+def test_cold_users_come_in_the_order_of_time() -> None:
+    rows = [("ann", "late", 1.0, hours(9), False), ("ann", "early", 1.0, hours(3), False)]
+    rows += [("ann", "early", 2.0, hours(11), False), ("ann", "middle", 1.0, hours(5), False)]
+    rows += [("ann", "never", 1.0, None, False), ("ann", "bad", 0.0, hours(1), True)]
+    listens = listens_of([*rows, *[(f"u{n}", "early", 1.0, hours(n), False) for n in range(4)]])
+    split = cold_user(listens, SplitSettings(held_out_share=0.9), seed=0)
+    assert split.first_tracks.rows() == [
+        ("ann", "early", 3.0, 1),
+        ("ann", "middle", 1.0, 2),
+        ("ann", "late", 1.0, 3),
+        ("ann", "never", 1.0, 4),
+    ]
+    assert set(split.train.frame["user_id"]) == {"u0", "u1", "u2", "u3"}  # of one track each: nothing to judge
+    assert pairs(split.unused) == {("ann", "bad")}
+
+
+def test_without_times_cold_users_come_in_a_random_order() -> None:
+    split = cold_user(library(40, 6), SplitSettings(), seed=1)
+    by_user = split.first_tracks.sort("user_id", "place").group_by("user_id").agg("track_id", "place")
+    assert len(by_user) == 8
+    assert by_user["place"].to_list() == [[1, 2, 3, 4, 5, 6]] * 8
+    assert by_user["track_id"].n_unique() > 5
+    with pytest.raises(ValidationError, match="rising whole numbers"):
+        SplitSettings(fold_in_tracks=(3, 1))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
