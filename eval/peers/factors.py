@@ -53,8 +53,8 @@ BPR = Peer(
     _fit_bpr,
     {
         "n_factors": Choice((64, 32, 128)),
-        "learning_rate": Number(0.005, 0.2, 0.05, log=True),
-        "l2": Number(1e-4, 0.1, 0.01, log=True),
-        "epochs": Number(50, 400, 150, log=True, whole=True),
+        "learning_rate": Number(0.003, 0.1, 0.01, log=True),
+        "l2": Number(1e-3, 0.1, 0.01, log=True),
+        "epochs": Number(50, 400, 200, log=True, whole=True),
     },
 )

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
 from eval.baselines import Ranker
-from eval.peers.material import Material, valued
+from eval.peers.material import Material, unit_rows, valued
 from eval.peers.peer import Choice, Number, Params, Peer
 from eval.peers.ranking import ByVectors, unplayed_last
 from recsys.types import Float32, Plays
@@ -33,8 +33,10 @@ def _fit_plain(material: Material, params: Params, seed: int) -> Ranker:
 def _fit_with_features(material: Material, params: Params, seed: int) -> Ranker:
     plays = material.plays
     columns = most_weighty(material.columns(params["tag_value"]), params["max_features"])
+    if params["scaled_to"] != "nothing":
+        columns = unit_rows(columns) if params["scaled_to"] == "length" else sums_to_one(columns)
     identity = diags((plays.n_listeners > 0).astype(np.float32) * np.float32(params["identity"]))
-    features = csr_matrix(hstack([sums_to_one(columns), csr_matrix(identity)], format="csr", dtype=np.float32))
+    features = csr_matrix(hstack([columns, csr_matrix(identity)], format="csr", dtype=np.float32))
     users, items = _embeddings(plays, features, params, seed)
     return ByVectors(plays, users, items)
 
@@ -81,9 +83,11 @@ LIGHTFM_FEATURES = Peer(
     {
         **_SPACE,
         "epochs": Number(10, 40, 20, log=True, whole=True),
+        "learning_rate": Number(0.005, 0.1, 0.02, log=True),
         "tag_value": Choice(("log", "binary", "raw")),
         "max_features": Choice((12, 6, 24)),  # of a track
-        "identity": Choice((0.1, 0.0, 0.5, 1.0)),  # weight of a track's identity, its features adding up to 1
+        "identity": Choice((0.5, 0.0, 0.2, 1.0)),  # weight of a track's identity beside its features
+        "scaled_to": Choice(("nothing", "length", "sum")),  # a track's features: as they are, unit length, sum 1
     },
     ranks_cold=True,
     uses_features=True,

@@ -98,14 +98,14 @@ def confidence_scale_of(counts: csr_matrix, mean_confidence: float) -> float:
 
 def valued(counts: csr_matrix, value: Value) -> csr_matrix:
     """Play counts as log(1 + plays), as they are, or as 1; same stored pairs."""
-    data = {"log": np.log1p, "raw": np.copy, "binary": np.ones_like}[value](counts.data)
+    data = counts.data if value == "raw" else np.log1p(counts.data) if value == "log" else np.ones_like(counts.data)
     return csr_matrix((data.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 
 
-def unit_rows(matrix: csr_matrix, power: float = 1.0) -> csr_matrix:
-    """Divide rows by their L2 norm to a power (1: unit length, 0: as they are); empty rows stay empty."""
+def unit_rows(matrix: csr_matrix) -> csr_matrix:
+    """Divide rows by their L2 norm; empty rows stay empty."""
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float32).ravel())
-    return csr_matrix(diags(np.where(norms > 0, np.maximum(norms, 1e-12) ** -power, 0).astype(np.float32)) @ matrix)
+    return csr_matrix(diags(np.where(norms > 0, 1 / np.maximum(norms, 1e-12), 0).astype(np.float32)) @ matrix)
 
 
 def _standardised(sound: tuple[Int32, Float32] | None, n_items: int) -> Float32:
