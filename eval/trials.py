@@ -27,7 +27,7 @@ from eval.metrics import find_hits, mean_over_users, recall_at_k
 from eval.peers.material import Material
 from eval.peers.peer import Choice, Peer
 from eval.results import make_folder
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, DataError
 from recsys.progress import Bar
 from recsys.types import Int32
 
@@ -163,12 +163,18 @@ def search(
 
 
 def _tried(peer: Peer, params: dict[str, Any], validation: Validation, seed: int, done: Sequence[Trial]) -> Trial:
-    """Fit with these settings and judge; settings that were tried before have the value that they had."""
+    """Fit with these settings and judge; settings that were tried before have the value that they had.
+
+    Settings under which learning diverges are worth nothing.
+    """
     for trial in done:
         if trial.params == params:
             return replace(trial, seconds=0.0)
     started = time.perf_counter()
-    value = validation.recall(peer.fit(validation.material, params, seed))
+    try:
+        value = validation.recall(peer.fit(validation.material, params, seed))
+    except DataError:
+        value = 0.0
     return Trial(params, value, time.perf_counter() - started)
 
 

@@ -140,9 +140,16 @@ class TunedPeers:
         params = peer.defaults if best is None else best.params
         n_trials, asked = len(trials), self.settings.trials
         status = why_not or ("tuned" if n_trials == asked else f"{n_trials} of {asked} trials in its share of the time")
-        ranker = peer.fit(whole, params, seed)
-        seconds = time.perf_counter() - started
         value = None if best is None else best.value
+        try:
+            ranker = peer.fit(whole, params, seed)
+        except DataError as error:
+            seconds = time.perf_counter() - started
+            self._report(
+                Tuned(peer.name, split.protocol, split.seed, f"failed: {error}", n_trials, None, value, seconds)
+            )
+            return
+        seconds = time.perf_counter() - started
         self._report(Tuned(peer.name, split.protocol, split.seed, status, n_trials, params, value, seconds))
         yield peer.name, ranker
 

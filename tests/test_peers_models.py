@@ -12,6 +12,8 @@ from eval.baselines import Ranker
 from eval.peers.material import Material
 from eval.peers.models import NAMES, PEERS
 from eval.peers.peer import Choice, Peer
+from eval.peers.ranking import ByVectors
+from recsys.errors import DataError
 from recsys.types import NO_ITEM, TAGS_SCHEMA, TRACKS_SCHEMA, Int32, Plays, Tags, Tracks
 
 N_USERS, N_ITEMS, N_TASTES = 61, 90, 3
@@ -262,3 +264,15 @@ def test_factors_are_fitted_once_for_the_same_settings(monkeypatch: pytest.Monke
     assert first is again
     m.als(4, 2.0, 5.0, 0)
     assert len(calls) == 2
+
+
+def test_learning_that_diverged_is_an_error() -> None:
+    plays = material().plays
+    users = np.ones((N_USERS, 2), dtype=np.float32)
+    items = np.ones((N_ITEMS, 2), dtype=np.float32)
+    items[4, 1] = np.nan
+    with pytest.raises(DataError, match="diverged"):
+        ByVectors(plays, users, items)
+    peer = BY_NAME["lightfm-features"]
+    with pytest.raises(DataError, match="diverged"):
+        peer.fit(material(), quick(peer) | {"learning_rate": 1e30}, 0)

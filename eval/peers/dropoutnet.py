@@ -115,9 +115,9 @@ DROPOUTNET = Peer(
     _fit,
     {
         **ALS_CHOICES,
-        "hidden": Choice((256, 128, 512)),
+        "hidden": Choice((256, 128)),
         "dropout": Number(0.2, 0.95, 0.5),
-        "epochs": Number(10, 40, 20, log=True, whole=True),
+        "epochs": Number(8, 30, 15, log=True, whole=True),
         "learning_rate": Number(1e-3, 2e-2, 5e-3, log=True),
         "weight_decay": Number(1e-3, 1, 0.05, log=True),
         "exposure": Number(0.1, 10, 1, log=True),  # listeners at which a track counts half

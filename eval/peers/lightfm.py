@@ -15,6 +15,7 @@ from eval.baselines import Ranker
 from eval.peers.material import Material, unit_rows, valued
 from eval.peers.peer import Choice, Number, Params, Peer
 from eval.peers.ranking import ByVectors, unplayed_last
+from recsys.errors import DataError
 from recsys.types import Float32, Plays
 
 _SPACE: dict[str, Number | Choice] = {
@@ -54,7 +55,11 @@ def _embeddings(plays: Plays, features: csr_matrix | None, params: Params, seed:
         user_alpha=params["l2"],
         random_state=seed,
     )
-    model.fit(pairs, item_features=features, epochs=params["epochs"], num_threads=1)
+    try:
+        with np.errstate(all="ignore"):  # it checks its parameters at the end
+            model.fit(pairs, item_features=features, epochs=params["epochs"], num_threads=1)
+    except ValueError as error:  # it found parameters that are not finite
+        raise DataError(f"LightFM diverged ({error}); give a lower learning rate") from error
     embeddings = np.hstack([model.item_embeddings, model.item_biases[:, None]]).astype(np.float32)
     users = np.hstack([model.user_embeddings, np.ones((len(plays.user_ids), 1))]).astype(np.float32)
     users[np.diff(plays.counts.indptr) == 0] = 0

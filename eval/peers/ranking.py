@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.errors import DataError
 from recsys.rank import top_k
 from recsys.types import NO_ITEM, Candidates, Float32, Int32, Plays
 
@@ -27,6 +28,15 @@ class ByVectors:
     plays: Plays
     users: Float32
     items: Float32
+
+    def __post_init__(self) -> None:
+        """Check that learning came to an end.
+
+        Raises:
+            DataError: a vector is not finite.
+        """
+        if not (np.isfinite(self.users).all() and np.isfinite(self.items).all()):
+            raise DataError("the vectors are not finite: learning diverged; give a lower learning rate")
 
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
         """Rank exactly, ties to the lower row."""
