@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from eval import splits as parting
@@ -110,7 +111,7 @@ class TunedPeers:
             else:
                 suited.append(peer)
         validation, why_not = self._validation(split, fitted.plays.track_ids, sound)
-        kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split))
+        kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split, validation))
         with self.progress.bar(f"peers {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
             for place, peer in enumerate(suited):
                 share = self._share(started, len(suited) - place)
@@ -177,16 +178,22 @@ class TunedPeers:
             return None
         return (started + self.settings.time_budget_s - time.perf_counter()) / n_left
 
-    def _fingerprint(self, whole: Material, split: Split) -> str:
+    def _fingerprint(self, whole: Material, split: Split, validation: Validation | None) -> str:
+        """Name all that decides what a trial is worth."""
         facts = {
             "settings": self.settings.model_dump(mode="json", exclude={"trials", "time_budget_s", "models"}),
-            "split": [split.protocol, split.seed, split.cold_track_ids],
+            "split": [split.protocol, split.seed],
             "spaces": {peer.name: repr(peer.space) for peer in PEERS},
         }
-        plays, metadata = whole.plays, whole.metadata
-        matrices = (plays.counts, plays.barred, metadata.tags, metadata.genres)
-        arrays = [part for matrix in matrices for part in (matrix.data, matrix.indices, matrix.indptr)]
-        return fingerprint(facts, [*arrays, metadata.artist, metadata.year, whole.sound], plays.track_ids)
+        metadata = whole.metadata
+        matrices = [metadata.tags, metadata.genres]
+        arrays: list[NDArray[Any]] = [metadata.artist, metadata.year, whole.sound]
+        if validation is not None:
+            plays = validation.material.plays
+            matrices += [plays.counts, plays.barred, validation.held_out]
+            arrays += [validation.user_rows] + ([] if validation.candidates is None else [validation.candidates])
+        arrays += [part for matrix in matrices for part in (matrix.data, matrix.indices, matrix.indptr)]
+        return fingerprint(facts, arrays, whole.plays.track_ids)
 
     def _report(self, tuned: Tuned) -> None:
         self.reports.append(tuned)

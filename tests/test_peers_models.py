@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from eval.baselines import Ranker
 from eval.peers.material import Material
-from eval.peers.models import NAMES, PEERS
+from eval.peers.models import NAMES, PEERS, WITHOUT_FEATURES
 from eval.peers.peer import Choice, Peer
 from eval.peers.ranking import ByVectors
 from recsys.errors import DataError
@@ -166,6 +166,8 @@ def test_defaults_are_in_the_space_and_are_json(name: str) -> None:
 
 def test_names_are_told_once() -> None:
     assert len(set(NAMES)) == len(NAMES) == 14
+    assert {"als", "bpr", "ease", "knn-bm25", "lightfm"} < WITHOUT_FEATURES
+    assert not WITHOUT_FEATURES & {"ridge", "lightfm-features", "artist-mean", "own-artists"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,23 @@ def test_trials_of_other_listens_or_settings_are_not_taken(tmp_path: Path) -> No
     assert len(list(tmp_path.glob("*.jsonl"))) == 3
     run(prepared(tmp_path, trials=5), split)  # more trials go on where fewer ended
     assert len(list(tmp_path.glob("*.jsonl"))) == 3
+
+
+def test_trials_of_another_cut_in_time_are_not_taken(tmp_path: Path) -> None:
+    """The same plays at other times: training plays as a whole are the same, their validation part is not."""
+    order = np.random.default_rng(5).permutation(len(LISTENS))
+    for n, places in enumerate((order, np.roll(order, 7))):
+        frame = LISTENS.frame.with_columns(
+            listened_at=pl.Series(1_000_000 * places.astype(np.int64)).cast(LISTENS_SCHEMA["listened_at"])
+        )
+        cut = 280
+        split = replace(
+            split_of("warm"),
+            train=Listens(LISTENS.frame.head(cut).with_columns(frame["listened_at"].head(cut))),
+            cut_at=datetime(2000, 1, 1, tzinfo=UTC),
+        )
+        run(prepared(tmp_path, models=("artist-popularity",)), split)
+        assert len(list(tmp_path.glob("*.jsonl"))) == n + 1
 
 
 def test_a_spent_budget_lists_what_did_not_finish(tmp_path: Path) -> None:

@@ -27,3 +27,4 @@ PEERS: tuple[Peer, ...] = (
     LIGHTFM_FEATURES,
 )
 NAMES: tuple[str, ...] = tuple(peer.name for peer in PEERS)
+WITHOUT_FEATURES: frozenset[str] = frozenset(peer.name for peer in PEERS if not peer.uses_features)  # plays alone

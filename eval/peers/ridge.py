@@ -41,11 +41,12 @@ def _fit(material: Material, params: Params, seed: int) -> Ranker:
 
 
 def feature_columns(material: Material, params: Params, played: NDArray[np.int64]) -> csr_matrix:
-    """Join metadata columns that two or more played tracks have, the most frequent ``MAX_COLUMNS``, and sound."""
+    """Join metadata columns that a played track shares with any other, the most frequent ``MAX_COLUMNS``, and sound."""
     columns = material.columns(params["tag_value"], params["artist_weight"])
-    frequency = np.bincount(csr_matrix(columns[played]).indices, minlength=columns.shape[1])
+    shared = np.bincount(columns.indices, minlength=columns.shape[1]) >= 2
+    frequency = np.bincount(csr_matrix(columns[played]).indices, minlength=columns.shape[1]) * shared
     kept = np.argsort(-frequency, kind="stable")[:MAX_COLUMNS]
-    kept = np.sort(kept[frequency[kept] >= 2])
+    kept = np.sort(kept[frequency[kept] > 0])
     sound = csr_matrix(material.sound * np.float32(params["sound_weight"]))
     return csr_matrix(hstack([columns[:, kept], sound], format="csr", dtype=np.float32))
 
