@@ -18,7 +18,7 @@ from recsys.types import Float32, Int32
 ALS_CHOICES: dict[str, Number | Choice] = {  # a grid, so that trials share fits
     "n_factors": Choice((64, 32, 128)),
     "l2": Choice((10.0, 3.0, 30.0)),
-    "mean_confidence": Choice((8.0, 4.0, 16.0)),
+    "mean_confidence": Choice((8.0, 4.0, 16.0, 32.0)),
 }
 
 
