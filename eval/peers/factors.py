@@ -44,8 +44,8 @@ ALS = Peer(
     _fit_als,
     {
         "n_factors": Choice((64, 32, 48, 96, 128)),
-        "l2": Number(0.3, 50, 10, log=True),
-        "mean_confidence": Number(1, 40, 8, log=True),
+        "l2": Number(0.5, 100, 10, log=True),
+        "mean_confidence": Number(2, 100, 8, log=True),
     },
 )
 BPR = Peer(
