@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from eval.kept import PARTIAL
 from eval.results import Evaluation
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
+from eval.tuning import PeerSettings, tuned_peers
 from pipelines.build import Inputs, read_catalogue
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
@@ -18,13 +20,20 @@ def evaluate_files(
     out: Path,
     store: Path | None,
     progress: Progress,
+    peer_settings: PeerSettings | None = None,
 ) -> Evaluation:
-    """Read a catalogue and judge the engine on it; see ``eval.run.evaluate`` for what is written and raised."""
+    """Read a catalogue and judge the engine on it; see ``eval.run.evaluate`` for what is written and raised.
+
+    With ``peer_settings`` models of other libraries and papers are tuned and judged beside ours.
+    """
     problems = Problems()
     catalogue = read_catalogue(inputs, settings, problems)
     if len(problems):
         told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
         progress.say(f"problems in the input (the rest is used): {told}")
+    peers = None
+    if peer_settings is not None and evaluation_settings.on_listens:
+        peers = tuned_peers(catalogue.tracks, catalogue.tags, peer_settings, out / PARTIAL / "trials", progress)
     return evaluate(
         catalogue.tracks,
         catalogue.listens,
@@ -34,4 +43,6 @@ def evaluate_files(
         out=out,
         store=store,
         progress=progress,
+        peers=peers,
+        peer_facts=None if peer_settings is None else peer_settings.model_dump(mode="json"),
     )

@@ -206,24 +206,32 @@ def evaluate(
         str, typer.Option("--cold-by", help="Cold-track takes out a track or a whole artist.")
     ] = "track",
     cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
+    trials: Annotated[
+        int, typer.Option("--trials", help="Settings tried of each other model; 0 judges ours alone.", min=0)
+    ] = 10,
+    time_budget: Annotated[
+        float | None, typer.Option("--time-budget", help="Minutes that the other models may take on a split.", min=0)
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
     from eval.representation.table import representation_table
     from eval.results import recall_table
     from eval.settings import evaluation_settings
+    from eval.tuning import peer_settings
     from pipelines.build import Inputs
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
 
     inputs = Inputs(tracks, listens, tags, audio_root)
     chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts)
-    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars())
+    others = peer_settings(chosen, trials, time_budget)
+    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(), others)
     if found.about["splits"]:
         console().print(recall_table(found.figures))
     if "networks" in found.about:
         console().print(representation_table(found.figures, found.about["networks"]))
-    say(f"all figures: {out}/report.json and {out}/evaluation.duckdb")
+    say(f"to look at: {out}/report.html; all figures: {out}/report.json and {out}/evaluation.duckdb")
 
 
 @app.command()
