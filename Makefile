@@ -9,7 +9,7 @@ demo: install
 	$(BIN)/recsys demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

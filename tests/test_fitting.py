@@ -15,7 +15,8 @@ from recsys.audio.choice import settled
 from recsys.audio.fitting import copies, fit_sound_model, train_sound_model
 from recsys.audio.front import fastest_dtype
 from recsys.audio.frozen import Frozen, clip_features, remembered_features
-from recsys.audio.model import SoundModel
+from recsys.audio.model import Origin, SoundModel
+from recsys.audio.networks import build_network
 from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, NetworkSettings, TrainSettings
 from recsys.audio.weights import WEIGHTS_SHA256
@@ -244,6 +245,15 @@ def test_a_sample_gives_clips_back(tmp_path: Path) -> None:
         assert [len(one.samples) for one in taken] == [4, 8000]
         assert [len(one.samples) for one in sample[1:]] == [8000, 8000, 4]
         np.testing.assert_array_equal(sample[-1].samples, taken[0].samples)
+
+
+def test_embedding_leaves_a_gru_where_it_is() -> None:
+    """Laying its weights out anew, as ``to`` does, breaks what other threads are doing with them."""
+    settings = asked(name="conv1d", start="random", pooling="gru")
+    network = build_network(settings.network, settings.log_mel).eval()
+    laid_out = network.gru._flat_weights
+    SoundModel(network, settings, Origin(settings)).embed(tones(1, 0.5)[2])
+    assert network.gru._flat_weights is laid_out
 
 
 def test_threads_read_a_sample_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.audio.clips import clip_patches, of_one_length
-from recsys.audio.device import device_of
+from recsys.audio.device import device_of, move
 from recsys.audio.musicnn import DIM, N_POOLED, MusicNN
 from recsys.audio.settings import AudioSettings
 from recsys.audio.weights import tensors_sha256
@@ -84,7 +84,7 @@ def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings
         DataError: a clip has another sample rate.
     """
     device = device_of(settings.device)
-    frozen.to(device)
+    move(frozen, device)
 
     def features(samples: Float32) -> Float32:
         with torch.inference_mode(), torch_threads(1):

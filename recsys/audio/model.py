@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from recsys.audio.clips import clip_patches, of_one_length
-from recsys.audio.device import device_of
+from recsys.audio.device import device_of, move
 from recsys.audio.frozen import clip_features
 from recsys.audio.head import Headed, empty_headed
 from recsys.audio.networks import Pooled, build_network
@@ -92,7 +92,7 @@ class SoundModel:
                 return self.network.vectors(clip_features(self.network.frozen, clips, self.settings))
         vectors = np.zeros((len(clips), self.dim), np.float32)
         device = device_of(self.settings.device)
-        self.network.to(device)
+        move(self.network, device)
         with torch.inference_mode(), torch_threads(1):
             for rows, samples in of_one_length(clips, self.settings.decode.sample_rate):
                 embedded = self.network(clip_patches(samples, self.settings, device))
