@@ -1,27 +1,21 @@
-"""Judged splits of a run, so that one that was killed goes on where it was.
+"""Judged splits of a run, kept under the report's folder (see ``eval.partial``).
 
-    out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz  ->  Judged, and the report of the split
+    out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz  <->  Judged, and the report of the split
 
-The fingerprint is of all that decides what is judged: listens, tracks, tags, audio files, settings, peers, versions. A
-folder with another one is not read. A file is written beside and renamed; one that cannot be read is made again.
-``eval.run`` removes the folder when the report is written.
+The fingerprint is of all that decides what is judged: listens, tracks, tags, audio files, settings, peers, versions.
 """
 
 import hashlib
-import json
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from eval.judge import Judged
-from eval.results import make_folder, write_beside
+from eval.partial import Partial
 
 PARTIAL = "evaluation.partial"
-_FORMAT = 1
 
 
 class KeptSplits:
@@ -31,19 +25,12 @@ class KeptSplits:
         out: the report's folder. facts: what ``json`` can write and decides the lists.
     """
 
-    def __init__(self, out: Path, facts: dict[str, Any]) -> None:
-        text = json.dumps({"format": _FORMAT, **facts}, sort_keys=True, default=str)
-        self._folder = out / PARTIAL / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
+        self._parts = Partial(out / PARTIAL, facts)
 
     def get(self, protocol: str, seed: int) -> tuple[list[Judged], dict[str, Any]] | None:
         """Find what an earlier run judged; None where it did not, or the file is damaged."""
-        try:
-            with np.load(self._file(protocol, seed), allow_pickle=False) as kept:
-                facts = json.loads(str(kept["facts"]))
-                judged = [_read(one, facts["user_ids"], kept[f"values{n}"]) for n, one in enumerate(facts["judged"])]
-                return judged, facts["report"]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return None
+        return self._parts.get(f"{protocol}-{seed}", _read_all)
 
     def put(self, protocol: str, seed: int, judged: Sequence[Judged], report: dict[str, Any]) -> None:
         """Keep a judged split.
@@ -51,23 +38,19 @@ class KeptSplits:
         Raises:
             ArtefactError: the folder cannot be written.
         """
-        make_folder(self._folder)
         described = [
             {"split": one.split, "model": one.model, "columns": one.columns, "whole": one.whole, "seconds": one.seconds}
             for one in judged
         ]
         user_ids = {one.split: one.user_ids for one in judged}  # the same for all models
-        facts = json.dumps({"judged": described, "user_ids": user_ids, "report": report})
-        arrays: dict[str, Any] = {f"values{n}": one.values for n, one in enumerate(judged)}
+        arrays = {f"values{n}": one.values for n, one in enumerate(judged)}
+        facts = {"judged": described, "user_ids": user_ids, "report": report}
+        self._parts.put(f"{protocol}-{seed}", arrays, facts)
 
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez(file, facts=np.array(facts), **arrays)
 
-        write_beside(self._file(protocol, seed), write)
-
-    def _file(self, protocol: str, seed: int) -> Path:
-        return self._folder / f"{protocol}-{seed}.npz"
+def _read_all(arrays: Mapping[str, Any], facts: Any) -> tuple[list[Judged], dict[str, Any]]:
+    judged = [_read(one, facts["user_ids"], arrays[f"values{n}"]) for n, one in enumerate(facts["judged"])]
+    return judged, facts["report"]
 
 
 def _read(facts: dict[str, Any], user_ids: dict[str, list[str]], values: Any) -> Judged:

@@ -208,7 +208,7 @@ def peer_settings(settings: EvaluationSettings, trials: int, minutes: float | No
     """Make settings of what a command line says; None where no trials are asked for."""
     if not trials:
         return None
-    seconds = None if not minutes else 60 * minutes
+    seconds = None if minutes is None else 60 * minutes
     return PeerSettings(trials=trials, time_budget_s=seconds, splits=settings.splits)
 
 

@@ -210,7 +210,7 @@ def evaluate(
         int, typer.Option("--trials", help="Settings tried of each other model; 0 judges ours alone.", min=0)
     ] = 10,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", help="Minutes that the other models may take on a split.", min=0)
+        float | None, typer.Option("--time-budget", help="Minutes that the other models may take on a split.", min=0.1)
     ] = None,
     config: ConfigOption = None,
 ) -> None:
