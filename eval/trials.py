@@ -1,10 +1,12 @@
 """Trials of tuning: settings are drawn by Optuna's TPE, judged on validation, and survive a kill.
 
-    Peer, Validation  ->  search  ->  [Trial(params, value, seconds)]
+    Space, judge, Trials (earlier ones)  ->  search  ->  one Trial(params, value, seconds, figures) after another
 
 Each is a line of JSON in a file that one fingerprint names:
 
-    folder/<name>-<fingerprint>.jsonl   {"model": ..., "params": {...}, "value": ..., "seconds": ...}
+    folder/<name>-<fingerprint>.jsonl   {"model": ..., "params": {...}, "value": ..., "seconds": ..., "figures": {...}}
+
+``eval.tuning`` searches for peers, ``eval.tune`` for the engine itself; when to stop is theirs to say.
 
 A line that was cut off by a kill is not read, and the trial is made again. TPE: Bergstra et al., NIPS 2011.
 """
@@ -13,8 +15,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,26 +27,33 @@ from scipy.sparse import csr_matrix
 from eval.baselines import Ranker
 from eval.metrics import find_hits, mean_over_users, recall_at_k
 from eval.peers.material import Material
-from eval.peers.peer import Choice, Peer
+from eval.peers.peer import Choice, Space
 from eval.results import make_folder
-from recsys.errors import ArtefactError, DataError
-from recsys.progress import Bar
+from recsys.errors import ArtefactError
 from recsys.types import Int32
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-_FORMAT = 1
+_FORMAT = 2
 _SAMPLED_FIRST = 4  # trials before TPE trusts what it has seen; its own 10 would leave nothing to it
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Settings that were tried, what they were worth on validation, and how long it took."""
+    """Settings that were tried, what they were worth on validation, and how long it took.
+
+    ``figures`` are what the value was made of, by name; empty where it stands for itself.
+    """
 
     params: dict[str, Any]
     value: float
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+# settings in, their value and figures out; to be called with settings that were not tried before
+Judge = Callable[[dict[str, Any]], tuple[float, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +71,13 @@ class Validation:
 
     def recall(self, ranker: Ranker) -> float:
         """Mean recall over the users."""
-        hits = find_hits(ranker.rank(self.user_rows, self.k, self.candidates).items, self.held_out)
-        return float(mean_over_users(recall_at_k(hits, self.k)[:, None, None])[0])
+        return mean_recall(ranker, self.user_rows, self.held_out, self.candidates, self.k)
+
+
+def mean_recall(ranker: Ranker, user_rows: Int32, held_out: csr_matrix, candidates: Int32 | None, k: int) -> float:
+    """Rank for users, and give the mean over them of recall at k; ``held_out`` (n_users, n_items) has their rows."""
+    hits = find_hits(ranker.rank(user_rows, k, candidates).items, held_out)
+    return float(mean_over_users(recall_at_k(hits, k)[:, None, None])[0])
 
 
 class Trials:
@@ -80,7 +94,7 @@ class Trials:
         self._by_model: dict[str, list[Trial]] = {}
         for line in self._lines():
             self._by_model.setdefault(line["model"], []).append(
-                Trial(line["params"], float(line["value"]), float(line["seconds"]))
+                Trial(line["params"], float(line["value"]), float(line["seconds"]), line["figures"])
             )
 
     def of(self, model: str) -> list[Trial]:
@@ -94,7 +108,7 @@ class Trials:
             ArtefactError: the file cannot be written.
         """
         make_folder(self._file.parent)
-        facts = {"model": model, "params": trial.params, "value": trial.value, "seconds": round(trial.seconds, 3)}
+        facts = {"model": model, **asdict(trial), "seconds": round(trial.seconds, 3)}
         try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")
@@ -129,60 +143,47 @@ def fingerprint(facts: dict[str, Any], arrays: Sequence[NDArray[Any]], names: Se
     return digest.hexdigest()
 
 
-def search(
-    peer: Peer, validation: Validation, kept: Trials, n_trials: int, seed: int, share_s: float | None, bar: Bar
-) -> list[Trial]:
-    """Run the trials that are still wanted, and give them all, earlier ones first.
+def search(model: str, space: Space, judge: Judge, kept: Trials, n_trials: int, seed: int) -> Iterator[Trial]:
+    """Make and keep the trials of a model that are still wanted, one whenever the next is asked for.
 
-    Where the next trial and a last fit would not end within ``share_s`` seconds, no more are begun; one always is.
+    The first is of the space's defaults. A draw depends on its number and on the trials before it alone, earlier runs'
+    too, so a search that was cut short and goes on tries what it would have tried.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    started = time.perf_counter()
-    space = _distributions(peer)
+    distributions = _distributions(space)
     study = optuna.create_study(direction="maximize")
-    trials = kept.of(peer.name)[:n_trials]
+    trials = kept.of(model)[:n_trials]
     for trial in trials:
-        study.add_trial(optuna.trial.create_trial(params=trial.params, distributions=space, value=trial.value))
-        bar.advance(1, peer.name)
+        study.add_trial(optuna.trial.create_trial(params=trial.params, distributions=distributions, value=trial.value))
     for number in range(len(trials), n_trials):
-        usual = float(np.mean([trial.seconds for trial in trials])) if trials else 0.0
-        if trials and share_s is not None and time.perf_counter() - started + 2 * usual > share_s:
-            break
         study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + number, n_startup_trials=_SAMPLED_FIRST)
         if number == 0:
-            study.enqueue_trial(peer.defaults)
-        asked = study.ask(space)
-        trial = _tried(peer, dict(asked.params), validation, seed, trials)
+            study.enqueue_trial({name: dimension.default for name, dimension in space.items()})
+        asked = study.ask(distributions)
+        trial = _tried(dict(asked.params), judge, trials)
         study.tell(asked, trial.value)
-        kept.add(peer.name, trial)
+        kept.add(model, trial)
         trials.append(trial)
-        bar.advance(1, f"{peer.name} {max(one.value for one in trials):.4f}")
-    return trials
+        yield trial
 
 
-def _tried(peer: Peer, params: dict[str, Any], validation: Validation, seed: int, done: Sequence[Trial]) -> Trial:
-    """Fit with these settings and judge; settings that were tried before have the value that they had.
-
-    Settings under which learning diverges are worth nothing.
-    """
+def _tried(params: dict[str, Any], judge: Judge, done: Sequence[Trial]) -> Trial:
+    """Judge settings; those that were tried before have the value that they had."""
     for trial in done:
         if trial.params == params:
             return replace(trial, seconds=0.0)
     started = time.perf_counter()
-    try:
-        value = validation.recall(peer.fit(validation.material, params, seed))
-    except DataError:
-        value = 0.0
-    return Trial(params, value, time.perf_counter() - started)
+    value, figures = judge(params)
+    return Trial(params, value, time.perf_counter() - started, dict(figures))
 
 
-def _distributions(peer: Peer) -> "dict[str, BaseDistribution]":
+def _distributions(space: Space) -> "dict[str, BaseDistribution]":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, BaseDistribution] = {}
-    for name, dimension in peer.space.items():
+    for name, dimension in space.items():
         if isinstance(dimension, Choice):
             found[name] = CategoricalDistribution(dimension.options)
         elif dimension.whole:

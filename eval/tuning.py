@@ -137,7 +137,7 @@ class TunedPeers:
         seed = self.settings.seed + split.seed
         trials: list[Trial] = []
         if validation is not None:
-            trials = search(peer, validation, kept, self.settings.trials, seed, share, bar)
+            trials = _search(peer, validation, kept, self.settings.trials, seed, share, bar)
         best = max(trials, key=lambda trial: trial.value, default=None)
         params = peer.defaults if best is None else best.params
         n_trials, asked = len(trials), self.settings.trials
@@ -225,6 +225,33 @@ def tuned_peers(
         progress: where trials are shown, and each model's outcome told in a line.
     """
     return TunedPeers(tracks, tags, settings, folder, progress)
+
+
+def _search(
+    peer: Peer, validation: Validation, kept: Trials, n_trials: int, seed: int, share_s: float | None, bar: Bar
+) -> list[Trial]:
+    """Run the trials that are still wanted, and give them all, earlier ones first.
+
+    Where the next trial and a last fit would not end within ``share_s`` seconds, no more are begun; one always is.
+    """
+
+    def judge(params: dict[str, Any]) -> tuple[float, dict[str, float]]:
+        try:
+            return validation.recall(peer.fit(validation.material, params, seed)), {}
+        except DataError:  # settings under which learning diverges are worth nothing
+            return 0.0, {}
+
+    started = time.perf_counter()
+    trials = kept.of(peer.name)[:n_trials]
+    bar.advance(len(trials), peer.name)
+    coming = search(peer.name, peer.space, judge, kept, n_trials, seed)
+    while len(trials) < n_trials:
+        usual = float(np.mean([trial.seconds for trial in trials])) if trials else 0.0
+        if trials and share_s is not None and time.perf_counter() - started + 2 * usual > share_s:
+            break
+        trials.append(next(coming))
+        bar.advance(1, f"{peer.name} {max(one.value for one in trials):.4f}")
+    return trials
 
 
 def _unsuited(peer: Peer, material: Material, split: Split) -> str:

@@ -349,7 +349,7 @@ def test_an_unknown_model_is_an_error() -> None:
 
 def test_spaces_become_distributions_of_their_kind() -> None:
     space = {"a": Number(1, 9, 2, whole=True), "b": Number(0.1, 9, 1, log=True), "c": Choice(("x", "y"))}
-    found = trying._distributions(replace(PEERS[0], space=space))
+    found = trying._distributions(space)
     assert (found["a"].low, found["a"].high, type(found["a"]).__name__) == (1, 9, "IntDistribution")  # type: ignore[attr-defined]
     assert (found["b"].log, type(found["b"]).__name__) == (True, "FloatDistribution")  # type: ignore[attr-defined]
     assert found["c"].choices == ("x", "y")  # type: ignore[attr-defined]
@@ -358,7 +358,7 @@ def test_spaces_become_distributions_of_their_kind() -> None:
 def test_trials_are_read_as_they_were_kept(tmp_path: Path) -> None:
     decides = fingerprint({"a": 1}, [np.arange(3)], ["x"])
     kept = Trials(tmp_path, "warm-0", decides)
-    trial = Trial({"l2": 0.1, "value": "log"}, 0.25, 1.5)
+    trial = Trial({"l2": 0.1, "value": "log"}, 0.25, 1.5, {"warm": 0.125})
     kept.add("als", trial)
     assert Trials(tmp_path, "warm-0", decides).of("als") == kept.of("als") == [trial]
     assert Trials(tmp_path, "warm-0", decides).of("bpr") == []
