@@ -5,13 +5,14 @@ usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 int
 """
 
 import json
+import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recsys import options
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
 from recsys.screen import console, print_list, print_table, say, say_build, say_problems
@@ -22,27 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class SpaceName(StrEnum):
-    """Where tracks may be alike."""
-
-    sound = "sound"
-    content = "content"
-    taste = "taste"
-    hybrid = "hybrid"
-
-
-StoreOption = Annotated[Path, typer.Option("--store", help="The store's folder.")]
-KOption = Annotated[int, typer.Option("-k", help="Length of the list, 1 to 200.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-TracksOption = Annotated[Path, typer.Option("--tracks", help="The tracks: CSV, TSV, Parquet or JSON lines.")]
-ListensOption = Annotated[Path | None, typer.Option("--listens", help="Who listened to what.")]
-TagsOption = Annotated[Path | None, typer.Option("--tags", help="Tags: track_id, tag[, weight].")]
-AudioRootOption = Annotated[
-    Path | None, typer.Option("--audio-root", help="What audio paths are relative to; the table's folder by default.")
-]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML file.")]
 
 
 @app.command()
@@ -64,12 +44,12 @@ def scan(
 
 @app.command()
 def build(
-    tracks: TracksOption,
-    store: StoreOption,
-    listens: ListensOption = None,
-    tags: TagsOption = None,
-    audio_root: AudioRootOption = None,
-    config: ConfigOption = None,
+    tracks: options.Tracks,
+    store: options.Store,
+    listens: options.Listens = None,
+    tags: options.Tags = None,
+    audio_root: options.AudioRoot = None,
+    config: options.Config = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any problem in the input ends the build.")] = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the audio network anew.")] = False,
 ) -> None:
@@ -87,10 +67,10 @@ def build(
 @app.command()
 def recommend(
     user_id: str,
-    store: StoreOption,
-    k: KOption = 20,
+    store: options.Store,
+    k: options.K = 20,
     max_per_artist: Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Rank tracks for a user; one without plays gets popular tracks."""
     from recsys.recommender import Recommender
@@ -104,10 +84,10 @@ def recommend(
 @app.command()
 def similar(
     track_id: str,
-    store: StoreOption,
-    k: KOption = 20,
-    space: Annotated[SpaceName, typer.Option("--space", help="In what way alike.")] = SpaceName.hybrid,
-    as_json: JsonOption = False,
+    store: options.Store,
+    k: options.K = 20,
+    space: Annotated[options.SpaceName, typer.Option("--space", help="In what way alike.")] = options.SpaceName.hybrid,
+    as_json: options.Json = False,
 ) -> None:
     """Rank the tracks that are most like a track."""
     from recsys.recommender import Recommender
@@ -119,7 +99,7 @@ def similar(
 @app.command()
 def add(
     audio: Path,
-    store: StoreOption,
+    store: options.Store,
     track_id: Annotated[str | None, typer.Option(help="Made from the audio by default.")] = None,
     title: Annotated[str | None, typer.Option(help="By default what the file's tags say, as with the rest.")] = None,
     artist: Annotated[str | None, typer.Option()] = None,
@@ -127,7 +107,7 @@ def add(
     genre: Annotated[str | None, typer.Option(help="Several with ;")] = None,
     year: Annotated[int | None, typer.Option(min=1000, max=2999)] = None,
     lyrics_file: Annotated[Path | None, typer.Option(help="A text file.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Put a new track into the store: it is in every list that it belongs in at once."""
     from recsys.catalogue.tables import read_text
@@ -155,7 +135,7 @@ def add(
 
 
 @app.command()
-def sql(query: str, store: StoreOption) -> None:
+def sql(query: str, store: options.Store) -> None:
     """Run one SQL query on the published tables, read-only."""
     from recsys.store.generation import Store
     from recsys.store.tables import FILE
@@ -167,7 +147,7 @@ def sql(query: str, store: StoreOption) -> None:
 
 @app.command()
 def serve(
-    store: StoreOption,
+    store: options.Store,
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:50051",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on the one port.")] = 1,
 ) -> None:
@@ -179,40 +159,21 @@ def serve(
 
 @app.command()
 def evaluate(
-    tracks: TracksOption,
+    tracks: options.Tracks,
     out: Annotated[Path, typer.Option("--out", help="Where report.json and evaluation.duckdb go.")],
-    listens: ListensOption = None,
-    tags: TagsOption = None,
-    audio_root: AudioRootOption = None,
+    listens: options.Listens = None,
+    tags: options.Tags = None,
+    audio_root: options.AudioRoot = None,
     store: Annotated[Path | None, typer.Option("--store", help="Keep the figures in this store too.")] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol", help="warm, cold-track, cold-user, representation, with commas; the first three by default."
-        ),
-    ] = None,
+    protocol: options.Protocols = None,
     k: Annotated[str, typer.Option("-k", help="List lengths, with commas.")] = "5,10,20,50",
-    networks: Annotated[
-        str | None,
-        typer.Option(
-            "--networks",
-            help="What representation compares: musicnn-head, conv1d, mfcc, ... with commas; all by default.",
-        ),
-    ] = None,
-    max_tracks: Annotated[
-        int | None, typer.Option("--max-tracks", help="The most tracks that representation judges; 2000 by default.")
-    ] = None,
-    cold_by: Annotated[
-        str, typer.Option("--cold-by", help="Cold-track takes out a track or a whole artist.")
-    ] = "track",
+    networks: options.Networks = None,
+    max_tracks: options.MaxTracks = None,
+    cold_by: options.ColdBy = "track",
     cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
-    trials: Annotated[
-        int, typer.Option("--trials", help="Settings tried of each other model; 0 judges ours alone.", min=0)
-    ] = 10,
-    time_budget: Annotated[
-        float | None, typer.Option("--time-budget", help="Minutes that the other models may take on a split.", min=0.1)
-    ] = None,
-    config: ConfigOption = None,
+    trials: options.PeerTrials = 10,
+    time_budget: options.PeerBudget = None,
+    config: options.Config = None,
 ) -> None:
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
     from eval.representation.table import representation_table
@@ -235,10 +196,40 @@ def evaluate(
 
 
 @app.command()
+def tune(
+    tracks: options.Tracks,
+    listens: options.GivenListens,
+    out: Annotated[Path, typer.Option("--out", help="The settings file to write, for recsys build --config.")],
+    tags: options.Tags = None,
+    audio_root: options.AudioRoot = None,
+    config: options.Config = None,
+    trials: options.TuneTrials = 20,
+    time_budget: options.TuneBudget = None,
+    protocol: options.TuneProtocol = options.TuneProtocolName.both,
+    cold_by: options.ColdBy = "track",
+    seed: Annotated[int, typer.Option("--seed", help="Of the parting of the listens and of the search.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")] = False,
+) -> None:
+    """Find settings that do better on held-out listens, and write them as a file; a killed run goes on."""
+    from eval.tune import tune_settings
+    from pipelines.build import Inputs
+    from pipelines.tune import tune_files
+    from recsys.config import load_settings
+
+    inputs = Inputs(tracks, listens, tags, audio_root)
+    chosen = tune_settings(protocol.value, trials, time_budget, seed, cold_by)
+    command = shlex.join(["recsys", *sys.argv[1:]])
+    found = tune_files(inputs, load_settings(config), chosen, out, force, command, Bars())
+    print_table("on validation", ["", "base", "tuned"], found.rows())
+    say(f"{found.told()[-1]}: {out}")
+    say(f"next: recsys build --config {out}, with the tables and the store as ever")
+
+
+@app.command()
 def spectrogram(
     audio: Annotated[Path, typer.Argument(help="Any file that decodes.")],
     out: Annotated[Path, typer.Option("--out", help="The picture to write: .png or .svg.")],
-    config: ConfigOption = None,
+    config: options.Config = None,
 ) -> None:
     """Draw what the audio network sees of a file."""
     from recsys.audio.picture import draw_spectrogram
@@ -251,7 +242,7 @@ def spectrogram(
 
 
 @app.command()
-def status(store: StoreOption) -> None:
+def status(store: options.Store) -> None:
     """Say what a store holds."""
     from recsys.recommender import Recommender
 
@@ -260,27 +251,17 @@ def status(store: StoreOption) -> None:
         print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
 
 
-class WeightsName(StrEnum):
-    """Published networks that can be fetched."""
-
-    musicnn = "musicnn"
-
-
 @app.command()
-def weights(name: Annotated[WeightsName, typer.Argument(help="The published network.")]) -> None:
+def weights(name: Annotated[options.WeightsName, typer.Argument(help="The published network.")]) -> None:
     """Fetch a published network's weights, check them and keep them in the user's cache directory."""
     from recsys.audio.weights import fetch_musicnn
 
-    fetchers = {WeightsName.musicnn: fetch_musicnn}
+    fetchers = {options.WeightsName.musicnn: fetch_musicnn}
     print(fetchers[name](Bars()))
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")] = Path(
-        "demo-out"
-    ),
-) -> None:
+def demo(out: options.DemoOut = Path("demo-out")) -> None:
     """Compose a small catalogue with simulated listeners and show everything on it."""
     from pipelines.demo import demo as run
 
@@ -288,11 +269,9 @@ def demo(
 
 
 # what only the build extra installs; the base install serves, queries and recommends
-BUILD_EXTRA = frozenset(
-    (
-        *("av", "faiss", "implicit", "lightfm", "matplotlib", "safetensors", "sklearn", "soundfile", "soxr"),
-        *("threadpoolctl", "torch", "torchaudio"),
-    )
+BUILD_EXTRA = (
+    *("av", "faiss", "implicit", "lightfm", "matplotlib", "optuna", "safetensors", "sklearn", "soundfile", "soxr"),
+    *("threadpoolctl", "tomli_w", "torch", "torchaudio"),
 )
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
 INTERRUPTED = 130

@@ -1,0 +1,49 @@
+"""Tuning from files: the same reading as a build, then ``eval.tune``, then a settings file for the next build."""
+
+from pathlib import Path
+
+from eval.tune import Outcome, TuneSettings, tune
+from eval.tuned import write_settings
+from pipelines.build import Inputs, read_catalogue
+from recsys.catalogue.problems import Problems
+from recsys.config import RunSettings
+from recsys.errors import ConfigError
+from recsys.progress import Progress
+
+
+def tune_files(
+    inputs: Inputs,
+    settings: RunSettings,
+    tune_settings: TuneSettings,
+    out: Path,
+    force: bool,
+    command: str,
+    progress: Progress,
+) -> Outcome:
+    """Read a catalogue, tune the settings on it and write them to ``out``; trials are kept in ``<out>.trials``.
+
+    ``command`` is told in the file. What else is raised is said in ``eval.tune.tune``.
+
+    Raises:
+        ConfigError: ``out`` is there and may not be replaced, which ``force`` allows.
+    """
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder, expected the name of a settings file such as {out / 'tuned.toml'}")
+    if out.exists() and not force:
+        raise ConfigError(f"{out} is there already; give another --out, or --force to replace it (its trials go on)")
+    problems = Problems()
+    catalogue = read_catalogue(inputs, settings, problems)
+    if len(problems):
+        told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
+        progress.say(f"problems in the input (the rest is used): {told}")
+    outcome = tune(
+        catalogue.tracks,
+        catalogue.listens,
+        catalogue.tags,
+        settings=settings,
+        tune_settings=tune_settings,
+        folder=out.with_name(f"{out.name}.trials"),
+        progress=progress,
+    )
+    write_settings(outcome.settings, out, [*outcome.told(), f"made by: {command}"])
+    return outcome
