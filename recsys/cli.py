@@ -291,7 +291,7 @@ def demo(
 BUILD_EXTRA = frozenset(
     (
         *("av", "faiss", "implicit", "lightfm", "matplotlib", "safetensors", "sklearn", "soundfile", "soxr"),
-        *("threadpoolctl", "torch", "torchaudio"),
+        *("torch", "torchaudio"),
     )
 )
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))

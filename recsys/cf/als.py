@@ -7,6 +7,7 @@ a track nobody played has zero item factors until ``recsys.hybrid.prior`` predic
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_matrix
 
@@ -43,9 +44,10 @@ def confidence(counts: csr_matrix, scale: float) -> csr_matrix:
     Returns c itself, the quantity ``implicit`` expects, not c - 1. Unplayed pairs stay unstored and mean c = 1.
     Same shape as ``counts``.
     """
-    return csr_matrix(
-        (1 + scale * np.log1p(counts.data.astype(np.float32)), counts.indices, counts.indptr), shape=counts.shape
-    )
+    data = np.log1p(counts.data, dtype=np.float32)
+    data *= np.float32(scale)  # in place, as plays are the largest thing in memory
+    data += 1
+    return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progress | None = None) -> Factors:
@@ -83,13 +85,21 @@ def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progre
             random_state=seed,
         )
         model.fit(
-            confidence(plays.counts[active], confidence_scale(plays.counts, settings)),
+            _without_empty_rows(confidence(plays.counts, confidence_scale(plays.counts, settings)), active),
             show_progress=False,
             callback=lambda *_: bar.advance(),
         )
+    if len(active) == len(plays.user_ids):
+        return Factors(model.user_factors, model.item_factors)
     user_factors = np.zeros((len(plays.user_ids), settings.n_factors), dtype=np.float32)
     user_factors[active] = model.user_factors
-    return Factors(user_factors, np.asarray(model.item_factors, dtype=np.float32))
+    return Factors(user_factors, model.item_factors)
+
+
+def _without_empty_rows(matrix: csr_matrix, full: NDArray[np.int64]) -> csr_matrix:
+    """Keep the rows that hold anything, without a copy of what they hold."""
+    indptr = np.append(matrix.indptr[full], matrix.indptr[-1:])
+    return csr_matrix((matrix.data, matrix.indices, indptr), shape=(len(full), matrix.shape[1]))
 
 
 def solve_rows(confidences: csr_matrix, fixed: Float32, gram: Float32, l2: float) -> Float32:
@@ -113,9 +123,9 @@ def solve_rows(confidences: csr_matrix, fixed: Float32, gram: Float32, l2: float
     with threadpool_limits(1, "blas"):
         _als._least_squares(
             np.ascontiguousarray(gram, dtype=np.float32),
-            confidences.indptr.astype(np.int32),
-            confidences.indices.astype(np.int32),
-            confidences.data.astype(np.float32),
+            confidences.indptr.astype(np.int32, copy=False),
+            confidences.indices.astype(np.int32, copy=False),
+            confidences.data.astype(np.float32, copy=False),
             answer,
             np.ascontiguousarray(fixed, dtype=np.float32),
             l2,

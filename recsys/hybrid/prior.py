@@ -25,6 +25,7 @@ from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
 
 EXACT_LISTENERS = 32  # above it lambda / w_i changes so little that listeners are grouped by quarters of an octave
+NO_GROUP = -1
 
 
 class PriorSettings(Settings):
@@ -32,6 +33,8 @@ class PriorSettings(Settings):
 
     strength: float = Field(default=0.03, ge=0)  # lambda, in units of trace(U'U) / n_factors, U the user factors
     exposure: float = Field(default=1.0, gt=0)  # tau: listeners at which unplayed pairs count half
+    # items of more listeners keep their ALS factors where these are given; None: the prior takes part in all
+    at_most_listeners: int | None = Field(default=None, ge=1)
     # tried on a tenth of the tracks
     ridge_l2: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0, 1000.0), min_length=1)
     artist_shrinkage: float = Field(default=1.0, gt=0)  # an artist's offset counts as if seen on so many tracks fewer
@@ -151,31 +154,45 @@ def _fit(
 
 
 def prior_item_step(
-    plays: Plays, user_factors: Float32, prior: Float32, als: ALSSettings, settings: PriorSettings
+    plays: Plays,
+    user_factors: Float32,
+    prior: Float32,
+    als: ALSSettings,
+    settings: PriorSettings,
+    item_factors: Float32 | None = None,
 ) -> Float32:
     """Solve every item's factors (n_items, f) around its ``prior`` (n_items, f), exactly.
+
+    With ``item_factors`` (n_items, f), those of ALS, items of more than ``settings.at_most_listeners`` keep them.
 
     Dividing the cost by w_i leaves plain ALS with l2 + lambda / w_i and lambda / w_i * f_i added to the right side.
     The solver takes one l2 a call, so items are solved in groups of equal n_i; the right side enters as one further
     user of confidence exactly 1, whose factors are lambda / w_i * f_i.
     """
-    n_listeners = plays.n_listeners
+    n_users, n_listeners = len(user_factors), plays.n_listeners
     gram = user_factors.T @ user_factors
     strength = settings.strength * float(np.trace(gram)) / len(gram)
     item_confidence = csr_matrix(confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr())
     factors = prior.astype(np.float32).copy()
-    group_of = _groups(n_listeners)
-    for group in np.unique(group_of[n_listeners > 0]):
-        items = np.flatnonzero((group_of == group) & (n_listeners > 0))
-        w = float(exposure_weight(n_listeners[items].mean(keepdims=True), settings.exposure)[0])
-        pull = strength / w
+    solved = n_listeners > 0
+    if item_factors is not None and settings.at_most_listeners is not None:
+        solved &= n_listeners <= settings.at_most_listeners
+        kept = n_listeners > settings.at_most_listeners
+        factors[kept] = item_factors[kept]
+    group_of = np.where(solved, _groups(n_listeners), NO_GROUP)
+    largest = int(np.bincount(group_of[solved], minlength=1).max())
+    fixed = np.empty((n_users + largest, len(gram)), dtype=np.float32)  # users, then those of one group: copied once
+    fixed[:n_users] = user_factors
+    for group in np.unique(group_of[solved]):
+        items = np.flatnonzero(group_of == group)
+        pull = strength / float(exposure_weight(n_listeners[items].mean(keepdims=True), settings.exposure)[0])
         one_each = csr_matrix(
             (np.ones(len(items), np.float32), (np.arange(len(items)), np.arange(len(items)))),
             shape=(len(items), len(items)),
         )
         rows = csr_matrix(hstack([item_confidence[items], one_each], format="csr"))
-        fixed = np.vstack([user_factors, pull * prior[items]])
-        factors[items] = solve_rows(rows, fixed, gram, als.l2 + pull)
+        fixed[n_users : n_users + len(items)] = pull * prior[items]
+        factors[items] = solve_rows(rows, fixed[: n_users + len(items)], gram, als.l2 + pull)
     return factors
 
 
