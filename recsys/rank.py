@@ -8,14 +8,13 @@ differ in the last bit), so it only finds what may be among the best; their scor
 the same order.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.threads import n_cores
+from recsys.threads import in_numpy_threads
 from recsys.types import NO_ITEM, Candidates, Float32, Int32
 
 BLOCK_SCORES = 8_000_000  # scores that a thread holds at a time: 32 MB
@@ -59,9 +58,15 @@ def top_k(
         items[rows, : best.shape[1]], scores[rows, : best.shape[1]] = best, best_scores
 
     if k and len(vectors):
-        block = min(BLOCK_USERS, max(1, BLOCK_SCORES // len(vectors)))
-        _in_threads(rank_block, [slice(start, start + block) for start in range(0, len(queries), block)])
+        for _ in in_numpy_threads(rank_block, blocks_of(len(queries), len(vectors))):
+            pass
     return Candidates(items, scores)
+
+
+def blocks_of(n_queries: int, n_vectors: int) -> list[slice]:
+    """Cut queries into blocks that ``top_k`` scores at once."""
+    step = min(BLOCK_USERS, max(1, BLOCK_SCORES // max(n_vectors, 1)))
+    return [slice(start, min(start + step, n_queries)) for start in range(0, n_queries, step)]
 
 
 def _leave_out(matrix: Float32, pairs: csr_matrix, pool: Int32 | None) -> None:
@@ -126,18 +131,6 @@ def _key(scores: NDArray[np.float32] | np.float32, items: NDArray[np.int32] | np
     bits = np.asarray(0 - scores, dtype=np.float32).view(np.int32)  # 0 - 0.0 is 0.0, where -0.0 would be another number
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # below zero, floats rise as their bits fall
     return (rising.astype(np.int64) << 32) | np.asarray(items).view(np.uint32)
-
-
-def _in_threads(rank_block: Callable[[slice], None], blocks: Sequence[slice]) -> None:
-    """Do the blocks, several at once where there are several: numpy lets go of the interpreter while it computes."""
-    if len(blocks) < 2 * n_cores():
-        for block in blocks:
-            rank_block(block)
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_cores()) as threads:
-        list(threads.map(rank_block, blocks))
 
 
 def cap_per_artist(artists: Sequence[str | None], at_most: int) -> list[int]:
