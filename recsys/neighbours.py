@@ -38,7 +38,7 @@ class NeighbourSettings(Settings):
 
     depth: int = Field(default=50, ge=1)
     exact_below: int = Field(default=50_000, ge=0)
-    n_probe: int = Field(default=64, ge=1)
+    n_probe: int = Field(default=48, ge=1)
 
 
 def find_neighbours(

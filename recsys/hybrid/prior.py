@@ -24,9 +24,6 @@ from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows
 from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
 
-EXACT_LISTENERS = 32  # above it lambda / w_i changes so little that listeners are grouped by quarters of an octave
-NO_GROUP = -1
-
 
 class PriorSettings(Settings):
     """``[prior]`` in the run's TOML file."""
@@ -165,41 +162,25 @@ def prior_item_step(
 
     With ``item_factors`` (n_items, f), those of ALS, items of more than ``settings.at_most_listeners`` keep them.
 
-    Dividing the cost by w_i leaves plain ALS with l2 + lambda / w_i and lambda / w_i * f_i added to the right side.
-    The solver takes one l2 a call, so items are solved in groups of equal n_i; the right side enters as one further
-    user of confidence exactly 1, whose factors are lambda / w_i * f_i.
+    Dividing the cost by w_i leaves plain ALS, drawn to f_i with lambda / w_i and to zero with l2.
     """
-    n_users, n_listeners = len(user_factors), plays.n_listeners
+    n_listeners = plays.n_listeners
     gram = user_factors.T @ user_factors
     strength = settings.strength * float(np.trace(gram)) / len(gram)
-    item_confidence = csr_matrix(confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr())
-    factors = prior.astype(np.float32).copy()
+    factors = prior.astype(np.float32)
     solved = n_listeners > 0
     if item_factors is not None and settings.at_most_listeners is not None:
-        solved &= n_listeners <= settings.at_most_listeners
         kept = n_listeners > settings.at_most_listeners
         factors[kept] = item_factors[kept]
-    group_of = np.where(solved, _groups(n_listeners), NO_GROUP)
-    largest = int(np.bincount(group_of[solved], minlength=1).max())
-    fixed = np.empty((n_users + largest, len(gram)), dtype=np.float32)  # users, then those of one group: copied once
-    fixed[:n_users] = user_factors
-    for group in np.unique(group_of[solved]):
-        items = np.flatnonzero(group_of == group)
-        pull = strength / float(exposure_weight(n_listeners[items].mean(keepdims=True), settings.exposure)[0])
-        one_each = csr_matrix(
-            (np.ones(len(items), np.float32), (np.arange(len(items)), np.arange(len(items)))),
-            shape=(len(items), len(items)),
-        )
-        rows = csr_matrix(hstack([item_confidence[items], one_each], format="csr"))
-        fixed[n_users : n_users + len(items)] = pull * prior[items]
-        factors[items] = solve_rows(rows, fixed[: n_users + len(items)], gram, als.l2 + pull)
+        solved &= ~kept
+    items = np.flatnonzero(solved)
+    item_confidence = confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr()
+    if len(items) < len(n_listeners):
+        item_confidence = item_confidence[items]
+    pull = strength / exposure_weight(n_listeners[items], settings.exposure)
+    centre = prior[items] * (pull / (pull + als.l2))[:, None]
+    factors[items] = solve_rows(csr_matrix(item_confidence), user_factors, gram, als.l2 + pull, centre)
     return factors
-
-
-def _groups(n_listeners: Int32) -> NDArray[np.int64]:
-    """Number the groups: each count by itself up to ``EXACT_LISTENERS``, then quarters of an octave."""
-    octave = np.log2(np.maximum(n_listeners, 1) / EXACT_LISTENERS)
-    return np.where(n_listeners <= EXACT_LISTENERS, n_listeners, EXACT_LISTENERS + 1 + (4 * octave).astype(np.int64))
 
 
 def exposed_gram(item_factors: Float32, n_listeners: Int32, settings: PriorSettings) -> Float32:
