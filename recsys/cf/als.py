@@ -156,7 +156,7 @@ def _stacked(confidences: csr_matrix, fixed: Float32, rows: NDArray[np.int64], w
 
 
 def _stacks(order: NDArray[np.int64], n_stored: NDArray[np.int32], f: int) -> list[NDArray[np.int64]]:
-    """Cut rows, ordered by how many pairs they store, into stacks of ``STACK`` numbers or, of a long row, that alone."""
+    """Cut rows, ordered by how many pairs they store, into stacks of ``STACK`` numbers, or a long row by itself."""
     stacks, start = [], 0
     while start < len(order):
         most = max(1, STACK // (f * max(f, int(n_stored[start]))))
