@@ -33,7 +33,7 @@ from recsys.retrieval import ListSettings
 from recsys.threads import n_cores
 from recsys.types import Factors, Float32
 
-FEW_PLAYS = 100  # listeners above which the prior's step is left out
+FEW_PLAYS = 50  # listeners above which the prior's step is left out
 SLICES = 8  # of the users, between which the two that rank take turns
 BLOCK = 2048  # users ranked at a time, as publishing does
 

@@ -17,9 +17,9 @@ from scipy.sparse import csr_matrix
 from recsys.threads import in_numpy_threads
 from recsys.types import NO_ITEM, Candidates, Float32, Int32
 
-BLOCK_SCORES = 8_000_000  # scores that a thread holds at a time: 32 MB
+BLOCK_SCORES = 4_000_000  # scores that a thread holds at a time: 16 MB; as fast as twice as many
 BLOCK_USERS = 512  # at most; larger blocks are no faster
-CROWD = 1_000_000  # pairs that may be sorted at a time; a hundred bytes each
+CROWD = 2_000_000  # rows times the most that one of them has to sort: 16 MB
 GATHERED = 1_000_000  # numbers gathered at a time to add scores up again: what a cache holds
 GROUP = 16  # scores of which only the best counts while the bar of a list is looked for
 ROUNDING = 4e-6  # of the scores at the edge of a list, relative to its largest
@@ -82,12 +82,13 @@ def _leave_out(matrix: Float32, pairs: csr_matrix, pool: Int32 | None) -> None:
 
 def _best(matrix: Float32, queries: Float32, vectors: Float32, k: int) -> tuple[Int32, Float32]:
     """Give the columns of the k best of each row with their scores, best first, ties by column."""
-    near = np.flatnonzero(matrix >= _bar(matrix, k)[:, None])  # of the flat matrix: many times faster than np.nonzero
-    if len(near) > CROWD and len(matrix) > 1:  # many equal scores, those of a query of zeros for one
-        cut = len(matrix) // 2
+    near = matrix >= _bar(matrix, k)[:, None]
+    if len(matrix) * int(np.count_nonzero(near, axis=1).max()) > CROWD and len(matrix) > 1:
+        cut = len(matrix) // 2  # a row of equal scores, those of a query of zeros for one, would make the others wide
         halves = [_best(matrix[part], queries[part], vectors, k) for part in (slice(cut), slice(cut, None))]
         return np.concatenate([items for items, _ in halves]), np.concatenate([scores for _, scores in halves])
-    rows, columns = np.divmod(near, matrix.shape[1])
+    # of the flat matrix: many times as fast as np.nonzero
+    rows, columns = np.divmod(np.flatnonzero(near), matrix.shape[1])
     return ranked(rows, columns.astype(np.int32), exact(queries, vectors, rows, columns), len(matrix), k)
 
 

@@ -126,6 +126,10 @@ def test_long_rows_are_searched_by_groups_and_lose_nothing(crowd: int, spread: i
 
 
 def test_a_score_of_zero_is_one_score_whatever_its_sign() -> None:
+    rows, scores = np.zeros(4, np.int64), np.array([0.0, -0.0, -1e-9, 1e-9], np.float32)
+    items, found_scores = rank.ranked(rows, np.array([8, 5, 1, 9], np.int32), scores, n=2, k=5)
+    assert items.tolist() == [[9, 5, 8, 1, NO_ITEM], [NO_ITEM] * 5]
+    assert found_scores.tolist() == [[scores[3], 0, 0, scores[2], -np.inf], [-np.inf] * 5]
     vectors = np.array([[0.0], [-0.0], [0.0], [1.0], [-1.0]], np.float32)
     found = top_k(np.array([[1.0], [-1.0]], np.float32), vectors, 5)
     assert found.items.tolist() == [[3, 0, 1, 2, 4], [4, 0, 1, 2, 3]]

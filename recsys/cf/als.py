@@ -30,7 +30,7 @@ class ALSSettings(Settings):
 
 
 MEAN_CONFIDENCE = 8.0  # of played pairs, above the 1 of unplayed ones
-STACK = 1_000_000  # numbers that a thread holds at a time: what a cache holds
+STACK = 500_000  # numbers that a thread holds at a time: what a cache holds
 
 
 def confidence_scale(counts: csr_matrix, settings: ALSSettings) -> float:
@@ -40,13 +40,13 @@ def confidence_scale(counts: csr_matrix, settings: ALSSettings) -> float:
     return MEAN_CONFIDENCE / float(np.log1p(counts.data).mean()) if counts.nnz else 1.0
 
 
-def confidence(counts: csr_matrix, scale: float) -> csr_matrix:
+def confidence(counts: csr_matrix, scale: float, out: Float32 | None = None) -> csr_matrix:
     """Turn play counts into ALS confidence, c = 1 + scale * log(1 + plays).
 
     Returns c itself, the quantity ``implicit`` expects, not c - 1. Unplayed pairs stay unstored and mean c = 1.
-    Same shape as ``counts``.
+    Same shape as ``counts``. ``out`` (nnz,) is written to where it is given; it may be the data of ``counts``.
     """
-    data = np.log1p(counts.data, dtype=np.float32)
+    data = np.log1p(counts.data, dtype=np.float32, out=out)
     data *= np.float32(scale)  # in place, as plays are the largest thing in memory
     data += 1
     return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
@@ -87,7 +87,7 @@ def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progre
             random_state=seed,
         )
         model.fit(
-            _without_empty_rows(confidence(plays.counts, confidence_scale(plays.counts, settings)), active),
+            without_empty_rows(confidence(plays.counts, confidence_scale(plays.counts, settings)), active),
             show_progress=False,
             callback=lambda *_: bar.advance(),
         )
@@ -98,7 +98,7 @@ def fit_als(plays: Plays, settings: ALSSettings, seed: int = 0, progress: Progre
     return Factors(user_factors, model.item_factors)
 
 
-def _without_empty_rows(matrix: csr_matrix, full: NDArray[np.int64]) -> csr_matrix:
+def without_empty_rows(matrix: csr_matrix, full: NDArray[np.int64]) -> csr_matrix:
     """Keep the rows that hold anything, without a copy of what they hold."""
     indptr = np.append(matrix.indptr[full], matrix.indptr[-1:])
     return csr_matrix((matrix.data, matrix.indices, indptr), shape=(len(full), matrix.shape[1]))

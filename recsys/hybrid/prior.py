@@ -20,7 +20,7 @@ from pydantic import Field, PositiveFloat
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, hstack
 
-from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows
+from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows, without_empty_rows
 from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
 
@@ -164,22 +164,27 @@ def prior_item_step(
 
     Dividing the cost by w_i leaves plain ALS, drawn to f_i with lambda / w_i and to zero with l2.
     """
-    n_listeners = plays.n_listeners
     gram = user_factors.T @ user_factors
     strength = settings.strength * float(np.trace(gram)) / len(gram)
-    factors = prior.astype(np.float32)
+    scale = confidence_scale(plays.counts, als)
+    by_item = csr_matrix(plays.counts.T.tocsr())
+    n_listeners = np.diff(by_item.indptr)
     solved = n_listeners > 0
+    kept = np.zeros_like(solved)
     if item_factors is not None and settings.at_most_listeners is not None:
         kept = n_listeners > settings.at_most_listeners
-        factors[kept] = item_factors[kept]
-        solved &= ~kept
-    items = np.flatnonzero(solved)
-    item_confidence = confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr()
-    if len(items) < len(n_listeners):
-        item_confidence = item_confidence[items]
+    items = np.flatnonzero(solved & ~kept)
+    by_item = csr_matrix(by_item[items]) if kept.any() else without_empty_rows(by_item, items)
+    c = confidence(by_item, scale, out=by_item.data)  # in the copy's own memory
     pull = strength / exposure_weight(n_listeners[items], settings.exposure)
-    centre = prior[items] * (pull / (pull + als.l2))[:, None]
-    factors[items] = solve_rows(csr_matrix(item_confidence), user_factors, gram, als.l2 + pull, centre)
+    centre = prior[items].astype(np.float32, copy=False)
+    centre *= (pull / (pull + als.l2))[:, None]
+    found = solve_rows(c, user_factors, gram, als.l2 + pull, centre)
+    del centre, by_item, c  # before the last copy: plays and factors are the largest things in memory
+    factors = prior.astype(np.float32)
+    factors[items] = found
+    if item_factors is not None:
+        factors[kept] = item_factors[kept]
     return factors
 
 
