@@ -50,12 +50,12 @@ def _fit(folder: Path, n_factors: int) -> dict[str, float]:
     settings = ALSSettings(n_factors=n_factors, epochs=2)
     factors = fit_als(plays, settings)
     peaks = {"fit": peak_bytes() - baseline}
+    prior_item_step(plays, factors.user_factors, factors.item_factors, settings, PriorSettings())
+    peaks["prior"] = peak_bytes() - baseline
     for start in range(0, min(shape[0], N_BLOCKS * USERS), USERS):
         users = slice(start, start + USERS)
         top_k(factors.user_factors[users], factors.item_factors, MAX_K, (counts[users],))
-    peaks["lists"] = peak_bytes() - baseline
-    prior_item_step(plays, factors.user_factors, factors.item_factors, settings, PriorSettings())
-    return {**peaks, "prior": peak_bytes() - baseline}
+    return {**peaks, "lists": peak_bytes() - baseline}
 
 
 def _neighbours(folder: Path, n_probe: int) -> dict[str, float]:

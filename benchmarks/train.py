@@ -180,7 +180,7 @@ def _memory(bench: _Bench) -> None:
         peaks = in_a_child("fit", Path(folder), n_factors)
     matrix = sum(part.nbytes for part in (counts.data, counts.indices, counts.indptr))
     whole = matrix + 4 * n_factors * sum(counts.shape)
-    for what, name in (("factors", "fit"), ("factors and lists", "lists"), ("and the prior's step", "prior")):
+    for what, name in (("factors", "fit"), ("and the prior's step", "prior"), ("and lists", "lists")):
         beside = f"{peaks[name] / 1e6:.0f} MB, {whole / 1e6:.0f} MB"
         bench.at_most(f"peak memory, {what}: times plays and factors", peaks[name] / whole, 2.5, beside)
     bench.bar.advance()
