@@ -1,9 +1,9 @@
-# Everything from one word: `make demo`, `make test`, `make bench-audio`. Each installs first, into .venv.
+# Everything from one word: `make demo`, `make test`, `make bench-audio`, `make bench-train`. Each installs first, into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench-audio install lint format proto constraints clean
+.PHONY: demo test test-slow bench-audio bench-train install lint format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
@@ -18,6 +18,10 @@ test-slow: install
 bench-audio: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bench]'
 	$(BIN)/python -m benchmarks.audio $(ARGS)
+
+# Factors, lists and neighbours beside implicit and exact search; `make bench-train ARGS=--quick` only shows that it runs.
+bench-train: install
+	$(BIN)/python -m benchmarks.train $(ARGS)
 
 install: $(VENV)/.installed
 

@@ -18,12 +18,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import sounds
 from benchmarks.decoding import Decoders, fastest
 from benchmarks.embedding import Run, by_librosa, embed, has_librosa, peak_mb
 from benchmarks.models import NETWORKS, Name, described, sound_model
+from benchmarks.table import Row, table
 from recsys.audio.decode import decode
 from recsys.audio.settings import DecodeSettings
 from recsys.catalogue.scan import AUDIO_SUFFIXES
@@ -50,16 +50,6 @@ class Sizes:
 
 
 QUICK = Sizes(tries=2, n_clips=100, n_musicnn=30, n_librosa=8, n_memory=(50, 400), n_composed=30, recording_s=90.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table; ``met`` is None where there is no target."""
-
-    what: str
-    found: str
-    target: str = ""
-    met: bool | None = None
 
 
 @dataclass(slots=True)
@@ -185,16 +175,6 @@ def _memory(bench: _Bench) -> None:
     ratio = of_many / of_few if of_few else float("nan")
     found = f"{ratio:.2f}; {of_few:.0f} MB, {of_many:.0f} MB"
     bench.rows.append(Row(f"peak memory, {many:,} tracks: times {few}", found, "<= 1.1", ratio <= 1.1))
-
-
-def table(rows: Sequence[Row], title: str) -> Table:
-    """Lay the lines out."""
-    drawn = Table(title=title, title_justify="left")
-    for heading in ("", "found", "target", "met"):
-        drawn.add_column(heading)
-    for row in rows:
-        drawn.add_row(row.what, row.found, row.target, {None: "", True: "yes", False: "no"}[row.met])
-    return drawn
 
 
 def _clips(audio: Path | None, folder: Path, sizes: Sizes, progress: Progress) -> list[Path]:

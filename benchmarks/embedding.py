@@ -133,12 +133,15 @@ def _processes() -> list[int]:
 
 def _runnable() -> int:
     """Count the threads of all processes that run or could; the one that counts is left out."""
-    states = [
-        _read(task / "stat").rpartition(")")[2].split()[:1]
-        for process in _processes()
-        for task in Path(f"/proc/{process}/task").glob("*")
-    ]
-    return states.count(["R"]) - 1
+    tasks = [task for process in _processes() for task in _tasks(process)]
+    return sum(_read(task / "stat").rpartition(")")[2].split()[:1] == ["R"] for task in tasks) - 1
+
+
+def _tasks(process: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{process}/task").iterdir())
+    except OSError:  # it has ended
+        return []
 
 
 def _peak_of(process: int) -> float:

@@ -25,6 +25,7 @@ from recsys.model import Model
 from recsys.neighbours import find_neighbours
 from recsys.progress import Progress
 from recsys.recommender import DEFAULT_K, MAX_K, Recommender
+from recsys.retrieval import ListSettings, user_blocks
 from recsys.store.generation import Store
 from recsys.store.models import save_models
 from recsys.store.opened import open_store
@@ -92,7 +93,7 @@ def _write(
     progress: Progress,
 ) -> None:
     artefacts: Artefacts = recommender.artefacts
-    lists = _Lists(recommender, progress)
+    lists = _Lists(recommender, settings.lists, progress)
     recommender.model.save(folder / "arrays")
     save_models(folder / "models", artefacts.encoder, artefacts.sound.model)
     tables: list[tuple[str, Iterator[pl.DataFrame]]] = [
@@ -167,22 +168,21 @@ def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
 class _Lists:
     """The stored lists of all users, block by block; remembers the score at each user's edge."""
 
-    def __init__(self, recommender: Recommender, progress: Progress) -> None:
-        self._recommender, self._progress = recommender, progress
+    def __init__(self, recommender: Recommender, settings: ListSettings, progress: Progress) -> None:
+        self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
 
     def blocks(self) -> Iterator[pl.DataFrame]:
         """Give rows of ``recommendation_lists``."""
-        user_ids = self._recommender.model.users.all()
-        with self._progress.bar("lists of users", len(user_ids), "users") as bar:
-            for start in range(0, len(user_ids), BLOCK):
-                block = user_ids[start : start + BLOCK]
-                ranked = self._recommender.rank(block, MAX_K)
-                reasons = self._recommender.reasons(block, ranked)
-                self.edges[start : start + len(block)] = ranked.scores[:, DEFAULT_K - 1]
-                bar.advance(len(block))
-                yield self._frame(block, ranked, reasons)
+        with self._progress.bar("lists of users", len(self.edges), "users") as bar:
+            for users, pool in user_blocks(self._recommender.model, self._settings):
+                user_ids = self._recommender.model.users.ids(users)
+                ranked = self._recommender.rank(user_ids, MAX_K, pool)
+                reasons = self._recommender.reasons(user_ids, ranked)
+                self.edges[users] = ranked.scores[:, DEFAULT_K - 1]
+                bar.advance(len(users))
+                yield self._frame(user_ids, ranked, reasons)
 
     def _frame(self, user_ids: list[str], ranked: Candidates, reasons: np.ndarray) -> pl.DataFrame:
         full = ranked.items != NO_ITEM

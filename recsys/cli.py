@@ -271,7 +271,7 @@ def demo(out: options.DemoOut = Path("demo-out")) -> None:
 # what only the build extra installs; the base install serves, queries and recommends
 BUILD_EXTRA = (
     *("av", "faiss", "implicit", "lightfm", "matplotlib", "optuna", "safetensors", "sklearn", "soundfile", "soxr"),
-    *("threadpoolctl", "tomli_w", "torch", "torchaudio"),
+    *("tomli_w", "torch", "torchaudio"),
 )
 EXIT = ((NotFoundError, 3), (ArtefactError, 4), (RecsysError, 2))
 INTERRUPTED = 130

@@ -15,6 +15,7 @@ from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
 from recsys.hybrid.parts import HybridSettings
 from recsys.neighbours import NeighbourSettings
+from recsys.retrieval import ListSettings
 from recsys.settings import Settings
 
 
@@ -33,6 +34,7 @@ class RunSettings(Settings):
     metadata: MetadataSettings = MetadataSettings()
     hybrid: HybridSettings = HybridSettings()
     blend: BlendSettings = BlendSettings()
+    lists: ListSettings = ListSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     store: StoreSettings = StoreSettings()
 

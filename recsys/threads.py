@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -55,3 +55,18 @@ def in_threads(function: Callable[[T], S], things: Iterable[T], n_threads: int |
         finally:
             for future in running:
                 future.cancel()
+
+
+def in_numpy_threads(function: Callable[[T], S], things: Sequence[T]) -> Iterator[S]:
+    """Do numpy's work on many things, a thread a core, BLAS kept to one thread each; results come in their order.
+
+    A few things are done one after the other, with all of BLAS's threads. (Both at once, threads here and threads in
+    BLAS, took 1.7 times as long on two cores.)
+    """
+    if len(things) < 2 * n_cores():
+        yield from map(function, things)
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_cores(), "numpy") as threads:
+        yield from threads.map(function, things)

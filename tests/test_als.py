@@ -5,6 +5,7 @@ import pytest
 from made import made_plays
 from scipy.sparse import csr_matrix
 
+from recsys.cf import als
 from recsys.cf.als import MEAN_CONFIDENCE, ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.errors import DataError
 from recsys.types import Plays
@@ -65,6 +66,26 @@ def test_planted_tastes_are_recovered() -> None:
     for user in set(range(17)) - {SILENT_USER}:
         own = (np.arange(31) % 3 == user % 3) & (np.arange(31) != SILENT_ITEM)
         assert scores[user, own & ~heard[user]].min() > scores[user, ~own].max()
+
+
+@pytest.mark.parametrize("stack", [1, 300, 10**6])
+def test_rows_have_pulls_of_their_own_however_they_are_stacked(stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(als, "STACK", stack)
+    rng = np.random.default_rng(1)
+    n_rows, n_fixed, f = 23, 40, 4
+    fixed = rng.normal(size=(n_fixed, f)).astype(np.float32)
+    gram = fixed.T @ fixed
+    c = np.where(rng.random((n_rows, n_fixed)) < rng.random((n_rows, 1)), rng.uniform(0.2, 9, (n_rows, n_fixed)), 0)
+    c[[5, 9]] = 0
+    l2 = rng.uniform(0.5, 3, n_rows).astype(np.float32)
+    towards = rng.normal(size=(n_rows, f)).astype(np.float32)
+    found = solve_rows(csr_matrix(c.astype(np.float32)), fixed, gram, l2, towards)
+    for row in range(n_rows):
+        stored = c[row] > 0
+        extra = np.where(stored, c[row] - 1, 0)  # a pair that is not stored counts once, and gram has all of them
+        left = gram + fixed.T @ np.diag(extra) @ fixed + l2[row] * np.eye(f)
+        expected = np.linalg.solve(left, fixed.T @ c[row] + l2[row] * towards[row])
+        np.testing.assert_allclose(found[row], expected, atol=1e-4)
 
 
 def test_training_ends_near_the_solution_of_its_cost() -> None:

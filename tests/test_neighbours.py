@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.listens import made_listens
+from recsys.cf.als import ALSSettings, fit_als
 from recsys.neighbours import BLOCK, NeighbourSettings, find_neighbours
 from recsys.progress import Bar, Silent
 from recsys.types import NO_ITEM, Float32, Int32, Neighbours
@@ -72,13 +74,43 @@ def test_a_lonely_track_has_none(n: int) -> None:
     assert result.scores.shape == (n, 4)
 
 
-def test_the_inverted_file_finds_nearly_all() -> None:
+def test_a_few_cells_hold_nearly_all() -> None:
     vectors = clusters(3000)
     exact, fast = found(vectors, depth=10), found(vectors, depth=10, exact_below=100, n_probe=24)
     assert not (fast.items == fast.rows[:, None]).any()
     shared = [len(set(a.tolist()) & set(b.tolist())) for a, b in zip(exact.items, fast.items, strict=True)]
     assert np.mean(shared) / 10 > 0.95
     assert not np.array_equal(exact.items, found(vectors, depth=10, exact_below=100, n_probe=1).items)
+
+
+def test_cells_that_are_all_looked_into_give_what_brute_force_gives() -> None:
+    vectors = clusters(1500)
+    vectors[::100] = vectors[0]  # equals, in order of their rows
+    vectors[[3, 77]] = 0
+    rows = np.sort(np.random.default_rng(1).permutation(9000)[:1500]).astype(np.int32)
+    exact, cells = found(vectors, depth=12, rows=rows), found(vectors, 12, rows, exact_below=0, n_probe=10**6)
+    assert cells.rows.tolist() == exact.rows.tolist()
+    assert np.array_equal(cells.items, exact.items)
+    assert np.array_equal(cells.scores, exact.scores)
+
+
+def test_a_cell_with_too_few_tracks_leaves_places_empty() -> None:
+    vectors = np.vstack([np.eye(2, dtype=np.float32)[[0] * 30], np.eye(2, dtype=np.float32)[[1] * 3]])
+    result = found(vectors, depth=5, exact_below=0, n_probe=1)
+    lonely = result.items[30:]
+    assert ((lonely == NO_ITEM) | (lonely >= 3 * 30 + 5)).all()
+    assert (np.isneginf(result.scores[30:]) == (lonely == NO_ITEM)).all()
+    assert (lonely[:, 2:] == NO_ITEM).all()
+
+
+@pytest.mark.slow
+def test_the_default_finds_neighbours_in_factors_of_listens() -> None:
+    plays = made_listens(20_000, 60_000, 1_000_000).plays
+    vectors = fit_als(plays, ALSSettings(epochs=5)).item_factors
+    exact, fast = found(vectors, 50, exact_below=10**9), found(vectors, 50)
+    some = np.random.default_rng(0).choice(len(exact.items), 3000, replace=False)
+    hits = [len(np.intersect1d(exact.items[row], fast.items[row])) / 50 for row in some]
+    assert 0.95 <= np.mean(hits) < 1
 
 
 class Counted(Silent):

@@ -5,10 +5,10 @@ import pytest
 from implicit.cpu.als import AlternatingLeastSquares
 from made import made_plays
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from recsys.cf.als import ALSSettings, confidence
 from recsys.hybrid.prior import (
-    EXACT_LISTENERS,
     Features,
     Prediction,
     PriorSettings,
@@ -52,21 +52,7 @@ def test_the_item_step_is_the_minimum_of_its_formula() -> None:
     plays, users, prior = step_inputs()
     expected = by_the_formula(plays, users, prior)
     found = prior_item_step(plays, users, prior, ALS, PRIOR)
-    exact = np.array(LISTENERS) <= EXACT_LISTENERS
-    np.testing.assert_allclose(found[exact], expected[exact], atol=1e-4)
-    np.testing.assert_allclose(found[~exact], expected[~exact], atol=2e-3)  # grouped by listeners
-
-
-def test_items_of_one_group_are_close_to_their_own_solution() -> None:
-    plays, users, prior = step_inputs()
-    counts = plays.counts.toarray()
-    counts[:, :4] = 0
-    rng = np.random.default_rng(1)
-    for item, n in enumerate((33, 34, 36, 38)):
-        counts[rng.choice(N_USERS, n, replace=False), item] = 1
-    together = made_plays(counts)
-    found = prior_item_step(together, users, prior, ALS, PRIOR)
-    np.testing.assert_allclose(found[:4], by_the_formula(together, users, prior)[:4], atol=5e-3)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_an_item_without_plays_is_the_prior_to_the_bit() -> None:
@@ -81,7 +67,8 @@ def test_an_item_without_plays_is_the_prior_to_the_bit() -> None:
 def test_without_strength_the_step_is_implicits_own() -> None:
     plays, users, prior = step_inputs()
     found = prior_item_step(plays, users, prior, ALS, PRIOR.model_copy(update={"strength": 1e-9}))
-    model = AlternatingLeastSquares(factors=3, regularization=ALS.l2, alpha=1.0)
+    with threadpool_limits(1, "blas"):  # it warns otherwise
+        model = AlternatingLeastSquares(factors=3, regularization=ALS.l2, alpha=1.0)
     model.user_factors = users
     by_item = csr_matrix(confidence(plays.counts, 2.0).T.tocsr())
     played = np.flatnonzero(LISTENERS)
@@ -94,6 +81,19 @@ def test_the_more_listeners_the_less_the_prior_counts() -> None:
     moved = np.linalg.norm(pulled, axis=1)
     assert moved[0] == pytest.approx(np.sqrt(3), abs=1e-5)
     assert (np.diff(moved[[0, 1, 2, 3, 6, 8, 11, 12]]) < 0).all()
+
+
+def test_items_of_many_listeners_may_keep_the_factors_of_als() -> None:
+    plays, users, prior = step_inputs()
+    als = np.random.default_rng(7).normal(size=prior.shape).astype(np.float32)
+    every = prior_item_step(plays, users, prior, ALS, PRIOR, als)
+    limited = PRIOR.model_copy(update={"at_most_listeners": 32})
+    found = prior_item_step(plays, users, prior, ALS, limited, als)
+    many = np.array(LISTENERS) > 32
+    assert np.array_equal(found[many], als[many])
+    assert np.array_equal(found[~many], every[~many])
+    assert not np.isclose(every[many], als[many]).any(axis=1).all()
+    assert np.array_equal(prior_item_step(plays, users, prior, ALS, limited), every), "without them all are solved"
 
 
 def test_exposure_and_the_gram_it_weighs() -> None:

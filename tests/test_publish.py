@@ -22,17 +22,33 @@ from recsys.store import generation
 from recsys.store.generation import Store
 
 
-@pytest.fixture(scope="module")
-def wide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_inputs(folder: Path) -> Inputs:
     """260 tracks and 7 users: more than the lists are deep."""
-    folder = tmp_path_factory.mktemp("wide")
     rng = np.random.default_rng(3)
     tracks = [f"t{n},Artist {n % 40},genre {n % 5},{1970 + n % 50}" for n in range(260)]
     (folder / "tracks.csv").write_text("\n".join(["track_id,artist,genre,year", *tracks]))
     listens = [f"u{user},t{track}" for user in range(7) for track in rng.choice(250, 12 + user, replace=False)]
     (folder / "listens.csv").write_text("\n".join(["user_id,track_id", *listens]))
-    build(Inputs(folder / "tracks.csv", folder / "listens.csv"), folder / "store", quick_settings(), Silent())
+    return Inputs(folder / "tracks.csv", folder / "listens.csv")
+
+
+@pytest.fixture(scope="module")
+def wide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide")
+    build(wide_inputs(folder), folder / "store", quick_settings(), Silent())
     return folder / "store"
+
+
+def test_lists_from_pools_are_stored_as_lists_from_all_are(wide_store: Path, tmp_path: Path) -> None:
+    """A pool that holds the whole catalogue changes no list, though users come group by group."""
+    settings = quick_settings()
+    lists = settings.lists.model_copy(update={"exact_below": 0, "users_together": 2})
+    build(wide_inputs(tmp_path), tmp_path / "store", settings.model_copy(update={"lists": lists}), Silent())
+    lists_of = "SELECT user_id, rank, track_id, score, reason_track_id FROM recommendations ORDER BY ALL"
+    stored = rows(tmp_path / "store", lists_of)
+    assert stored == rows(wide_store, lists_of)
+    edges = [np.load(Store(s).current() / "arrays" / "edges.npy") for s in (wide_store, tmp_path / "store")]
+    assert np.array_equal(*edges)
 
 
 def test_lists_are_200_deep_and_neighbours_50(wide_store: Path) -> None:

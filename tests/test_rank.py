@@ -103,3 +103,34 @@ def test_an_artist_appears_at_most_so_often_and_unknown_ones_always() -> None:
     assert cap_per_artist(artists, 1) == [0, 1, 2, 5, 6, 8]
     assert cap_per_artist(artists, 2) == [0, 1, 2, 3, 5, 6, 7, 8]
     assert cap_per_artist([], 1) == []
+
+
+@pytest.mark.parametrize("crowd", [1, 90, 10**6])
+@pytest.mark.parametrize("spread", [2, 400])
+def test_long_rows_are_searched_by_groups_and_lose_nothing(crowd: int, spread: int) -> None:
+    """Few different values: many equal the k-th; many: what is best may share a group of ``GROUP``."""
+    rng = np.random.default_rng(spread)
+    n_items, k = 16 * 2 * 5 + 7, 5
+    queries = rng.integers(-3, 4, (9, 2)).astype(np.float32)
+    queries[4] = 0  # all scores equal
+    vectors = rng.integers(-spread, spread, (n_items, 2)).astype(np.float32)
+    vectors[: 5 * (n_items // 16) : n_items // 16] = 1000  # one group holds the five best of some queries
+    vectors[-3:] = -1000  # behind the last whole group, best of others
+    heard = (rng.random((9, n_items)) < 0.2).astype(np.float32)
+    heard[7, 3:] = 1
+    with patch.object(rank, "CROWD", crowd), patch.object(rank, "BLOCK_SCORES", 4 * n_items):
+        found = top_k(queries, vectors, k, (csr_matrix(heard),))
+    expected = by_full_sort(queries @ vectors.T, k, heard > 0, None)
+    assert found.items.tolist() == expected.items.tolist()
+    assert found.scores.tolist() == expected.scores.tolist()
+
+
+def test_a_score_of_zero_is_one_score_whatever_its_sign() -> None:
+    rows, scores = np.zeros(4, np.int64), np.array([0.0, -0.0, -1e-9, 1e-9], np.float32)
+    items, found_scores = rank.ranked(rows, np.array([8, 5, 1, 9], np.int32), scores, n=2, k=5)
+    assert items.tolist() == [[9, 5, 8, 1, NO_ITEM], [NO_ITEM] * 5]
+    assert found_scores.tolist() == [[scores[3], 0, 0, scores[2], -np.inf], [-np.inf] * 5]
+    vectors = np.array([[0.0], [-0.0], [0.0], [1.0], [-1.0]], np.float32)
+    found = top_k(np.array([[1.0], [-1.0]], np.float32), vectors, 5)
+    assert found.items.tolist() == [[3, 0, 1, 2, 4], [4, 0, 1, 2, 3]]
+    assert found.scores.tolist() == [[1, 0, 0, 0, -1], [1, 0, 0, 0, -1]]

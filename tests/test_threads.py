@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
-from recsys.threads import in_threads, torch_threads
+from recsys.threads import in_numpy_threads, in_threads, torch_threads
 
 
 def test_results_come_in_the_order_of_the_things() -> None:
@@ -55,3 +56,18 @@ def test_an_error_is_the_callers_and_ends_the_rest() -> None:
     assert n_done < 20
     time.sleep(0.05)
     assert len(done) == n_done
+
+
+@pytest.mark.parametrize("n", [0, 1, 200])
+def test_numpys_work_comes_in_order_and_blas_gets_its_threads_back(n: int) -> None:
+    before = blas_threads()
+    inside = list(in_numpy_threads(lambda thing: (thing, blas_threads()), range(n)))
+    assert [thing for thing, _ in inside] == list(range(n))
+    assert blas_threads() == before
+    if n == 200:
+        assert {threads for _, found in inside for threads in found} == {1}
+
+
+def blas_threads() -> list[int]:
+    """Of numpy and scipy; the BLAS that comes with faiss counts in another way."""
+    return [library["num_threads"] for library in threadpool_info() if library.get("threading_layer") == "pthreads"]

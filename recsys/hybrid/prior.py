@@ -20,11 +20,9 @@ from pydantic import Field, PositiveFloat
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, hstack
 
-from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows
+from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows, without_empty_rows
 from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
-
-EXACT_LISTENERS = 32  # above it lambda / w_i changes so little that listeners are grouped by quarters of an octave
 
 
 class PriorSettings(Settings):
@@ -32,6 +30,8 @@ class PriorSettings(Settings):
 
     strength: float = Field(default=0.03, ge=0)  # lambda, in units of trace(U'U) / n_factors, U the user factors
     exposure: float = Field(default=1.0, gt=0)  # tau: listeners at which unplayed pairs count half
+    # items of more listeners keep their ALS factors where these are given; None: the prior takes part in all
+    at_most_listeners: int | None = Field(default=None, ge=1)
     # tried on a tenth of the tracks
     ridge_l2: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0, 1000.0), min_length=1)
     artist_shrinkage: float = Field(default=1.0, gt=0)  # an artist's offset counts as if seen on so many tracks fewer
@@ -151,38 +151,41 @@ def _fit(
 
 
 def prior_item_step(
-    plays: Plays, user_factors: Float32, prior: Float32, als: ALSSettings, settings: PriorSettings
+    plays: Plays,
+    user_factors: Float32,
+    prior: Float32,
+    als: ALSSettings,
+    settings: PriorSettings,
+    item_factors: Float32 | None = None,
 ) -> Float32:
     """Solve every item's factors (n_items, f) around its ``prior`` (n_items, f), exactly.
 
-    Dividing the cost by w_i leaves plain ALS with l2 + lambda / w_i and lambda / w_i * f_i added to the right side.
-    The solver takes one l2 a call, so items are solved in groups of equal n_i; the right side enters as one further
-    user of confidence exactly 1, whose factors are lambda / w_i * f_i.
+    With ``item_factors`` (n_items, f), those of ALS, items of more than ``settings.at_most_listeners`` keep them.
+
+    Dividing the cost by w_i leaves plain ALS, drawn to f_i with lambda / w_i and to zero with l2.
     """
-    n_listeners = plays.n_listeners
     gram = user_factors.T @ user_factors
     strength = settings.strength * float(np.trace(gram)) / len(gram)
-    item_confidence = csr_matrix(confidence(plays.counts, confidence_scale(plays.counts, als)).T.tocsr())
-    factors = prior.astype(np.float32).copy()
-    group_of = _groups(n_listeners)
-    for group in np.unique(group_of[n_listeners > 0]):
-        items = np.flatnonzero((group_of == group) & (n_listeners > 0))
-        w = float(exposure_weight(n_listeners[items].mean(keepdims=True), settings.exposure)[0])
-        pull = strength / w
-        one_each = csr_matrix(
-            (np.ones(len(items), np.float32), (np.arange(len(items)), np.arange(len(items)))),
-            shape=(len(items), len(items)),
-        )
-        rows = csr_matrix(hstack([item_confidence[items], one_each], format="csr"))
-        fixed = np.vstack([user_factors, pull * prior[items]])
-        factors[items] = solve_rows(rows, fixed, gram, als.l2 + pull)
+    scale = confidence_scale(plays.counts, als)
+    by_item = csr_matrix(plays.counts.T.tocsr())
+    n_listeners = np.diff(by_item.indptr)
+    solved = n_listeners > 0
+    kept = np.zeros_like(solved)
+    if item_factors is not None and settings.at_most_listeners is not None:
+        kept = n_listeners > settings.at_most_listeners
+    items = np.flatnonzero(solved & ~kept)
+    by_item = csr_matrix(by_item[items]) if kept.any() else without_empty_rows(by_item, items)
+    c = confidence(by_item, scale, out=by_item.data)  # in the copy's own memory
+    pull = strength / exposure_weight(n_listeners[items], settings.exposure)
+    centre = prior[items].astype(np.float32, copy=False)
+    centre *= (pull / (pull + als.l2))[:, None]
+    found = solve_rows(c, user_factors, gram, als.l2 + pull, centre)
+    del centre, by_item, c  # before the last copy: plays and factors are the largest things in memory
+    factors = prior.astype(np.float32)
+    factors[items] = found
+    if item_factors is not None:
+        factors[kept] = item_factors[kept]
     return factors
-
-
-def _groups(n_listeners: Int32) -> NDArray[np.int64]:
-    """Number the groups: each count by itself up to ``EXACT_LISTENERS``, then quarters of an octave."""
-    octave = np.log2(np.maximum(n_listeners, 1) / EXACT_LISTENERS)
-    return np.where(n_listeners <= EXACT_LISTENERS, n_listeners, EXACT_LISTENERS + 1 + (4 * octave).astype(np.int64))
 
 
 def exposed_gram(item_factors: Float32, n_listeners: Int32, settings: PriorSettings) -> Float32:
