@@ -24,7 +24,8 @@ from recsys.fit import Artefacts
 from recsys.model import Model
 from recsys.neighbours import find_neighbours
 from recsys.progress import Progress
-from recsys.recommender import DEFAULT_K, MAX_K, Recommender
+from recsys.ranking import DEFAULT_K, MAX_K
+from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.models import save_models
 from recsys.store.opened import open_store
@@ -170,6 +171,8 @@ class _Lists:
     def __init__(self, recommender: Recommender, progress: Progress) -> None:
         self._recommender, self._progress = recommender, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
+        artists = recommender.artefacts.tracks.frame["artist"]
+        self._artists = (artists.rank("dense").cast(pl.Int32).fill_null(0) - 1).to_numpy()
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
 
     def blocks(self) -> Iterator[pl.DataFrame]:
@@ -179,10 +182,12 @@ class _Lists:
             for start in range(0, len(user_ids), BLOCK):
                 block = user_ids[start : start + BLOCK]
                 ranked = self._recommender.rank(block, MAX_K)
-                reasons = self._recommender.reasons(block, ranked)
+                rows = np.arange(start, start + len(block), dtype=np.int32)
+                listed = self._recommender.ranking.varied(rows, ranked, self._recommender.lists, self._artists)
+                reasons = self._recommender.reasons(block, listed)
                 self.edges[start : start + len(block)] = ranked.scores[:, DEFAULT_K - 1]
                 bar.advance(len(block))
-                yield self._frame(block, ranked, reasons)
+                yield self._frame(block, listed, reasons)
 
     def _frame(self, user_ids: list[str], ranked: Candidates, reasons: np.ndarray) -> pl.DataFrame:
         full = ranked.items != NO_ITEM

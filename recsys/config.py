@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import ListensSettings
 from recsys.content.metadata import MetadataSettings
+from recsys.diversity import ListSettings
 from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
 from recsys.hybrid.parts import HybridSettings
@@ -33,6 +34,7 @@ class RunSettings(Settings):
     metadata: MetadataSettings = MetadataSettings()
     hybrid: HybridSettings = HybridSettings()
     blend: BlendSettings = BlendSettings()
+    lists: ListSettings = ListSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     store: StoreSettings = StoreSettings()
 

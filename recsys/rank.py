@@ -95,16 +95,3 @@ def _exact(matrix: Float32, queries: Float32, vectors: Float32, columns: NDArray
         again = np.einsum("nd,nkd->nk", queries[rows], vectors[columns[rows]])  # no BLAS in it
         scores[rows] = np.where(np.isneginf(scores[rows]), scores[rows], again)
     return scores
-
-
-def cap_per_artist(artists: Sequence[str | None], at_most: int) -> list[int]:
-    """Say which places of a list stay when an artist may appear ``at_most`` times; unknown artists always may."""
-    seen: dict[str, int] = {}
-    kept = []
-    for place, artist in enumerate(artists):
-        if artist is not None:
-            seen[artist] = seen.get(artist, 0) + 1
-            if seen[artist] > at_most:
-                continue
-        kept.append(place)
-    return kept
