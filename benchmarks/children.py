@@ -19,7 +19,7 @@ from recsys.hybrid.prior import PriorSettings, prior_item_step
 from recsys.neighbours import NeighbourSettings, find_neighbours
 from recsys.progress import Silent
 from recsys.rank import top_k
-from recsys.recommender import MAX_K
+from recsys.ranking import MAX_K
 from recsys.types import Plays
 
 USERS = 2048  # ranked at a time, as publishing does

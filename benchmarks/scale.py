@@ -23,8 +23,8 @@ from recsys.model import Model
 from recsys.neighbours import NeighbourSettings
 from recsys.progress import Bar
 from recsys.rank import top_k
-from recsys.recommender import MAX_K
-from recsys.retrieval import ListSettings, user_blocks
+from recsys.ranking import MAX_K
+from recsys.retrieval import PoolSettings, user_blocks
 from recsys.types import Factors, Float32, Int32, Plays
 
 DEPTH = 50
@@ -44,7 +44,7 @@ class ScaleSizes:
     n_list_users: int = 16_384
     n_exact_users: int = 500
     n_probe: int = field(default_factory=lambda: NeighbourSettings().n_probe)
-    lists: ListSettings = field(default_factory=ListSettings)
+    lists: PoolSettings = field(default_factory=PoolSettings)
 
 
 def measure_scale(sizes: ScaleSizes, bar: Bar) -> list[Row]:
@@ -155,7 +155,7 @@ def _list_rows(small: Model, large: Model, sizes: ScaleSizes, rng: np.random.Gen
     ]
 
 
-def _listed(model: Model, settings: ListSettings) -> tuple[Int32, float]:
+def _listed(model: Model, settings: PoolSettings) -> tuple[Int32, float]:
     """Rank for all users as publishing does: items (n_users, MAX_K), and seconds."""
     items = np.empty((len(model.users), MAX_K), dtype=np.int32)
     start = perf_counter()

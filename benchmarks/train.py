@@ -28,8 +28,8 @@ from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als
 from recsys.hybrid.prior import PriorSettings, prior_item_step
 from recsys.progress import Bar, Bars, Progress
 from recsys.rank import top_k
-from recsys.recommender import MAX_K
-from recsys.retrieval import ListSettings
+from recsys.ranking import MAX_K
+from recsys.retrieval import PoolSettings
 from recsys.threads import n_cores
 from recsys.types import Factors, Float32
 
@@ -54,7 +54,7 @@ class Sizes:
 QUICK = Sizes(
     n_users=1500, n_items=1200, n_pairs=40_000, als=ALSSettings(n_factors=16, epochs=3), n_compared=500,
     scale=ScaleSizes(n_few=800, n_many=4000, n_users=1500, n_pairs=60_000, epochs=2, n_sample=200, n_list_users=700,
-                     n_exact_users=100, n_probe=32, lists=ListSettings(exact_below=1000, pool=1000)),
+                     n_exact_users=100, n_probe=32, lists=PoolSettings(exact_below=1000, pool=1000)),
 )  # fmt: skip
 
 

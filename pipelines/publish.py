@@ -24,8 +24,9 @@ from recsys.fit import Artefacts
 from recsys.model import Model
 from recsys.neighbours import find_neighbours
 from recsys.progress import Progress
-from recsys.recommender import DEFAULT_K, MAX_K, Recommender
-from recsys.retrieval import ListSettings, user_blocks
+from recsys.ranking import DEFAULT_K, MAX_K
+from recsys.recommender import Recommender
+from recsys.retrieval import PoolSettings, user_blocks
 from recsys.store.generation import Store
 from recsys.store.models import save_models
 from recsys.store.opened import open_store
@@ -93,7 +94,7 @@ def _write(
     progress: Progress,
 ) -> None:
     artefacts: Artefacts = recommender.artefacts
-    lists = _Lists(recommender, settings.lists, progress)
+    lists = _Lists(recommender, settings.pools, progress)
     recommender.model.save(folder / "arrays")
     save_models(folder / "models", artefacts.encoder, artefacts.sound.model)
     tables: list[tuple[str, Iterator[pl.DataFrame]]] = [
@@ -168,9 +169,11 @@ def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
 class _Lists:
     """The stored lists of all users, block by block; remembers the score at each user's edge."""
 
-    def __init__(self, recommender: Recommender, settings: ListSettings, progress: Progress) -> None:
+    def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
+        artists = recommender.artefacts.tracks.frame["artist"]
+        self._artists = (artists.rank("dense").cast(pl.Int32).fill_null(0) - 1).to_numpy()
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
 
     def blocks(self) -> Iterator[pl.DataFrame]:
@@ -179,10 +182,11 @@ class _Lists:
             for users, pool in user_blocks(self._recommender.model, self._settings):
                 user_ids = self._recommender.model.users.ids(users)
                 ranked = self._recommender.rank(user_ids, MAX_K, pool)
-                reasons = self._recommender.reasons(user_ids, ranked)
+                listed = self._recommender.ranking.varied(users, ranked, self._recommender.lists, self._artists)
+                reasons = self._recommender.reasons(user_ids, listed)
                 self.edges[users] = ranked.scores[:, DEFAULT_K - 1]
                 bar.advance(len(users))
-                yield self._frame(user_ids, ranked, reasons)
+                yield self._frame(user_ids, listed, reasons)
 
     def _frame(self, user_ids: list[str], ranked: Candidates, reasons: np.ndarray) -> pl.DataFrame:
         full = ranked.items != NO_ITEM

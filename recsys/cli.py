@@ -69,15 +69,18 @@ def recommend(
     user_id: str,
     store: options.Store,
     k: options.K = 20,
-    max_per_artist: Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")] = None,
+    max_per_artist: options.MaxPerArtist = None,
+    diversity: options.Diversity = None,
     as_json: options.Json = False,
 ) -> None:
     """Rank tracks for a user; one without plays gets popular tracks."""
     from recsys.recommender import Recommender
 
-    found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist)
+    found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist, diversity=diversity)
     if found.source == "popular":
         say(f"nothing is known of the taste of {user_id!r}: popular tracks")
+    if len(found.tracks) < k:
+        say(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
     print_list(found, f"for {user_id}", as_json)
 
 

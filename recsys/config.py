@@ -11,11 +11,12 @@ from pydantic import Field, ValidationError
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import ListensSettings
 from recsys.content.metadata import MetadataSettings
+from recsys.diversity import ListSettings
 from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
 from recsys.hybrid.parts import HybridSettings
 from recsys.neighbours import NeighbourSettings
-from recsys.retrieval import ListSettings
+from recsys.retrieval import PoolSettings
 from recsys.settings import Settings
 
 
@@ -35,6 +36,7 @@ class RunSettings(Settings):
     hybrid: HybridSettings = HybridSettings()
     blend: BlendSettings = BlendSettings()
     lists: ListSettings = ListSettings()
+    pools: PoolSettings = PoolSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     store: StoreSettings = StoreSettings()
 

@@ -159,7 +159,7 @@ def fit(
         confidence_scale(plays.counts, settings.hybrid.als),
     )
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
-    return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts)
+    return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts, lists=settings.lists)
 
 
 def _told(problems: Problems) -> str:

@@ -75,3 +75,7 @@ TuneBudget = Annotated[
 TuneProtocol = Annotated[TuneProtocolName, typer.Option("--protocol", help="What is held out to judge on.")]
 
 DemoOut = Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")]
+MaxPerArtist = Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")]
+Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, help="How much unlikeness counts against the score: 0 to 1.")
+]

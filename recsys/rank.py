@@ -137,16 +137,3 @@ def _key(scores: NDArray[np.float32] | np.float32, items: NDArray[np.int32] | np
     bits = np.asarray(0 - scores, dtype=np.float32).view(np.int32)  # 0 - 0.0 is 0.0, where -0.0 would be another number
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # below zero, floats rise as their bits fall
     return (rising.astype(np.int64) << 32) | np.asarray(items).view(np.uint32)
-
-
-def cap_per_artist(artists: Sequence[str | None], at_most: int) -> list[int]:
-    """Say which places of a list stay when an artist may appear ``at_most`` times; unknown artists always may."""
-    seen: dict[str, int] = {}
-    kept = []
-    for place, artist in enumerate(artists):
-        if artist is not None:
-            seen[artist] = seen.get(artist, 0) + 1
-            if seen[artist] > at_most:
-                continue
-        kept.append(place)
-    return kept

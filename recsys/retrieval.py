@@ -28,15 +28,15 @@ TRAINING_USERS = 64
 BLOCK = 2048  # users at a time
 
 
-class ListSettings(Settings):
-    """``[lists]`` in the run's TOML file: how the stored lists of users are found."""
+class PoolSettings(Settings):
+    """``[pools]`` in the run's TOML file: how the stored lists of users are found."""
 
     exact_below: int = Field(default=200_000, ge=0)  # tracks; every one of fewer is scored for every user
     pool: int = Field(default=50_000, ge=1000)  # tracks that are scored for a user of a larger catalogue
     users_together: int = Field(default=512, ge=1)  # users of a group, on average
 
 
-def user_blocks(model: Model, settings: ListSettings) -> Iterator[tuple[Int32, Int32 | None]]:
+def user_blocks(model: Model, settings: PoolSettings) -> Iterator[tuple[Int32, Int32 | None]]:
     """Give blocks of user rows with the item rows that their lists are chosen from; None is all of them.
 
     Every user is in one block. Item rows are as ``Recommender.rank`` takes them.
@@ -59,7 +59,7 @@ def user_blocks(model: Model, settings: ListSettings) -> Iterator[tuple[Int32, I
             yield group[start : start + BLOCK], pool
 
 
-def alike(queries_of: Callable[[Int32], Float32], n_users: int, settings: ListSettings) -> list[Int32]:
+def alike(queries_of: Callable[[Int32], Float32], n_users: int, settings: PoolSettings) -> list[Int32]:
     """Group users whose queries point the same way, by k-means; faiss does it.
 
     Args:

@@ -5,7 +5,7 @@ ids and lists: a fit in memory and an opened store. Both hold over the tiny cata
 """
 
 import csv
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from conftest import TinyCatalogue
 
 from recsys.errors import ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.recommender import Recommender
-from recsys.types import NO_ITEM, Candidates, Int32, Plays, RankedList
+from recsys.types import NO_ITEM, Candidates, Int32, Plays, RankedList, RankedTrack
 
 N_TRACKS = 40
 COLD, ONLY_DISLIKES, DISLIKED_AND_LIKED = "t39", "u29", "u28"
@@ -96,6 +96,10 @@ def scores(found: RankedList) -> list[float]:
     return [track.score for track in found.tracks]
 
 
+PLAIN_POPULAR: dict[str, Any] = {
+    "max_per_artist": N_TRACKS,
+    "diversity": 0.0,
+}  # lists for users without plays are varied by default
 ALL_USERS = [f"u{n}" for n in range(30)]
 ALL_TRACKS = [f"t{n}" for n in range(N_TRACKS)]
 
@@ -111,7 +115,7 @@ class RecommenderContract:
             found = recommender.recommend(user, 200)
             assert sorted(ids(found)) == sorted(set(ALL_TRACKS) - heard[user] - barred[user])
             assert [track.rank for track in found.tracks] == list(range(1, len(found.tracks) + 1))
-            assert scores(found) == sorted(scores(found), reverse=True)
+            assert scores(found) == sorted(scores(found), reverse=True) or not heard[user]
             assert np.isfinite(scores(found)).all()
             assert found.source == ("personal" if heard[user] else "popular")
             assert found.generation == recommender.generation
@@ -150,7 +154,7 @@ class RecommenderContract:
         batch = recommender.rank(ALL_USERS, N_TRACKS)
         reasons = recommender.reasons(ALL_USERS, batch)
         for row, user in enumerate(ALL_USERS):
-            alone = recommender.recommend(user, 200)
+            alone = recommender.recommend(user, 200, **PLAIN_POPULAR if user == ONLY_DISLIKES else {})
             n = len(alone.tracks)
             assert [f"t{item}" for item in batch.items[row, :n]] == ids(alone)
             assert (batch.items[row, n:] == NO_ITEM).all()
@@ -207,7 +211,49 @@ class RecommenderContract:
         assert sorted(ids(found)) == sorted(ALL_TRACKS)
         listeners = recommender.plays.n_listeners[[int(track[1:]) for track in ids(found)]]
         assert listeners[0] == listeners.max()
-        assert [track for track in ids(found) if track != "t0"] == ids(recommender.recommend(ONLY_DISLIKES, 200))
+        plain = recommender.recommend("nobody", 200, **PLAIN_POPULAR)
+        assert scores(plain) == sorted(scores(plain), reverse=True)
+        own = ids(recommender.recommend(ONLY_DISLIKES, 200, **PLAIN_POPULAR))
+        assert own == [track for track in ids(plain) if track != "t0"]
+
+    @pytest.mark.parametrize("user", ["nobody", ONLY_DISLIKES])
+    def test_popular_tracks_are_by_many_artists(self, recommender: Recommender, user: str) -> None:
+        """Of six artists at most two tracks each come first, then the rest: a cap nobody asked for cuts nothing off."""
+        found = recommender.recommend(user, 200)
+        artists = [track.about["artist"] for track in found.tracks]
+        assert sorted(artists[:12]) == sorted([*set(artists)] * 2)
+        assert scores(found)[12:] == sorted(scores(found)[12:], reverse=True)
+        assert len(set(artists[:6])) > len({t.about["artist"] for t in self._plain(recommender, user)[:6]})
+        assert len(recommender.recommend(user, 200, max_per_artist=1).tracks) == 6, "one that was asked for does"
+
+    @staticmethod
+    def _plain(recommender: Recommender, user: str) -> list[RankedTrack]:
+        return recommender.recommend(user, 200, **PLAIN_POPULAR).tracks
+
+    def test_diversity_shows_more_kinds_and_keeps_what_is_best_first(
+        self, recommender: Recommender, tiny_catalogue: TinyCatalogue
+    ) -> None:
+        def kinds(diversity: float) -> int:
+            return len({tiny_catalogue.genre_of(t) for t in ids(recommender.recommend("u1", 6, diversity=diversity))})
+
+        plain = recommender.recommend("u1", 200)
+        assert ids(recommender.recommend("u1", 200, diversity=0.0)) == ids(plain)
+        assert (kinds(0.0), kinds(0.7)) == (1, 3)
+        varied = recommender.recommend("u1", 200, diversity=0.7)
+        assert sorted(ids(varied)) == sorted(ids(plain))
+        assert ids(varied)[0] == ids(plain)[0]
+        assert {t.track_id: (t.score, t.reason_track_id) for t in varied.tracks} == {
+            t.track_id: (t.score, t.reason_track_id) for t in plain.tracks
+        }
+        assert ids(recommender.recommend("u1", 5, diversity=0.7)) == ids(varied)[:5]
+        both = recommender.recommend("u1", 200, diversity=0.7, max_per_artist=1)
+        assert len({track.about["artist"] for track in both.tracks}) == len(both.tracks) == 6
+
+    @pytest.mark.parametrize(("asked", "told"), [({"max_per_artist": 0}, "max_per_artist is 0"),
+                                                 ({"diversity": 1.5}, "diversity is 1.5")])  # fmt: skip
+    def test_an_impossible_variety_is_refused(self, recommender: Recommender, asked: Any, told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            recommender.recommend("u0", 3, **asked)
 
     def test_planted_tastes_are_met(self, recommender: Recommender, tiny_catalogue: TinyCatalogue) -> None:
         hits = [

@@ -12,13 +12,13 @@ from benchmarks.scale import ScaleSizes, shared
 from benchmarks.train import Sizes, measure
 from recsys.cf.als import ALSSettings
 from recsys.progress import Silent
-from recsys.retrieval import ListSettings
+from recsys.retrieval import PoolSettings
 from recsys.types import Factors
 
 TINY = Sizes(
     n_users=90, n_items=400, n_pairs=1500, als=ALSSettings(n_factors=4, epochs=2), tries=1, n_compared=20,
     scale=ScaleSizes(n_few=500, n_many=1300, n_users=100, n_pairs=9000, epochs=1, n_sample=20, n_list_users=30,
-                     n_exact_users=9, n_probe=4, lists=ListSettings(exact_below=1000, pool=1000)),
+                     n_exact_users=9, n_probe=4, lists=PoolSettings(exact_below=1000, pool=1000)),
 )  # fmt: skip
 
 

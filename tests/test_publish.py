@@ -42,8 +42,8 @@ def wide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lists_from_pools_are_stored_as_lists_from_all_are(wide_store: Path, tmp_path: Path) -> None:
     """A pool that holds the whole catalogue changes no list, though users come group by group."""
     settings = quick_settings()
-    lists = settings.lists.model_copy(update={"exact_below": 0, "users_together": 2})
-    build(wide_inputs(tmp_path), tmp_path / "store", settings.model_copy(update={"lists": lists}), Silent())
+    pools = settings.pools.model_copy(update={"exact_below": 0, "users_together": 2})
+    build(wide_inputs(tmp_path), tmp_path / "store", settings.model_copy(update={"pools": pools}), Silent())
     lists_of = "SELECT user_id, rank, track_id, score, reason_track_id FROM recommendations ORDER BY ALL"
     stored = rows(tmp_path / "store", lists_of)
     assert stored == rows(wide_store, lists_of)

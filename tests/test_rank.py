@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from recsys import rank
-from recsys.rank import cap_per_artist, top_k
+from recsys.rank import top_k
 from recsys.types import NO_ITEM, Candidates, Float32, Int32
 
 
@@ -96,13 +96,6 @@ def test_left_out_pairs_outside_the_candidates_do_no_harm() -> None:
     nothing = top_k(np.ones((1, 1), np.float32), vectors, 2, (left_out,), np.zeros(0, np.int32))
     assert nothing.items.tolist() == [[NO_ITEM, NO_ITEM]]
     assert np.isneginf(nothing.scores).all()
-
-
-def test_an_artist_appears_at_most_so_often_and_unknown_ones_always() -> None:
-    artists = ["a", None, "b", "a", "a", None, None, "b", "c"]
-    assert cap_per_artist(artists, 1) == [0, 1, 2, 5, 6, 8]
-    assert cap_per_artist(artists, 2) == [0, 1, 2, 3, 5, 6, 7, 8]
-    assert cap_per_artist([], 1) == []
 
 
 @pytest.mark.parametrize("crowd", [1, 90, 10**6])

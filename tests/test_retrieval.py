@@ -9,7 +9,7 @@ from recsys import retrieval
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.hybrid.blend import unit_rows
 from recsys.rank import top_k
-from recsys.retrieval import ListSettings, alike, pool_of, user_blocks
+from recsys.retrieval import PoolSettings, alike, pool_of, user_blocks
 from recsys.types import Factors, Float32, Int32
 
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
@@ -25,17 +25,17 @@ def users_of_three_kinds(n: int, seed: int = 0) -> Float32:
 def test_users_of_a_group_point_the_same_way_and_everybody_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = users_of_three_kinds(50)
     monkeypatch.setattr(retrieval, "BLOCK", 7)
-    groups = alike(lambda users: queries[users], 50, ListSettings(users_together=17))
+    groups = alike(lambda users: queries[users], 50, PoolSettings(users_together=17))
     assert sorted(sorted({int(user) % 3 for user in group}) for group in groups) == [[0], [1], [2]]
     assert sorted(np.concatenate(groups).tolist()) == list(range(50))
     assert all(group.dtype == np.int32 and (np.diff(group) > 0).all() for group in groups)
-    assert alike(lambda users: queries[users], 0, ListSettings()) == []
+    assert alike(lambda users: queries[users], 0, PoolSettings()) == []
 
 
 def test_users_without_a_direction_are_in_a_group_too() -> None:
     queries = np.zeros((5, 3), np.float32)
     queries[2] = 1
-    groups = alike(lambda users: queries[users], 5, ListSettings(users_together=2))
+    groups = alike(lambda users: queries[users], 5, PoolSettings(users_together=2))
     assert sorted(np.concatenate(groups).tolist()) == [0, 1, 2, 3, 4]
 
 
@@ -61,7 +61,7 @@ def test_a_pool_minds_how_far_its_users_are_apart() -> None:
     assert pool_of(users, items, lengths_of(items), 2).tolist() == [1, 3]
 
 
-def ranked(n_users: int, settings: ListSettings, k: int) -> tuple[Int32, Int32, list[Int32 | None]]:
+def ranked(n_users: int, settings: PoolSettings, k: int) -> tuple[Int32, Int32, list[Int32 | None]]:
     """Lists by pools and by all tracks, and the pools, on listens with planted tastes."""
     counts = made_listens(n_users, 3000, 40 * n_users, seed=2).counts
     counts = csr_matrix(counts[np.diff(counts.indptr) > 0])
@@ -80,7 +80,7 @@ def ranked(n_users: int, settings: ListSettings, k: int) -> tuple[Int32, Int32, 
 
 
 def test_lists_from_pools_are_those_from_all_tracks() -> None:
-    found, exact, pools = ranked(300, ListSettings(exact_below=1000, pool=1000, users_together=20), k=50)
+    found, exact, pools = ranked(300, PoolSettings(exact_below=1000, pool=1000, users_together=20), k=50)
     assert all(pool is not None and 1000 < len(pool) < 2000 for pool in pools)
     hits = [len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True)]
     assert np.mean(hits) / 50 > 0.97
@@ -88,7 +88,7 @@ def test_lists_from_pools_are_those_from_all_tracks() -> None:
 
 def test_a_small_catalogue_is_scored_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "BLOCK", 64)
-    found, exact, pools = ranked(300, ListSettings(exact_below=3001), k=9)
+    found, exact, pools = ranked(300, PoolSettings(exact_below=3001), k=9)
     assert pools == [None] * len(pools)
     assert len(pools) >= 4
     assert np.array_equal(found, exact)
@@ -99,7 +99,7 @@ def test_a_listener_who_heard_a_whole_pool_still_gets_a_full_list() -> None:
     heard[0, :2900], heard[1, 7] = 1, 1
     items = np.linspace(2, 1, 3000, dtype=np.float32)[:, None]
     model = model_of(csr_matrix(heard), Factors(np.ones((2, 1), np.float32), items))
-    [(users, pool)] = user_blocks(model, ListSettings(exact_below=0, pool=1000))
+    [(users, pool)] = user_blocks(model, PoolSettings(exact_below=0, pool=1000))
     assert pool is not None
     queries = model.blend.queries(model.user_vectors[users], model.has_plays[users])
     best = top_k(queries, model.item_vectors, 100, (model.counts[users],), pool)
@@ -113,7 +113,7 @@ def test_lists_out_of_factors_of_listens_miss_next_to_nothing() -> None:
     plays = listening.plays
     model = model_of(plays.counts, fit_als(plays, ALSSettings(epochs=5)))
     recalls = []
-    for users, pool in user_blocks(model, ListSettings(exact_below=0, pool=4000)):
+    for users, pool in user_blocks(model, PoolSettings(exact_below=0, pool=4000)):
         few = users[:10]
         queries, heard = model.blend.queries(model.user_vectors[few], model.has_plays[few]), (plays.counts[few],)
         found, exact = (top_k(queries, model.item_vectors, 200, heard, among).items for among in (pool, None))

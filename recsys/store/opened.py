@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.diversity import ListSettings, Variety
 from recsys.errors import ArtefactError
 from recsys.model import Model
 from recsys.overlay import Uploads
@@ -31,7 +32,14 @@ def open_store(folder: Path) -> Recommender:
     model = Model.load(generation / "arrays")
     edges = _edges(generation / "arrays" / "edges.npy")
     uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
-    return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges)
+    lists = _list_settings(facts)
+    return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges, lists=lists)
+
+
+def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
+    """How the stored lists were made; lists from before there was a choice are plain."""
+    known = facts.get("settings", {}).get("lists")
+    return ListSettings(popular=Variety()) if known is None else ListSettings.model_validate(known)
 
 
 def _edges(file: Path) -> Float32:
