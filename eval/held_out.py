@@ -19,12 +19,11 @@ from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
 from eval.baselines import Fitted, Ranker
 from eval.facts import versions
 from eval.judge import Judged, judge
-from eval.kept import KeptSplits, digest
+from eval.kept import KeptSplits, facts_of
 from eval.settings import EvaluationSettings
 from eval.significance import compare
 from eval.splits import Split, splits
 from eval.summary import gather, incomplete, per_user, summarise, usual_k
-from recsys.audio.cache import FileMark
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.types import Listens, Tags, Tracks
@@ -96,10 +95,9 @@ def judge_held_out(
         DataError: nothing can be held out, or the fit saw what is held out.
         ArtefactError: the folder cannot be written.
     """
-    fit_build = fit or _build_fit()
+    fit_build = fit or build_fit()
     seed, ks, n_resamples = evaluation_settings.splits.seed, evaluation_settings.ks, evaluation_settings.n_resamples
-    # tables are often sorted by popularity, which a model that breaks ties by row would get for nothing
-    mixed = Tracks(tracks.frame.sample(fraction=1, shuffle=True, seed=seed))
+    mixed = shuffled(tracks, seed)
 
     def judge_split(split: Split) -> tuple[list[Judged], dict[str, Any]]:
         started = time.perf_counter()
@@ -184,12 +182,8 @@ def _facts(
     peer_facts: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Collect all that decides what is judged on a split."""
-    files = [FileMark.of(Path(path)) for path in tracks.frame["path"].drop_nulls()]
     return {
-        "tracks": digest(tracks.frame),
-        "listens": digest(listens.frame),
-        "tags": None if tags is None else digest(tags.frame),
-        "files": [None if mark is None else (mark.size, mark.changed_ns) for mark in files],
+        **facts_of(tracks, listens, tags),
         "fit": settings.model_dump(mode="json"),
         "evaluate": evaluation_settings.model_dump(mode="json", include={"ks", "splits", "max_users"}),
         "peers": peer_facts,
@@ -203,7 +197,13 @@ def _remembered() -> AbstractContextManager[None]:
     return remembered_features()  # every split's audio network hears the same clips
 
 
-def _build_fit() -> Fit:
+def shuffled(tracks: Tracks, seed: int) -> Tracks:
+    """Mix a table: many are sorted by popularity, which a model that breaks ties by row would get for nothing."""
+    return Tracks(tracks.frame.sample(fraction=1, shuffle=True, seed=seed))
+
+
+def build_fit() -> Fit:
+    """Give the build's own fit."""
     from recsys.fit import fit  # loads torch, so only when something is to be fitted
 
     return fit

@@ -14,6 +14,8 @@ import polars as pl
 
 from eval.judge import Judged
 from eval.partial import Partial
+from recsys.audio.cache import FileMark
+from recsys.types import Listens, Tags, Tracks
 
 PARTIAL = "evaluation.partial"
 
@@ -59,6 +61,17 @@ def _read(facts: dict[str, Any], user_ids: dict[str, list[str]], values: Any) ->
     if values.shape != (len(users), len(columns)):
         raise ValueError(f"values are {values.shape}, expected {(len(users), len(columns))}")
     return Judged(facts["split"], facts["model"], users, columns, values, facts["whole"], facts["seconds"])
+
+
+def facts_of(tracks: Tracks, listens: Listens, tags: Tags | None) -> dict[str, Any]:
+    """Tell inputs, audio files among them, from any others, as ``json`` can write it."""
+    files = [FileMark.of(Path(path)) for path in tracks.frame["path"].drop_nulls()]
+    return {
+        "tracks": digest(tracks.frame),
+        "listens": digest(listens.frame),
+        "tags": None if tags is None else digest(tags.frame),
+        "files": [None if mark is None else (mark.size, mark.changed_ns) for mark in files],
+    }
 
 
 def digest(frame: pl.DataFrame) -> str:

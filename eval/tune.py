@@ -22,8 +22,8 @@ from pydantic import Field, ValidationError
 from scipy.sparse import csr_matrix
 
 from eval.facts import versions
-from eval.held_out import Fit
-from eval.kept import digest
+from eval.held_out import Fit, build_fit, shuffled
+from eval.kept import facts_of
 from eval.partial import Partial
 from eval.peers.peer import Choice, Number, Space
 from eval.results import make_folder
@@ -31,7 +31,6 @@ from eval.splits import Protocol, SplitSettings, splits
 from eval.trials import Trial, Trials, fingerprint, search
 from eval.tune_trial import Fitting
 from eval.tuned import value_at, with_values
-from recsys.audio.cache import FileMark
 from recsys.catalogue.listens import plays_of
 from recsys.cf.als import MEAN_CONFIDENCE, ALSSettings, confidence_scale
 from recsys.config import RunSettings
@@ -163,15 +162,14 @@ def tune(
     for split in parted:
         progress.say(f"{split.protocol}: {split.note}")
     make_folder(folder)  # fail before hours of work, not after
-    # tables are often sorted by popularity, which a model that breaks ties by row would get for nothing
-    mixed = Tracks(tracks.frame.sample(fraction=1, shuffle=True, seed=seed))
+    mixed = shuffled(tracks, seed)
     space = space_of(settings, plays_of(listens, tracks.frame["track_id"].to_list()).counts)
     facts = _facts(tracks, listens, tags, settings, tune_settings, space)
     kept = Trials(folder, f"{tune_settings.protocol}-{seed}", fingerprint(facts, [], []))
     trials = kept.of(MODEL)[:n_trials]
     if trials:
         progress.say(f"{len(trials)} trials of an earlier run are taken from {folder}")
-    fitting = Fitting(fit or _build_fit(), tags, settings, tune_settings.k, tune_settings.max_users, progress)
+    fitting = Fitting(fit or build_fit(), tags, settings, tune_settings.k, tune_settings.max_users, progress)
     if len(trials) < n_trials:
         sounds = Partial(folder, facts)
         fitting.material = [(split, fitting.heard(mixed, split, sounds)) for split in parted]
@@ -270,20 +268,10 @@ def _facts(
     space: Space,
 ) -> dict[str, Any]:
     """Collect all that decides what a trial is worth and which is drawn next, as ``json`` can write it."""
-    files = [FileMark.of(Path(path)) for path in tracks.frame["path"].drop_nulls()]
     return {
-        "tracks": digest(tracks.frame),
-        "listens": digest(listens.frame),
-        "tags": None if tags is None else digest(tags.frame),
-        "files": [None if mark is None else (mark.size, mark.changed_ns) for mark in files],
+        **facts_of(tracks, listens, tags),
         "base": settings.model_dump(mode="json"),
         "tune": tune_settings.model_dump(mode="json", exclude={"trials", "time_budget_s"}),
         "space": {path: repr(dimension) for path, dimension in space.items()},
         "versions": versions(),
     }
-
-
-def _build_fit() -> Fit:
-    from recsys.fit import fit  # loads torch, so only when something is to be fitted
-
-    return fit

@@ -72,6 +72,16 @@ def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems) ->
     return Catalogue(tracks, listens, tags)
 
 
+def read_and_tell(inputs: Inputs, settings: RunSettings, progress: Progress) -> Catalogue:
+    """Read and check the tables, and say how many bad rows were left out."""
+    problems = Problems()
+    catalogue = read_catalogue(inputs, settings, problems)
+    if len(problems):
+        told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
+        progress.say(f"problems in the input (the rest is used): {told}")
+    return catalogue
+
+
 def build(
     inputs: Inputs,
     folder: Path,

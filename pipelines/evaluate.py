@@ -7,8 +7,7 @@ from eval.results import Evaluation
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
 from eval.tuning import PeerSettings, tuned_peers
-from pipelines.build import Inputs, read_catalogue
-from recsys.catalogue.problems import Problems
+from pipelines.build import Inputs, read_and_tell
 from recsys.config import RunSettings
 from recsys.progress import Progress
 
@@ -26,11 +25,7 @@ def evaluate_files(
 
     With ``peer_settings`` models of other libraries and papers are tuned and judged beside ours.
     """
-    problems = Problems()
-    catalogue = read_catalogue(inputs, settings, problems)
-    if len(problems):
-        told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
-        progress.say(f"problems in the input (the rest is used): {told}")
+    catalogue = read_and_tell(inputs, settings, progress)
     peers = None
     if peer_settings is not None and evaluation_settings.on_listens:
         peers = tuned_peers(catalogue.tracks, catalogue.tags, peer_settings, out / PARTIAL / "trials", progress)

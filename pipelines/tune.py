@@ -4,8 +4,7 @@ from pathlib import Path
 
 from eval.tune import Outcome, TuneSettings, tune
 from eval.tuned import write_settings
-from pipelines.build import Inputs, read_catalogue
-from recsys.catalogue.problems import Problems
+from pipelines.build import Inputs, read_and_tell
 from recsys.config import RunSettings
 from recsys.errors import ConfigError
 from recsys.progress import Progress
@@ -31,11 +30,7 @@ def tune_files(
         raise ConfigError(f"{out} is a folder, expected the name of a settings file such as {out / 'tuned.toml'}")
     if out.exists() and not force:
         raise ConfigError(f"{out} is there already; give another --out, or --force to replace it (its trials go on)")
-    problems = Problems()
-    catalogue = read_catalogue(inputs, settings, problems)
-    if len(problems):
-        told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
-        progress.say(f"problems in the input (the rest is used): {told}")
+    catalogue = read_and_tell(inputs, settings, progress)
     outcome = tune(
         catalogue.tracks,
         catalogue.listens,

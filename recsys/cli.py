@@ -202,7 +202,7 @@ def evaluate(
 def tune(
     tracks: options.Tracks,
     listens: options.GivenListens,
-    out: Annotated[Path, typer.Option("--out", help="The settings file to write, for recsys build --config.")],
+    out: options.TunedOut,
     tags: options.Tags = None,
     audio_root: options.AudioRoot = None,
     config: options.Config = None,
@@ -210,8 +210,8 @@ def tune(
     time_budget: options.TuneBudget = None,
     protocol: options.TuneProtocol = options.TuneProtocolName.both,
     cold_by: options.ColdBy = "track",
-    seed: Annotated[int, typer.Option("--seed", help="Of the parting of the listens and of the search.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")] = False,
+    seed: options.TuneSeed = 0,
+    force: options.Force = False,
 ) -> None:
     """Find settings that do better on held-out listens, and write them as a file; a killed run goes on."""
     from eval.tune import tune_settings
@@ -219,9 +219,8 @@ def tune(
     from pipelines.tune import tune_files
     from recsys.config import load_settings
 
-    inputs = Inputs(tracks, listens, tags, audio_root)
     chosen = tune_settings(protocol.value, trials, time_budget, seed, cold_by)
-    command = shlex.join(["recsys", *sys.argv[1:]])
+    command, inputs = shlex.join(["recsys", *sys.argv[1:]]), Inputs(tracks, listens, tags, audio_root)
     found = tune_files(inputs, load_settings(config), chosen, out, force, command, Bars())
     print_table("on validation", ["", "base", "tuned"], found.rows())
     say(f"{found.told()[-1]}: {out}")

@@ -32,6 +32,10 @@ class WeightsName(StrEnum):
 
 Store = Annotated[Path, typer.Option("--store", help="The store's folder.")]
 K = Annotated[int, typer.Option("-k", help="Length of the list, 1 to 200.")]
+MaxPerArtist = Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")]
+Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, help="How much unlikeness counts against the score: 0 to 1.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Tracks = Annotated[Path, typer.Option("--tracks", help="The tracks: CSV, TSV, Parquet or JSON lines.")]
 Listens = Annotated[Path | None, typer.Option("--listens", help="Who listened to what.")]
@@ -65,6 +69,7 @@ PeerBudget = Annotated[
 ]
 
 GivenListens = Annotated[Path, typer.Option("--listens", help="Who listened to what, without what is to test later.")]
+TunedOut = Annotated[Path, typer.Option("--out", help="The settings file to write, for recsys build --config.")]
 TuneTrials = Annotated[
     int, typer.Option("--trials", help="Settings to try, those of earlier runs and the base's counted.", min=1)
 ]
@@ -73,9 +78,7 @@ TuneBudget = Annotated[
     typer.Option("--time-budget", help="Minutes after which no trial begins.", min=0.1),
 ]
 TuneProtocol = Annotated[TuneProtocolName, typer.Option("--protocol", help="What is held out to judge on.")]
+TuneSeed = Annotated[int, typer.Option("--seed", help="Of the parting of the listens and of the search.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")]
 
 DemoOut = Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")]
-MaxPerArtist = Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")]
-Diversity = Annotated[
-    float | None, typer.Option(min=0, max=1, help="How much unlikeness counts against the score: 0 to 1.")
-]

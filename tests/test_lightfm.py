@@ -6,6 +6,7 @@ from made import made_plays
 from scipy.sparse import csr_matrix
 
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm, nearest_columns, with_unit_rows
+from recsys.errors import DataError
 from recsys.progress import Silent
 from recsys.types import Factors, Float32, Plays
 
@@ -122,3 +123,8 @@ def test_no_content_gives_no_columns() -> None:
     columns, centroids = content_columns(np.zeros((6, 5), np.float32), 8, 2, seed=0)
     assert columns.shape == (6, 0)
     assert centroids.shape == (0, 5)
+
+
+def test_learning_that_diverges_says_which_setting_to_lower() -> None:
+    with pytest.raises(DataError, match=r"learning_rate is 1e\+30, give a lower one"):
+        fit_lightfm(*taste(), LightFMSettings(n_factors=6, epochs=3, learning_rate=1e30), 0, Silent())

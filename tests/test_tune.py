@@ -1,16 +1,14 @@
-"""`recsys tune`: the base comes first, the better setting is found, a kill costs one trial, the file is a build's."""
+"""`recsys tune`: the base comes first, the better setting is found, a kill costs one trial, sound is heard once."""
 
-import json
-import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import QUICK, AudioCatalogue, TinyCatalogue, quick_settings, rows, run
+from conftest import AudioCatalogue, quick_settings
+from made_tuning import BEST_L2, PlantedFit, lines, tuned
 from scipy.sparse import csr_matrix
 from tastes import N_TRACKS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 
@@ -20,75 +18,18 @@ from eval.partial import Partial
 from eval.peers.peer import Choice, Number
 from eval.splits import splits
 from eval.trials import Trial
-from eval.tune import SPACE, Outcome, TuneSettings, space_of, tune, tune_settings
+from eval.tune import SPACE, TuneSettings, space_of, tune, tune_settings
 from eval.tune_trial import Fitting
-from eval.tuned import value_at, with_values, write_settings
+from eval.tuned import value_at, with_values
 from pipelines.build import read_catalogue
 from recsys.catalogue.problems import Problems
-from recsys.config import RunSettings, load_settings
+from recsys.config import RunSettings
 from recsys.errors import ConfigError, DataError
 from recsys.fit import fit as real_fit
 from recsys.progress import Progress, Silent
-from recsys.types import Candidates, Int32, Listens, Tags, Tracks
+from recsys.types import Candidates, Listens, Tags, Tracks
 
-BEST_L2 = 1.0  # the base has 10
 PLAYED = csr_matrix(np.array([[1.0, 0.0, 3.0]], dtype=np.float32))
-
-
-@dataclass(frozen=True)
-class PartlyKnowing(TasteFake):
-    """Knows the taste of a share of the users and takes the others for their opposite."""
-
-    share: float = 1.0
-
-    def rank(
-        self, user_ids: Sequence[str], k: int, candidates: Int32 | None = None, *, part: str | None = None
-    ) -> Candidates:
-        right = super().rank(user_ids, k, candidates)
-        wrong = super().rank(user_ids, k, candidates, part="worst")
-        known = np.array([int(user_id[1:]) < self.share * len(self.plays.user_ids) for user_id in user_ids])[:, None]
-        return Candidates(np.where(known, right.items, wrong.items), np.where(known, right.scores, wrong.scores))
-
-
-@dataclass
-class PlantedFit:
-    """Fits what knows the more users the nearer ``hybrid.als.l2`` is to the best; remembers what it was given."""
-
-    settings: list[RunSettings] = field(default_factory=list)
-    tracks: list[Tracks] = field(default_factory=list)
-    listens: list[Listens] = field(default_factory=list)
-    dies_at: int = -1
-    before: Callable[[RunSettings], None] = lambda settings: None
-
-    def __call__(
-        self, tracks: Tracks, listens: Listens, tags: Tags | None, settings: Any, *, progress: Progress
-    ) -> PartlyKnowing:
-        if len(self.settings) == self.dies_at:
-            raise KeyboardInterrupt
-        self.settings.append(settings)
-        self.tracks.append(tracks)
-        self.listens.append(listens)
-        self.before(settings)
-        share = max(0.1, 1 - abs(np.log10(settings.hybrid.als.l2 / BEST_L2)) / 2)
-        return PartlyKnowing(plays_of_fake(listens, N_TRACKS), share=float(share))
-
-
-def tuned(folder: Path, fit: Any, tracks: Tracks | None = None, **given: Any) -> Outcome:
-    chosen = TuneSettings.model_validate({"trials": 6, "k": 3, "protocol": "warm", **given})
-    return tune(
-        catalogue() if tracks is None else tracks,
-        planted(),
-        None,
-        settings=RunSettings(),
-        tune_settings=chosen,
-        folder=folder,
-        fit=fit,
-    )
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    [file] = folder.glob("*.jsonl")
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 # ---- what is searched ------------------------------------------------------------------------------------------
@@ -105,12 +46,6 @@ def test_what_is_tuned_is_a_setting_and_begins_at_its_default(path: str) -> None
         ends = tuple(int(end) if dimension.whole else end for end in (dimension.low, dimension.high))
     for end in ends:
         assert value_at(with_values(RunSettings(), {path: end}), path) == end
-
-
-def test_an_unknown_path_or_value_is_an_error() -> None:
-    for path, value in (("hybrid.als.n_facters", 3), ("hybrid.als.l2", -1.0)):
-        with pytest.raises(ValueError, match=path):
-            with_values(RunSettings(), {path: value})
 
 
 def test_the_search_begins_at_the_base_wherever_that_is() -> None:
@@ -341,25 +276,7 @@ def test_a_fit_on_vectors_that_were_handed_over_is_that_of_the_audio(
     assert np.allclose(ours.scores, theirs.scores)
 
 
-# ---- the file, the command -------------------------------------------------------------------------------------
-
-
-def test_the_file_holds_the_base_with_what_was_tuned(tmp_path: Path) -> None:
-    base = RunSettings.model_validate({"seed": 3, "hybrid": {"als": {"l2": 2.0}, "content": {"tasks": {"genre": 0.7}}}})
-    settings = with_values(base, {"hybrid.als.l2": 0.1 + 0.2, "hybrid.prior.exposure": 4.0})
-    write_settings(settings, tmp_path / "new" / "t.toml", ["made by: recsys tune --out 'a\nb\udcff'"])
-    text = (tmp_path / "new" / "t.toml").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "# made by: recsys tune --out 'a?b?'"
-    assert tomllib.loads(text) == {
-        "seed": 3,
-        "hybrid": {
-            "als": {"l2": 0.1 + 0.2},
-            "content": {"tasks": {"genre": 0.7}},
-            "prior": {"exposure": 4.0},
-        },
-    }
-    assert load_settings(tmp_path / "new" / "t.toml") == settings
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["t.toml"]
+# ---- what cannot be --------------------------------------------------------------------------------------------
 
 
 def test_wrong_words_are_told() -> None:
@@ -385,35 +302,3 @@ def test_without_listens_there_is_nothing_to_tune_on(tmp_path: Path) -> None:
                 fit=PlantedFit(),
             )
     assert not (tmp_path / "trials").exists()
-
-
-def test_the_command_writes_a_settings_file(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
-    (tmp_path / "quick.toml").write_text(QUICK)
-    out = tmp_path / "tuned.toml"
-    tables = ("--tracks", tiny_catalogue.tracks, "--listens", tiny_catalogue.listens)
-    command = ("tune", *tables, "--config", tmp_path / "quick.toml", "--out", out, "--protocol", "cold-track")
-    ran = run(*command, "--trials", "2")
-    assert ran.status == 0, ran.err
-    assert "recall@20 cold-track" in ran.out
-    settings = load_settings(out)
-    assert settings.hybrid.content == quick_settings().hybrid.content
-    assert f"recsys tune --tracks {tiny_catalogue.tracks}" in out.read_text().splitlines()[2]
-    refused = run(*command, "--trials", "3")
-    assert refused.status == 2
-    assert "--force" in refused.complaint
-    again = run(*command, "--trials", "2", "--force")
-    assert again.status == 0
-    assert "2 trials of an earlier run" in " ".join(again.err.split())
-    folder = run(*command[:-3], tmp_path, "--protocol", "warm")
-    assert (folder.status, "is a folder" in folder.complaint) == (2, True)
-
-
-@pytest.mark.slow
-def test_a_build_takes_the_file(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
-    settings = with_values(quick_settings(), {"hybrid.als.n_factors": 5})
-    write_settings(settings, tmp_path / "tuned.toml", ["as tune leaves it"])
-    tables = ("--tracks", tiny_catalogue.tracks, "--listens", tiny_catalogue.listens)
-    built = run("build", *tables, "--store", tmp_path / "store", "--config", tmp_path / "tuned.toml")
-    assert built.status == 0, built.err
-    [(told,)] = rows(tmp_path / "store", "SELECT settings FROM build")
-    assert RunSettings.model_validate(json.loads(told)) == settings

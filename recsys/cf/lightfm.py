@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_matrix, diags, hstack
 
+from recsys.errors import DataError
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.types import Factors, Float32, Int32, Plays
@@ -80,6 +81,9 @@ def fit_lightfm(
     Returns:
         Factors with the bias as last column, and the embeddings of the F features alone (F, f + 1), of which a new
         track's vector is the sum (its features normalised to add up to 1, as in training).
+
+    Raises:
+        DataError: learning diverged.
     """
     from lightfm import LightFM
 
@@ -96,7 +100,14 @@ def fit_lightfm(
     )
     with progress.bar("LightFM", settings.epochs, "epochs") as bar:
         for _ in range(settings.epochs):
-            model.fit_partial(pairs, item_features=columns, epochs=1, num_threads=1)
+            try:
+                with np.errstate(all="ignore"):  # it checks its parameters at the end
+                    model.fit_partial(pairs, item_features=columns, epochs=1, num_threads=1)
+            except ValueError as error:  # it found parameters that are not finite
+                raise DataError(
+                    f"LightFM diverged ({error}); hybrid.lightfm.learning_rate is {settings.learning_rate}, "
+                    "give a lower one"
+                ) from error
             bar.advance()
     embeddings = np.hstack([model.item_embeddings, model.item_biases[:, None]]).astype(np.float32)
     users = np.hstack([model.user_embeddings, np.ones((len(plays.user_ids), 1))]).astype(np.float32)
