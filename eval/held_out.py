@@ -17,12 +17,14 @@ import polars as pl
 
 from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
 from eval.baselines import Fitted, Ranker
+from eval.by_time import check_times
 from eval.facts import versions
 from eval.judge import Judged, judge
 from eval.kept import KeptSplits, facts_of
+from eval.parts import Split
 from eval.settings import EvaluationSettings
 from eval.significance import compare
-from eval.splits import Split, splits
+from eval.splits import splits
 from eval.summary import gather, incomplete, per_user, summarise, usual_k
 from recsys.progress import Progress
 from recsys.settings import Settings
@@ -92,9 +94,11 @@ def judge_held_out(
         progress: where to report. fit: ``recsys.fit.fit`` when None. others: more models to judge.
 
     Raises:
-        DataError: nothing can be held out, or the fit saw what is held out.
+        DataError: nothing can be held out, listens have no times to part them by, or the fit saw what is held out.
         ArtefactError: the folder cannot be written.
     """
+    if "cold-track" in evaluation_settings.on_listens and evaluation_settings.splits.cold_by == "time":
+        check_times(listens)  # before hours of work, not after
     fit_build = fit or build_fit()
     seed, ks, n_resamples = evaluation_settings.splits.seed, evaluation_settings.ks, evaluation_settings.n_resamples
     mixed = shuffled(tracks, seed)

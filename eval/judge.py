@@ -20,8 +20,8 @@ from eval.baselines import Fitted, Folded, Folding, Part, Popularity, Random, Ra
 from eval.beyond import CATALOGUE_METRICS, LIST_METRICS, Traits, traits_of
 from eval.metrics import USER_METRICS, find_hits
 from eval.panels import Panel, panels_of
+from eval.parts import Split
 from eval.segments import segments_of
-from eval.splits import Split
 from recsys.errors import DataError
 from recsys.progress import Bar, Progress
 from recsys.types import Int32

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from eval.parts import PROTOCOLS, Protocol, SplitSettings
 from eval.representation.settings import RepresentationSettings
-from eval.splits import PROTOCOLS, Protocol, SplitSettings
 from recsys.errors import ConfigError
 from recsys.settings import Settings
 

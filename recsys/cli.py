@@ -173,7 +173,7 @@ def evaluate(
     networks: options.Networks = None,
     max_tracks: options.MaxTracks = None,
     cold_by: options.ColdBy = "track",
-    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
+    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm, and cold-track by time, roll over.")] = 1,
     trials: options.PeerTrials = 10,
     time_budget: options.PeerBudget = None,
     config: options.Config = None,
