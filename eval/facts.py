@@ -50,6 +50,11 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
             "cold-user-n are users without a listen in training, folded in from their first n tracks and judged on "
             "the rest, so users and held-out tracks differ from n to n; other users' later listens do train"
         )
+    if settings.ablations:
+        notes.append(
+            "hybrid-without-sound, -lyrics, -tags (genres too), -artist (albums too), -year are whole fits on the same "
+            "listens and a catalogue that lacks one thing; a difference to hybrid above 0 is what it adds"
+        )
     if tags is not None:
         notes.append(
             "tags are given to every fit whole: where the same listeners gave them (as in HetRec), they may "

@@ -22,8 +22,9 @@ from pydantic import Field, ValidationError
 from scipy.sparse import csr_matrix
 
 from eval.facts import versions
-from eval.held_out import Fit, build_fit, shuffled
+from eval.held_out import build_fit, shuffled
 from eval.kept import facts_of
+from eval.one_split import Fit
 from eval.partial import Partial
 from eval.parts import Protocol, SplitSettings
 from eval.peers.peer import Choice, Number, Space

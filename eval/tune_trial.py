@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.audit import assert_no_leak
 from eval.baselines import Fitted, Part
-from eval.held_out import Fit
+from eval.one_split import Fit
 from eval.panels import panels_of
 from eval.partial import Partial
 from eval.parts import Split
