@@ -16,6 +16,7 @@ import polars as pl
 
 from eval.ablations import present
 from eval.by_time import check_times
+from eval.curves import Curve, named
 from eval.facts import versions
 from eval.judge import Judged
 from eval.kept import KeptSplits, facts_of
@@ -36,7 +37,8 @@ _MOST_REMEMBERED = 2000  # tracks whose published features are kept from split t
 class HeldOut:
     """Figures in ``FIGURES_SCHEMA``, a report a split, a record a comparison, and each user's recall.
 
-    ``unfinished`` names the models that have no lists on some split, with the reason where there is one.
+    ``unfinished`` names the models that have no lists on some split, with the reason where there is one. ``curves`` are
+    those of the hybrid's networks on each split, by a name for the reader.
     """
 
     figures: pl.DataFrame
@@ -44,6 +46,7 @@ class HeldOut:
     tests: list[dict[str, Any]]
     per_user: pl.DataFrame
     unfinished: list[str]
+    curves: dict[str, Curve]
 
 
 def judge_held_out(
@@ -78,9 +81,11 @@ def judge_held_out(
     left_out = present(tracks, tags) if evaluation_settings.ablations else []
     judged: list[Judged] = []
     reports: list[dict[str, Any]] = []
+    curves: dict[str, Curve] = {}
     with nullcontext() if fit or len(tracks) > _MOST_REMEMBERED else _remembered():
         for split in _all_splits(tracks, listens, evaluation_settings):
             of_split, report = one.whole(split)
+            curves |= named(report.pop("curves"), split.protocol, split.seed)
             lacking = {modality: one.without(split, modality) for modality in left_out}
             judged += of_split + [lists for found, _ in lacking.values() for lists in found]
             reports.append({**report, "without": {modality: told for modality, (_, told) in lacking.items()}})
@@ -88,7 +93,7 @@ def judge_held_out(
     figures = summarise(gathered, ks, n_resamples, seed)
     missing = dict.fromkeys(name for report in reports for name in report["unfinished"])
     unfinished = [*missing, *incomplete(judged)]
-    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished)
+    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished, curves)
 
 
 def _all_splits(tracks: Tracks, listens: Listens, settings: EvaluationSettings) -> Iterator[Split]:

@@ -19,6 +19,7 @@ from recsys.audio.cache import FileMark
 from recsys.types import Listens, Tags, Tracks
 
 PARTIAL = "evaluation.partial"
+_REPORT = 2  # what a split's report holds; one of an earlier form is made again
 
 
 class KeptSplits:
@@ -29,7 +30,7 @@ class KeptSplits:
     """
 
     def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
-        self._parts = Partial(out / PARTIAL, facts)
+        self._parts = Partial(out / PARTIAL, {"report": _REPORT, **facts})
 
     def get(self, protocol: str, seed: int, model: str = "") -> tuple[list[Judged], dict[str, Any]] | None:
         """Find what an earlier run judged, or a model of its own; None where it did not, or the file is damaged."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from eval.ablations import Modality, without
 from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
 from eval.baselines import Fitted, Ranker
+from eval.curves import curves_of
 from eval.judge import WITHOUT, Judged, judge, judge_hybrid
 from eval.kept import KeptSplits
 from eval.parts import Split
@@ -74,7 +75,8 @@ class OneSplit:
             made = _Made(self.others.peers, fitted, split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
             judged = judge(fitted, split, ks, max_users, self.progress, made)
-            found = judged, _report(split, self.tags, judged, made, seconds)
+            report = _report(split, self.tags, judged, made, seconds)
+            found = judged, {**report, "curves": curves_of(fitted)}
             self.kept.put(split.protocol, split.seed, *found)
         return found
 

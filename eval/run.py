@@ -86,7 +86,7 @@ def evaluate(
         figures, of_users = found.figures, found.per_user
         about |= {"splits": found.reports, "tests": found.tests, "formulas": _formulas(figures)}
         about["notes"] = notes_of(evaluation_settings, tags, found.reports)
-        about["unfinished"] = found.unfinished
+        about |= {"unfinished": found.unfinished, "curves": found.curves}
     if REPRESENTATION in evaluation_settings.protocols:
         figures = figures.vstack(_represented(tracks, tags, settings, evaluation_settings, out, progress, tools, about))
     about["seconds"] = round(time.perf_counter() - started, 2)
