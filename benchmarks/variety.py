@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 from eval.beyond import Traits, artist_numbers, diversity, n_artists, traits_of
 from eval.metrics import find_hits, recall_at_k
 from eval.panels import panels_of
-from eval.splits import SplitSettings, splits
+from eval.parts import SplitSettings
+from eval.splits import splits
 from pipelines.build import Inputs, read_catalogue
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings

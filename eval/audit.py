@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from eval.splits import Split, heard_pairs
+from eval.parts import Split, heard_pairs
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
 from recsys.types import Plays, Tags

@@ -37,7 +37,8 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
         "terciles of the held-out tracks' training listeners, equal values together",
         f"tests compare hybrid with each other model, paired over users, by {N_PERMUTATIONS:,} random swaps of the two "
         "for whole users (two-sided); p_holm is corrected for all comparisons on the split; intervals are paired "
-        "bootstrap; the best baseline is the one that is best on these very users, which favours it",
+        "bootstrap; the best baseline, and the best of those that read no features of tracks, are best on these "
+        "very users, which favours them",
         f"of a split with more than {settings.max_users:,} users so many are drawn and judged",
     ]
     if "cold-track" in settings.on_listens:
@@ -49,6 +50,11 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
         notes.append(
             "cold-user-n are users without a listen in training, folded in from their first n tracks and judged on "
             "the rest, so users and held-out tracks differ from n to n; other users' later listens do train"
+        )
+    if settings.ablations:
+        notes.append(
+            "hybrid-without-sound, -lyrics, -tags (genres too), -artist (albums too), -year are whole fits on the same "
+            "listens and a catalogue that lacks one thing; a difference to hybrid above 0 is what it adds"
         )
     if tags is not None:
         notes.append(

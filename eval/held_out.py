@@ -1,68 +1,44 @@
-"""The protocols on listens: split, fit on what may be seen, judge, compare; what was judged is kept on the way.
+"""The protocols on listens: split, fit and judge each split, compare; what was judged is kept on the way.
 
-    Listens -> splits -> (train) fit -> assert_no_leak -> judge -> gather -> summarise, compare, per_user -> HeldOut
+    Listens -> splits -> OneSplit (fit on train, judge) -> gather -> summarise, compare, per_user -> HeldOut
 
 Each split is fitted by ``recsys.fit.fit``, the path of the build, on its training listens alone; held-out listens are
-first looked at when lists are judged. Other models come in at one place, as ``Peers``.
+first looked at when lists are judged. With ``ablations`` it is fitted again without each modality that there is.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 
-from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
-from eval.baselines import Fitted, Ranker
+from eval.ablations import present
+from eval.by_time import check_times
+from eval.curves import Curve, named
 from eval.facts import versions
-from eval.judge import Judged, judge
+from eval.judge import Judged
 from eval.kept import KeptSplits, facts_of
+from eval.one_split import NO_OTHERS, Fit, OneSplit, Others
+from eval.parts import Split
 from eval.settings import EvaluationSettings
 from eval.significance import compare
-from eval.splits import Split, splits
+from eval.splits import splits
 from eval.summary import gather, incomplete, per_user, summarise, usual_k
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.types import Listens, Tags, Tracks
 
-_UNSUITED = "left out"  # how the status begins of a peer that cannot rank what the split asks for
 _MOST_REMEMBERED = 2000  # tracks whose published features are kept from split to split: 150 kB each
-
-# Given what was fitted and the split, models by name over the rows of ``fitted.plays``, made one after another and
-# tuned on ``eval.splits.validation_split`` alone; None stands for one that did not finish. Those with ``rank_folded``
-# (``eval.baselines.Folding``) are judged on cold users too. If it has ``reports``, a list of dataclasses with model,
-# protocol, seed, status and params (None where there are no lists), these are kept in the report too.
-Peers = Callable[[Fitted, Split], Iterable[tuple[str, Ranker | None]]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Others:
-    """The peers, if any, and what decides them, as ``json`` can write it."""
-
-    peers: Peers | None = None
-    facts: dict[str, Any] | None = None
-
-
-NO_OTHERS = Others()
-
-
-class Fit(Protocol):
-    """What ``recsys.fit.fit`` looks like from here."""
-
-    def __call__(
-        self, tracks: Tracks, listens: Listens, tags: Tags | None, settings: Any, *, progress: Progress
-    ) -> Fitted:
-        """Fit on these listens and no others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
     """Figures in ``FIGURES_SCHEMA``, a report a split, a record a comparison, and each user's recall.
 
-    ``unfinished`` names the models that have no lists on some split, with the reason where there is one.
+    ``unfinished`` names the models that have no lists on some split, with the reason where there is one. ``curves`` are
+    those of the hybrid's networks on each split, by a name for the reader.
     """
 
     figures: pl.DataFrame
@@ -70,6 +46,7 @@ class HeldOut:
     tests: list[dict[str, Any]]
     per_user: pl.DataFrame
     unfinished: list[str]
+    curves: dict[str, Curve]
 
 
 def judge_held_out(
@@ -92,80 +69,31 @@ def judge_held_out(
         progress: where to report. fit: ``recsys.fit.fit`` when None. others: more models to judge.
 
     Raises:
-        DataError: nothing can be held out, or the fit saw what is held out.
+        DataError: nothing can be held out, listens have no times to part them by, or the fit saw what is held out.
         ArtefactError: the folder cannot be written.
     """
-    fit_build = fit or build_fit()
+    if "cold-track" in evaluation_settings.on_listens and evaluation_settings.splits.cold_by == "time":
+        check_times(listens)  # before hours of work, not after
     seed, ks, n_resamples = evaluation_settings.splits.seed, evaluation_settings.ks, evaluation_settings.n_resamples
-    mixed = shuffled(tracks, seed)
-
-    def judge_split(split: Split) -> tuple[list[Judged], dict[str, Any]]:
-        started = time.perf_counter()
-        fitted = fit_build(mixed, split.train, tags, settings, progress=progress)
-        fit_seconds = time.perf_counter() - started
-        assert_no_leak(fitted.plays, split)
-        made = _Made(others.peers, fitted, split)
-        judged = judge(fitted, split, ks, evaluation_settings.max_users, progress, made)
-        return judged, _report(split, tags, judged, made, fit_seconds)
-
     kept = KeptSplits(out, _facts(tracks, listens, tags, settings, evaluation_settings, others.facts))
+    mixed = shuffled(tracks, seed)
+    one = OneSplit(fit or build_fit(), mixed, tags, settings, evaluation_settings, others, kept, progress)
+    left_out = present(tracks, tags) if evaluation_settings.ablations else []
     judged: list[Judged] = []
     reports: list[dict[str, Any]] = []
+    curves: dict[str, Curve] = {}
     with nullcontext() if fit or len(tracks) > _MOST_REMEMBERED else _remembered():
         for split in _all_splits(tracks, listens, evaluation_settings):
-            found = kept.get(split.protocol, split.seed)
-            progress.say(f"{split.protocol}: {split.note}{'' if found is None else '; judged by an earlier run'}")
-            if found is None:
-                found = judge_split(split)
-                kept.put(split.protocol, split.seed, *found)
-            judged += found[0]
-            reports.append(found[1])
+            of_split, report = one.whole(split)
+            curves |= named(report.pop("curves"), split.protocol, split.seed)
+            lacking = {modality: one.without(split, modality) for modality in left_out}
+            judged += of_split + [lists for found, _ in lacking.values() for lists in found]
+            reports.append({**report, "without": {modality: told for modality, (_, told) in lacking.items()}})
     gathered, k = gather(judged), usual_k(ks)
     figures = summarise(gathered, ks, n_resamples, seed)
     missing = dict.fromkeys(name for report in reports for name in report["unfinished"])
     unfinished = [*missing, *incomplete(judged)]
-    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished)
-
-
-def _report(
-    split: Split, tags: Tags | None, judged: Sequence[Judged], made: "_Made", fit_seconds: float
-) -> dict[str, Any]:
-    return {
-        "protocol": split.protocol,
-        "seed": split.seed,
-        "note": split.note,
-        "fit_seconds": round(fit_seconds, 2),
-        "peer_seconds": made.seconds,
-        "rank_seconds": {f"{one.split} {one.model}": round(one.seconds, 2) for one in judged},
-        "peers": made.told,
-        "unfinished": made.unfinished,
-        "tags_like_a_listener": [] if tags is None else tags_of_listeners(tags, split, ALIKE),
-    }
-
-
-class _Made:
-    """Peers one after another; ``seconds`` that each took to make, ``unfinished`` ones, and what they ``told``."""
-
-    def __init__(self, peers: Peers | None, fitted: Fitted, split: Split) -> None:
-        self._peers, self._fitted, self._split = peers, fitted, split
-        self.seconds: dict[str, float] = {}
-        self.unfinished: list[str] = []
-        self.told: list[dict[str, Any]] = []
-
-    def __iter__(self) -> Iterator[tuple[str, Ranker]]:
-        started = time.perf_counter()
-        for name, ranker in () if self._peers is None else self._peers(self._fitted, self._split):
-            self.seconds[name] = round(time.perf_counter() - started, 2)
-            if ranker is None:
-                self.unfinished.append(f"{name} on {self._split.protocol}")
-            else:
-                yield name, ranker
-            started = time.perf_counter()
-        mine = (self._split.protocol, self._split.seed)
-        told = [asdict(one) for one in getattr(self._peers, "reports", ())]
-        self.told = [one for one in told if (one["protocol"], one["seed"]) == mine]
-        without = [one for one in self.told if one["params"] is None and not one["status"].startswith(_UNSUITED)]
-        self.unfinished += [f"{one['model']} on {one['protocol']} ({one['status']})" for one in without]
+    return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished, curves)
 
 
 def _all_splits(tracks: Tracks, listens: Listens, settings: EvaluationSettings) -> Iterator[Split]:

@@ -20,13 +20,14 @@ from eval.baselines import Fitted, Folded, Folding, Part, Popularity, Random, Ra
 from eval.beyond import CATALOGUE_METRICS, LIST_METRICS, Traits, traits_of
 from eval.metrics import USER_METRICS, find_hits
 from eval.panels import Panel, panels_of
+from eval.parts import Split
 from eval.segments import segments_of
-from eval.splits import Split
 from recsys.errors import DataError
 from recsys.progress import Bar, Progress
-from recsys.types import Int32
+from recsys.types import Int32, Plays
 
 HYBRID = "hybrid"
+WITHOUT = f"{HYBRID}-without-"  # begins the name of a model that was fitted without a modality
 WHOLE = "all"  # the segment of all held-out pairs
 SEGMENT_METRICS = ("recall", "ndcg")
 _BLOCK_USERS = 4096  # lists at once: a step of the progress bar
@@ -74,12 +75,37 @@ def judge(
     Raises:
         DataError: a held-out user or track is unknown to the fit, or a model returns lists that are no lists.
     """
-    plays = fitted.plays
+    traits = traits_of(fitted.plays, split.artists, fitted.sound)
+    all_models = _all_models(fitted, split.seed, models)
+    return _judged_models(fitted.plays, split, traits, all_models, ks, max_users, progress)
+
+
+def judge_hybrid(
+    fitted: Fitted, split: Split, ks: Sequence[int], max_users: int, progress: Progress, model: str
+) -> list[Judged]:
+    """Rank with the blend of another fit on the same split, under a name of its own, for the same users.
+
+    Diversity is left out: distances between sound vectors of two fits do not compare.
+    """
+    no_sound = np.zeros(0, dtype=np.int32), np.zeros((0, 1), dtype=np.float32)
+    traits = traits_of(fitted.plays, split.artists, no_sound)
+    models = [(model, partial(_ours, fitted, None))]
+    return _judged_models(fitted.plays, split, traits, models, ks, max_users, progress)
+
+
+def _judged_models(
+    plays: Plays,
+    split: Split,
+    traits: Traits,
+    models: Iterable[tuple[str, MakeRanker]],
+    ks: Sequence[int],
+    max_users: int,
+    progress: Progress,
+) -> list[Judged]:
     panels = panels_of(split, plays, max_users)
-    traits = traits_of(plays, split.artists, fitted.sound)
     segments = [segments_of(panel, traits) for panel in panels]
     judged = []
-    for model, make in _all_models(fitted, split.seed, models):
+    for model, make in models:
         rankers = [(panel, parts, make(panel)) for panel, parts in zip(panels, segments, strict=True)]
         able = [(panel, parts, ranker) for panel, parts, ranker in rankers if ranker is not None]
         n_lists = sum(len(panel.user_rows) for panel, _, _ in able)

@@ -1,6 +1,7 @@
 """Judged splits of a run, kept under the report's folder (see ``eval.partial``).
 
-    out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz  <->  Judged, and the report of the split
+    out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz          <->  Judged, and the report of the split
+                                         <protocol>-<seed>-<model>.npz  <->  of a model that was fitted by itself
 
 The fingerprint is of all that decides what is judged: listens, tracks, tags, audio files, settings, peers, versions.
 """
@@ -18,6 +19,7 @@ from recsys.audio.cache import FileMark
 from recsys.types import Listens, Tags, Tracks
 
 PARTIAL = "evaluation.partial"
+_REPORT = 2  # what a split's report holds; one of an earlier form is made again
 
 
 class KeptSplits:
@@ -28,14 +30,14 @@ class KeptSplits:
     """
 
     def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
-        self._parts = Partial(out / PARTIAL, facts)
+        self._parts = Partial(out / PARTIAL, {"report": _REPORT, **facts})
 
-    def get(self, protocol: str, seed: int) -> tuple[list[Judged], dict[str, Any]] | None:
-        """Find what an earlier run judged; None where it did not, or the file is damaged."""
-        return self._parts.get(f"{protocol}-{seed}", _read_all)
+    def get(self, protocol: str, seed: int, model: str = "") -> tuple[list[Judged], dict[str, Any]] | None:
+        """Find what an earlier run judged, or a model of its own; None where it did not, or the file is damaged."""
+        return self._parts.get(_name(protocol, seed, model), _read_all)
 
-    def put(self, protocol: str, seed: int, judged: Sequence[Judged], report: dict[str, Any]) -> None:
-        """Keep a judged split.
+    def put(self, protocol: str, seed: int, judged: Sequence[Judged], report: dict[str, Any], model: str = "") -> None:
+        """Keep a judged split, or a model that was fitted by itself on one.
 
         Raises:
             ArtefactError: the folder cannot be written.
@@ -47,7 +49,11 @@ class KeptSplits:
         user_ids = {one.split: one.user_ids for one in judged}  # the same for all models
         arrays = {f"values{n}": one.values for n, one in enumerate(judged)}
         facts = {"judged": described, "user_ids": user_ids, "report": report}
-        self._parts.put(f"{protocol}-{seed}", arrays, facts)
+        self._parts.put(_name(protocol, seed, model), arrays, facts)
+
+
+def _name(protocol: str, seed: int, model: str) -> str:
+    return f"{protocol}-{seed}-{model}" if model else f"{protocol}-{seed}"
 
 
 def _read_all(arrays: Mapping[str, Any], facts: Any) -> tuple[list[Judged], dict[str, Any]]:

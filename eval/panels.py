@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
-from eval.splits import Split
+from eval.parts import Split
 from recsys.errors import DataError
 from recsys.types import Int32, Plays
 

@@ -16,7 +16,8 @@ import polars as pl
 
 from eval import beyond, kept, metrics
 from eval.facts import notes_of, versions
-from eval.held_out import Fit, Others, Peers, judge_held_out
+from eval.held_out import judge_held_out
+from eval.one_split import Fit, Others, Peers
 from eval.representation.settings import PARTIAL
 from eval.results import FIGURES_SCHEMA, Evaluation, current_generation, make_folder, save, save_to_store
 from eval.settings import REPRESENTATION, EvaluationSettings
@@ -59,7 +60,7 @@ def evaluate(
         progress: where to report; nothing is shown when None.
         fit: what is judged on listens; ``recsys.fit.fit`` when None.
         tools: what the protocol ``representation`` works with; the build's own when None.
-        peers: other models to judge beside ours (see ``eval.held_out.Peers``).
+        peers: other models to judge beside ours (see ``eval.one_split.Peers``).
         peer_facts: what decides the peers, their settings above all, as ``json`` can write it.
 
     Raises:
@@ -85,7 +86,7 @@ def evaluate(
         figures, of_users = found.figures, found.per_user
         about |= {"splits": found.reports, "tests": found.tests, "formulas": _formulas(figures)}
         about["notes"] = notes_of(evaluation_settings, tags, found.reports)
-        about["unfinished"] = found.unfinished
+        about |= {"unfinished": found.unfinished, "curves": found.curves}
     if REPRESENTATION in evaluation_settings.protocols:
         figures = figures.vstack(_represented(tracks, tags, settings, evaluation_settings, out, progress, tools, about))
     about["seconds"] = round(time.perf_counter() - started, 2)

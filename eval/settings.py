@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from eval.parts import PROTOCOLS, Protocol, SplitSettings
 from eval.representation.settings import RepresentationSettings
-from eval.splits import PROTOCOLS, Protocol, SplitSettings
 from recsys.errors import ConfigError
 from recsys.settings import Settings
 
@@ -20,6 +20,7 @@ class EvaluationSettings(Settings):
     splits: SplitSettings = SplitSettings()
     representation: RepresentationSettings = RepresentationSettings()
     max_users: int = Field(default=50_000, ge=1)  # of a split with more, so many are drawn at random and judged
+    ablations: bool = False  # judge the hybrid without each modality too: a whole fit more for each
     n_resamples: int = Field(default=1000, ge=100)  # of the bootstrap over users
 
     @field_validator("ks")
@@ -42,13 +43,15 @@ def evaluation_settings(
     max_tracks: int | None = None,
     cold_by: str = "track",
     n_cuts: int = 1,
+    ablations: bool = False,
 ) -> EvaluationSettings:
     """Make settings of what a command line says: protocols, list lengths and networks, each with commas.
 
     Raises:
         ConfigError: a protocol or network is unknown, or a number is no whole number from 1.
     """
-    given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}, "splits": {"cold_by": cold_by, "n_cuts": n_cuts}}
+    given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}, "ablations": ablations}
+    given["splits"] = {"cold_by": cold_by, "n_cuts": n_cuts}
     if protocols:
         given["protocols"] = _parts(protocols)
     if networks is not None:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from eval.judge import HYBRID
 from eval.metrics import interval, mean_over_users, resampled_means
+from eval.peers.models import WITHOUT_FEATURES
 from eval.summary import Gathered
 from recsys.errors import DataError
 
 Float64 = NDArray[np.float64]
 
+PLAYS_ALONE = WITHOUT_FEATURES | {"random", "popularity"}  # baselines that read nothing of a track but who played it
 N_PERMUTATIONS = 9_999
 _BLOCK_SIGNS = 4_000_000  # signs at once: 16 MB
 _ROUNDING = 1e-6  # two permutations closer than this, in units of recall, are equal but for float32
@@ -31,7 +33,8 @@ def compare(gathered: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
     Returns:
         A record a split and other model: model, split, metric, n_users, difference (hybrid minus model) with ci_low,
         ci_high, p, p_holm, ratio (hybrid over model) with ratio_ci_low, ratio_ci_high (None where the model's mean is
-        0), ``is_baseline`` (not a part of ours) and ``is_best_baseline`` (of these the one with the highest mean).
+        0), ``is_baseline`` (not a part of ours), ``is_best_baseline`` (of these the one with the highest mean) and
+        ``is_best_without_features`` (the same of those in ``PLAYS_ALONE``).
     """
     by_split: dict[str, list[Gathered]] = {}
     for one in gathered:
@@ -50,7 +53,8 @@ def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
     means, drawn = mean_over_users(values), resampled_means(values, n_resamples, seed)
     p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed)
     baselines = [place for place, one in enumerate(others, start=1) if not one.model.startswith(HYBRID)]
-    best = max(baselines, key=lambda place: float(means[place]), default=None)
+    on_plays = [place for place in baselines if others[place - 1].model in PLAYS_ALONE]
+    best, best_on_plays = (max(of, key=lambda place: float(means[place]), default=None) for of in (baselines, on_plays))
     records = []
     for place, (other, p_of, p_holm) in enumerate(zip(others, p, holm(p), strict=True), start=1):
         (low,), (high,) = interval(drawn[:, :1] - drawn[:, [place]])
@@ -67,6 +71,7 @@ def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
             **_ratio(float(means[0]), float(means[place]), drawn[:, [0]], drawn[:, [place]]),
             "is_baseline": place in baselines,
             "is_best_baseline": place == best,
+            "is_best_without_features": place == best_on_plays,
         }
         records.append(record)
     return records

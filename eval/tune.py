@@ -22,12 +22,14 @@ from pydantic import Field, ValidationError
 from scipy.sparse import csr_matrix
 
 from eval.facts import versions
-from eval.held_out import Fit, build_fit, shuffled
+from eval.held_out import build_fit, shuffled
 from eval.kept import facts_of
+from eval.one_split import Fit
 from eval.partial import Partial
+from eval.parts import Protocol, SplitSettings
 from eval.peers.peer import Choice, Number, Space
 from eval.results import make_folder
-from eval.splits import Protocol, SplitSettings, splits
+from eval.splits import splits
 from eval.trials import Trial, Trials, fingerprint, search
 from eval.tune_trial import Fitting
 from eval.tuned import value_at, with_values

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from eval.audit import assert_no_leak
 from eval.baselines import Fitted, Part
-from eval.held_out import Fit
+from eval.one_split import Fit
 from eval.panels import panels_of
 from eval.partial import Partial
-from eval.splits import Split
+from eval.parts import Split
 from eval.trials import mean_recall
 from recsys.config import RunSettings
 from recsys.errors import DataError

@@ -26,11 +26,11 @@ from pydantic import Field, field_validator
 from eval import splits as parting
 from eval.baselines import Fitted, Ranker
 from eval.panels import held_out_of
+from eval.parts import Split, SplitSettings
 from eval.peers.material import Material
 from eval.peers.models import NAMES, PEERS
 from eval.peers.peer import Peer
 from eval.settings import EvaluationSettings
-from eval.splits import Split, SplitSettings
 from eval.trials import Trial, Trials, Validation, fingerprint, search
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError

@@ -17,10 +17,10 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
+from eval.parts import SplitSettings
 from eval.results import recall_table
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.splits import SplitSettings
 from pipelines.build import Inputs, build, read_catalogue
 from pipelines.synth import SynthSettings, compose, fans, write_listens
 from recsys.audio.frozen import remembered_features

@@ -173,7 +173,8 @@ def evaluate(
     networks: options.Networks = None,
     max_tracks: options.MaxTracks = None,
     cold_by: options.ColdBy = "track",
-    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm rolls over.")] = 1,
+    cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm, and cold-track by time, roll over.")] = 1,
+    ablations: options.Ablations = False,
     trials: options.PeerTrials = 10,
     time_budget: options.PeerBudget = None,
     config: options.Config = None,
@@ -187,10 +188,9 @@ def evaluate(
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
 
-    inputs = Inputs(tracks, listens, tags, audio_root)
-    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts)
-    others = peer_settings(chosen, trials, time_budget)
-    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(), others)
+    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts, ablations)
+    inputs, peers = Inputs(tracks, listens, tags, audio_root), peer_settings(chosen, trials, time_budget)
+    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(), peers)
     if found.about["splits"]:
         console().print(recall_table(found.figures))
     if "networks" in found.about:

@@ -60,7 +60,13 @@ Networks = Annotated[
 MaxTracks = Annotated[
     int | None, typer.Option("--max-tracks", help="The most tracks that representation judges; 2000 by default.")
 ]
-ColdBy = Annotated[str, typer.Option("--cold-by", help="Cold-track takes out a track or a whole artist.")]
+ColdBy = Annotated[
+    str,
+    typer.Option("--cold-by", help="Cold-track takes out a track, a whole artist, or (time) what is new after a cut."),
+]
+Ablations = Annotated[
+    bool, typer.Option("--ablations", help="Fit again without sound, lyrics, tags, artist and year, each in turn.")
+]
 PeerTrials = Annotated[
     int, typer.Option("--trials", help="Settings tried of each other model; 0 judges ours alone.", min=0)
 ]

@@ -145,6 +145,8 @@ def _about() -> dict[str, Any]:
             "ratio_ci_high": 0.31 / strength + 0.02,
             "p": 0.00001 if strength < 0.28 else 0.2,
             "p_holm": 0.0002 if strength < 0.28 else 0.4,
+            "is_best_baseline": model == "als",
+            "is_best_without_features": model == "als",
         }
         for split in SPLITS
         for model, strength in STRENGTHS.items()

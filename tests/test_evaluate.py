@@ -17,10 +17,11 @@ from tastes import N_TRACKS, N_USERS, RecordingFit, TasteFake, catalogue, plante
 
 from eval.judge import Judged, judge
 from eval.panels import held_out_of
+from eval.parts import SplitSettings
 from eval.results import FIGURES_SCHEMA, recall_table
 from eval.run import evaluate
 from eval.settings import EvaluationSettings, evaluation_settings
-from eval.splits import SplitSettings, warm_at_random
+from eval.splits import warm_at_random
 from eval.summary import gather, summarise
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError
@@ -117,6 +118,38 @@ def test_a_cut_in_time_is_one_split(tmp_path: Path) -> None:
     assert "2024-01-04" in evaluation.about["splits"][0]["note"]
     assert set(evaluation.figures["k"]) == {5}
     assert set(evaluation.figures["split"]) == {"warm"}
+
+
+def test_new_tracks_after_a_cut_are_ranked_among_themselves_and_among_all(tmp_path: Path) -> None:
+    """All are first heard in the order of their numbers, so that the last of them are new."""
+    frame = planted(n_users=40).frame
+    hour = frame["track_id"].str.slice(1).cast(pl.Int64)
+    timed = frame.with_columns(listened_at=datetime(2024, 1, 1, tzinfo=UTC) + pl.duration(hours=hour)).with_columns(
+        pl.col("listened_at").cast(pl.Datetime("us", "UTC"))
+    )
+    parting = SplitSettings(min_user_plays=0, cold_by="time")
+    settings = EvaluationSettings(protocols=("cold-track",), ks=(3, 5), splits=parting)
+    fit = RecordingFit()
+    figures = run(tmp_path, Listens(timed), fit=fit, evaluation_settings=settings).figures
+    (train,) = fit.given
+    n_new = N_TRACKS - train.frame["track_id"].n_unique()
+    assert 4 < n_new < 12
+    assert set(figures["split"]) == {"cold-track", "cold-track-among-all"}
+    assert "artist-unknown" in set(figures["segment"])
+    recall = {
+        (row["split"], row["model"]): row["value"]
+        for row in figures.filter(metric="recall", segment="all", k=3).iter_rows(named=True)
+    }
+    assert recall["cold-track", "hybrid"] > recall["cold-track", "random"] > recall["cold-track", "hybrid/worst"]
+    assert recall["cold-track", "random"] > 2 * recall["cold-track-among-all", "random"]
+
+
+def test_cold_by_time_without_times_is_said_before_anything_is_fitted(tmp_path: Path) -> None:
+    fit = RecordingFit()
+    settings = QUICK.model_copy(update={"splits": SplitSettings(cold_by="time")})
+    with pytest.raises(DataError, match="0 of 96 listens say when"):
+        run(tmp_path, fit=fit, evaluation_settings=settings)
+    assert not fit.given
 
 
 def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from conftest import QUICK, TinyCatalogue, run
 
+from eval.parts import SplitSettings
 from eval.peers.models import NAMES
 from eval.settings import EvaluationSettings
-from eval.splits import SplitSettings
 from eval.tuning import peer_settings
 
 

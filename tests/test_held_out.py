@@ -15,9 +15,10 @@ from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
 from eval.baselines import Popularity, Ranker
 from eval.judge import Judged
 from eval.kept import KeptSplits, digest
+from eval.parts import PROTOCOLS, Split, SplitSettings
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.splits import PROTOCOLS, Split, SplitSettings, splits
+from eval.splits import splits
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
 from recsys.progress import Progress, Silent

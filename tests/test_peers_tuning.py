@@ -17,10 +17,11 @@ from eval import trials as trying
 from eval import tuning
 from eval.baselines import Ranker
 from eval.panels import held_out_of
+from eval.parts import Protocol, Split, SplitSettings
 from eval.peers.material import Material
 from eval.peers.models import PEERS
 from eval.peers.peer import Choice, Number, Params, Peer
-from eval.splits import Split, SplitSettings, splits
+from eval.splits import splits
 from eval.trials import Trial, Trials, fingerprint
 from eval.tuning import PeerSettings, Tuned, TunedPeers, tuned_peers
 from recsys.catalogue.listens import plays_of
@@ -76,7 +77,7 @@ TRACKS, LISTENS = some_tracks(), some_listens()
 IDS = TRACKS.frame["track_id"].to_list()[::-1]
 
 
-def split_of(protocol: parting.Protocol, seed: int = 0) -> Split:
+def split_of(protocol: Protocol, seed: int = 0) -> Split:
     return next(splits(LISTENS, protocol, SplitSettings(seed=seed), TRACKS))
 
 
@@ -138,7 +139,7 @@ def test_the_last_fit_is_of_all_training_plays_with_the_best_settings(
 
 @pytest.mark.parametrize("protocol", ["warm", "cold-track"])
 def test_nothing_held_out_reaches_a_trial_or_its_judge(
-    protocol: parting.Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = split_of(protocol)
     user_rows, held_out = held_out_of(split, fitted_to(split).plays)

@@ -327,6 +327,32 @@ def test_words_claim_what_the_test_allows(test: dict[str, Any], words: str) -> N
         assert "after Holm" in told
 
 
+def test_the_best_without_features_is_told_beside_the_best() -> None:
+    best = paired(0.1, 0.05, 0.15, 0.001) | {"is_best_baseline": True}
+    on_plays = paired(0.35, 0.3, 0.4, 0.2) | {"model": "random", "is_best_without_features": True}
+    [told] = summary(Found.of(small().figures), {"tests": [best, on_plays]})
+    words = "cannot be told apart from the best baseline without features of tracks, <code>random</code> at 0.110"
+    assert "beats the best baseline, <code>als</code>" in told
+    assert f"The hybrid, at 0.400, {words}: +0.350 (+0.300 to +0.400)" in told
+    [same] = summary(Found.of(small().figures), {"tests": [best | {"is_best_without_features": True}]})
+    assert "That baseline reads no features of tracks." in same
+    assert "without features" not in same
+    [older] = summary(Found.of(small().figures), {"tests": [best]})
+    assert "features" not in older
+
+
+def test_the_table_of_tests_has_ratios_and_marks_the_best(tmp_path: Path) -> None:
+    best = paired(0.1, 0.05, 0.15, 0.001) | {"is_best_baseline": True, "ratio": 1.25, "ratio_ci_low": 1.1}
+    both = best | {"is_best_without_features": True, "ratio_ci_high": 1.4}
+    found = Parsed(page(Evaluation(small().figures, {"tests": [both, paired(0, -1, 1, 1)]}), tmp_path))
+    [table] = [table for table in found.tables if "p (Holm)" in table[0]]
+    row = dict(zip(table[0][-9:], table[1][-9:], strict=True))
+    assert (row["ratio"], row["p (Holm)"]) == ("1.250", "0.001")
+    assert table[1][table[0].index("ratio") + 1 :][:2] == ["1.100", "1.400"]
+    assert row["which is"] == "best baseline, best without features"
+    assert table[2][-1] == ""
+
+
 def test_words_without_a_test_claim_nothing() -> None:
     [told] = summary(Found.of(small().figures), {})
     assert "the best is <code>hybrid</code> at 0.400 (0.300–0.500)" in told

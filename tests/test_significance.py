@@ -61,6 +61,20 @@ def test_the_best_baseline_is_none_of_ours() -> None:
     assert [record["model"] for record in found if record["is_baseline"]] == ["random", "popularity", "ease"]
 
 
+def test_the_best_of_all_and_the_best_on_plays_alone_are_corrected_together() -> None:
+    base = recalls(0.5, 0)
+    means = {"random": -0.4, "als": -0.1, "ease": -0.2, "ridge": -0.05, "unheard-of": -0.15}
+    models = [gathered(name, base + gap) for name, gap in means.items()]
+    found = compare([*models, gathered("hybrid/als", base - 0.02), gathered("hybrid", base)], 7, 100, 0)
+    assert [one["model"] for one in found if one["is_best_baseline"]] == ["ridge"]
+    (on_plays,) = (one for one in found if one["is_best_without_features"])
+    assert on_plays["model"] == "als"
+    assert on_plays["ratio"] == pytest.approx(np.nanmean(base, axis=0).mean() / (np.nanmean(base, axis=0).mean() - 0.1))
+    assert all(one["p_holm"] == pytest.approx(6 * one["p"]) for one in found)  # six comparisons, all beyond doubt
+    alone = compare([gathered("ridge", base - 0.1), gathered("hybrid", base)], 7, 100, 0)
+    assert not alone[0]["is_best_without_features"]  # it reads features
+
+
 def test_nothing_to_divide_by_gives_no_ratio() -> None:
     (record,) = compare([gathered("zero", np.zeros((9, 1))), gathered("hybrid", np.full((9, 1), 0.5))], 7, 100, 0)
     assert record["ratio"] is record["ratio_ci_low"] is record["ratio_ci_high"] is None

@@ -11,19 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from eval.splits import (
-    PROTOCOLS,
-    Split,
-    SplitSettings,
-    cold_track,
-    cold_user,
-    has_times,
-    heard_pairs,
-    splits,
-    validation_split,
-    warm_at_random,
-    warm_by_time,
-)
+from eval.by_time import cold_by_time, warm_by_time
+from eval.parts import PROTOCOLS, Split, SplitSettings, has_times, heard_pairs
+from eval.splits import cold_track, cold_user, splits, validation_split, warm_at_random
 from recsys.errors import DataError
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Tracks
 
@@ -92,10 +82,14 @@ def check_parts(split: Split, listens: Listens) -> None:
         cold = set(split.cold_track_ids)
         assert set(split.held_out.frame["track_id"]) <= cold
         assert cold.isdisjoint(split.train.frame["track_id"])
-    elif split.cut_at is not None:
+        if split.cut_at is None:
+            return
+    if split.cut_at is not None:
         assert split.train.frame["listened_at"].max() < split.cut_at <= split.held_out.frame["listened_at"].min()
         assert split.train.frame["listened_at"].null_count() == 0
-        assert set(split.held_out.frame["track_id"]) <= set(split.train.frame.filter(pl.col("plays") > 0)["track_id"])
+        if split.protocol == "warm":
+            known = set(split.train.frame.filter(pl.col("plays") > 0)["track_id"])
+            assert set(split.held_out.frame["track_id"]) <= known
     else:
         assert not len(split.unused)
 
@@ -103,7 +97,7 @@ def check_parts(split: Split, listens: Listens) -> None:
 @given(
     any_listens(),
     st.sampled_from(PROTOCOLS),
-    st.sampled_from(["track", "artist"]),
+    st.sampled_from(["track", "artist", "time"]),
     st.sampled_from([1, 3]),
     st.integers(0, 3),
     st.sampled_from([0.2, 0.5]),
@@ -126,7 +120,7 @@ def test_nothing_in_two_parts_and_nothing_lost(
     except DataError:
         assume(False)
     assert len({split.seed for split in found}) == len(found)
-    by_time = protocol == "warm" and has_times(listens)
+    by_time = has_times(listens) and (protocol == "warm" or (protocol == "cold-track" and cold_by == "time"))
     assert len(found) == (n_cuts if by_time else 1)
     for split in found:
         assert (split.cut_at is not None) == by_time
@@ -137,7 +131,7 @@ def test_nothing_in_two_parts_and_nothing_lost(
             assert early.held_out.frame["listened_at"].max() < late.cut_at
 
 
-@given(any_listens(), st.sampled_from(PROTOCOLS), st.sampled_from(["track", "artist"]), st.integers(0, 3))
+@given(any_listens(), st.sampled_from(PROTOCOLS), st.sampled_from(["track", "artist", "time"]), st.integers(0, 3))
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_validation_parts_the_training_rows_and_no_others(
     listens: Listens, protocol: str, cold_by: str, seed: int
@@ -310,6 +304,64 @@ def test_validation_in_time_ends_at_the_cut() -> None:
     assert inner.held_out.frame["listened_at"].max() == hours(29)
 
 
+def test_what_is_first_met_after_the_cut_is_cold() -> None:
+    early = [
+        ("ann", "x", 1.0, hours(0), False),
+        ("bob", "y", 1.0, hours(1), False),
+        ("bob", "met", 0.0, hours(2), True),
+        ("ann", "z", 1.0, hours(3), False),
+        ("bob", "x", 1.0, hours(4), False),
+        ("ann", "w", 1.0, hours(5), False),
+    ]
+    late = [
+        ("ann", "new", 1.0, hours(8), False),  # the two pairs of known users and a track that nobody had met
+        ("bob", "new", 2.0, hours(9), False),
+        ("ann", "y", 1.0, hours(9), False),  # a track known by then
+        ("ann", "met", 1.0, hours(9), False),  # a track that bob disliked by then: not new
+        ("cy", "only", 1.0, hours(9), False),  # a user unknown before the cut; the track is cold all the same
+        ("ann", "bad", 1.0, hours(9), False),  # disliked after the cut, and heard by nobody else
+        ("ann", "bad", 0.0, hours(9), True),
+        ("bob", "dim", 1.0, None, False),  # no time
+    ]
+    listens = listens_of([*early, *late])
+    split = cold_by_time(listens, SplitSettings(min_user_plays=0, held_out_share=7 / 13, seed=4))
+    assert split.cut_at == hours(8)
+    assert (split.protocol, split.seed) == ("cold-track", 4)
+    assert pairs(split.train) == {row[:2] for row in early}
+    assert pairs(split.held_out) == {("ann", "new"), ("bob", "new")}
+    assert split.cold_track_ids == ["new", "only"]
+    assert len(split.unused) == 6
+    assert "2 tracks that nobody had met" in split.note
+    assert "1 rows without a time" in split.note
+    bounded = cold_by_time(listens, SplitSettings(min_user_plays=5, max_user_plays=6, held_out_share=7 / 13))
+    assert pairs(bounded.held_out) == {("bob", "new")}  # 6 plays in all against 7 of ann
+    assert bounded.cold_track_ids == split.cold_track_ids
+
+
+def test_new_tracks_of_rolling_cuts_and_of_validation_are_those_of_their_own_time() -> None:
+    """A track an hour: each is new in the one test that its hour falls in, and in no other."""
+    rows = [(f"u{n % 2}", f"t{n}", 1.0, hours(n), False) for n in range(100)]
+    settings = SplitSettings(min_user_plays=0, cold_by="time")
+    (outer,) = splits(listens_of(rows), "cold-track", settings)
+    assert sorted(outer.cold_track_ids) == sorted(f"t{n}" for n in range(80, 100))
+    inner = validation_split(outer, settings)
+    assert (outer.cut_at, inner.cut_at) == (hours(80), hours(64))
+    assert sorted(inner.cold_track_ids) == sorted(f"t{n}" for n in range(64, 80))
+    assert inner.train.frame["listened_at"].max() == hours(63)
+    rolling = list(splits(listens_of(rows), "cold-track", settings.model_copy(update={"n_cuts": 2})))
+    assert [sorted(split.cold_track_ids) for split in rolling] == [
+        [f"t{n}" for n in range(80, 90)],
+        [f"t{n}" for n in range(90, 100)],
+    ]
+    assert [split.seed for split in rolling] == [0, 1]
+
+
+def test_cold_by_time_needs_times() -> None:
+    some = [("u", f"t{n}", 1.0, hours(n) if n < 4 else None, False) for n in range(8)]
+    with pytest.raises(DataError, match=r"4 of 8 listens say when .* more than half; give listened_at, or .*--cold-by"):
+        next(splits(listens_of(some), "cold-track", SplitSettings(cold_by="time", min_user_plays=0)))
+
+
 def test_cold_artists_lose_every_row_of_every_track() -> None:
     rows = [(user, track, 1.0, None, False) for user in "abcd" for track in "12345678"]
     rows += [("e", track, 0.0, None, True) for track in "13"]
@@ -375,7 +427,12 @@ def test_real_listens_are_cut_at_four_fifths() -> None:
         liked=pl.lit(False),
         disliked=pl.lit(False),
     )
-    split: Split = warm_by_time(Listens(raw.select(LISTENS_SCHEMA.names())), SplitSettings())
+    listens = Listens(raw.select(LISTENS_SCHEMA.names()))
+    split: Split = warm_by_time(listens, SplitSettings())
     assert len(split.train) / len(raw) == pytest.approx(0.8, abs=1e-3)
     assert split.held_out.frame["user_id"].n_unique() == 470
     assert len(pairs(split.held_out)) == 1282
+    new = cold_by_time(listens, SplitSettings())
+    assert (new.cut_at, len(new.train)) == (split.cut_at, len(split.train))
+    assert (len(new.cold_track_ids), len(pairs(new.held_out))) == (5454, 3503)
+    assert new.held_out.frame["user_id"].n_unique() == 536

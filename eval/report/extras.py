@@ -22,6 +22,7 @@ from eval.report.words import SPLITS, claim
 
 _MOST_CURVES = 12  # drawn at once; the rest is folded away
 _LARGEST_MAP = 2_000_000  # bytes of a picture that is taken into the page
+_RATIO = ("ratio", "ratio_ci_low", "ratio_ci_high")
 _MAIN = ("genre_accuracy", "same_genre", "same_artist", "average_precision", "roc_auc")
 _TITLES = {
     "genre_accuracy": "genre",
@@ -111,10 +112,17 @@ def paired_tests(about: Mapping[str, Any]) -> Html | None:
     rows = about.get("tests") or []
     if not rows:
         return None
-    keys = ("split", "model", "metric", "difference", "ci_low", "ci_high", "p", "p_holm")
-    headings = ("split", "model", "metric", "difference", "from", "to", "p", "p (Holm)", "the hybrid")
-    table = facts_table(headings, [[*(row.get(key) for key in keys), f"{claim(row)} it"] for row in rows])
+    keys = ("split", "model", "metric", "difference", "ci_low", "ci_high", *_RATIO, "p", "p_holm")
+    headings = ("split", "model", "metric", "difference", "from", "to", "ratio", "from", "to", "p", "p (Holm)")
+    told = [[*(row.get(key) for key in keys), f"{claim(row)} it", _standing(row)] for row in rows]
+    table = facts_table([*headings, "the hybrid", "which is"], told)
     return details(f"Paired tests of the hybrid against each model ({len(rows)})", table)
+
+
+def _standing(test: Mapping[str, Any]) -> str:
+    """Say what a model is among the baselines of its split."""
+    standings = {"is_best_baseline": "best baseline", "is_best_without_features": "best without features"}
+    return ", ".join(name for key, name in standings.items() if test.get(key))
 
 
 def background(about: Mapping[str, Any]) -> list[Html | None]:

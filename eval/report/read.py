@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from eval.judge import HYBRID
+from eval.judge import HYBRID, WITHOUT
 
 REPRESENTATION = "representation"  # the split of figures of sound vectors; no lists were judged there
 OURS = HYBRID
-WITHOUT = f"{OURS}-without-"
 COLD_USER = "cold-user-"
 _MAIN_K = 20
 

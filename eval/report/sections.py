@@ -13,11 +13,12 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from eval.judge import WITHOUT
 from eval.metrics import bootstrap_ci
 from eval.report import charts
 from eval.report.drawn import Look, looks_of, svg_of
 from eval.report.markup import Html, details, element, joined
-from eval.report.read import COLD_USER, OURS, WITHOUT, Found, Point, best, is_baseline, tests_of
+from eval.report.read import COLD_USER, OURS, Found, Point, best, is_baseline, tests_of
 from eval.report.tables import Column, model_table
 from eval.report.words import SPLITS
 

@@ -40,19 +40,33 @@ def summary(found: Found, about: Mapping[str, Any]) -> list[Html]:
         told.append(Html(f"{_with_interval(points[top])}. "))
         rival = best({model: point for model, point in points.items() if is_baseline(model)})
         if OURS in points and rival is not None:
-            told.append(_against(points, rival, tests_of(dict(about), split).get(rival)))
+            tests = tests_of(dict(about), split)
+            told.append(_against(points, rival, tests.get(rival)))
+            told += _on_plays(points, rival, tests)
         sentences.append(joined(told))
     return sentences
 
 
-def _against(points: Mapping[str, Point], rival: str, test: Mapping[str, Any] | None) -> Html:
-    """Hold the hybrid against the best baseline."""
+def _on_plays(points: Mapping[str, Point], best_baseline: str, tests: Mapping[str, Mapping[str, Any]]) -> list[Html]:
+    """Hold the hybrid against the best baseline that reads plays alone, where the run tells which one that is."""
+    rival = next((model for model, test in tests.items() if test.get("is_best_without_features")), None)
+    if rival is None or rival not in points:
+        return []
+    if rival == best_baseline:
+        return [Html(" That baseline reads no features of tracks.")]
+    return [Html(" "), _against(points, rival, tests[rival], "the best baseline without features of tracks")]
+
+
+def _against(
+    points: Mapping[str, Point], rival: str, test: Mapping[str, Any] | None, who: str = "the best baseline"
+) -> Html:
+    """Hold the hybrid against a baseline, the best of all or of some."""
     ours, theirs = points[OURS], points[rival]
     ratio = _ratio(ours, theirs, test or {})
     if test is None or not _is_number(test.get("difference")):
         return joined(
             [
-                f"The hybrid has {number(ours.value)}, the best baseline ",
+                f"The hybrid has {number(ours.value)}, {who} ",
                 code(rival),
                 f" {number(theirs.value)}{ratio}; this run has no paired test of the two.",
             ]
@@ -64,7 +78,7 @@ def _against(points: Mapping[str, Point], rival: str, test: Mapping[str, Any] | 
     told = f", p {probability(float(p))}{corrected}" if _is_number(p) else ""
     return joined(
         [
-            f"The hybrid, at {number(ours.value)}, {claim(test)} the best baseline, ",
+            f"The hybrid, at {number(ours.value)}, {claim(test)} {who}, ",
             code(rival),
             f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{told}.",
         ]
