@@ -11,8 +11,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses auto
 
+# A process a core, each file in one: its tests share fixtures. One thread in each: more would fight for the cores.
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile
 
 # What embedding sound costs beside decoding it; `make bench-audio ARGS=--quick` measures less.
 bench-audio: install

@@ -1,4 +1,7 @@
-"""The README says what is: its commands exist with those options, its map names every module, its lines run."""
+"""The README says what is: its commands exist with those options, its map names every module, its lines run.
+
+The quickstart's lines run in test_demo.py, on the folder of the one small demo.
+"""
 
 import re
 import shlex
@@ -9,7 +12,6 @@ import typer
 from conftest import AudioCatalogue, clip, run
 
 from pipelines.build import build
-from pipelines.synth import SynthSettings
 from recsys.cli import app
 from recsys.config import RunSettings, load_settings
 from recsys.progress import Silent
@@ -132,21 +134,6 @@ def test_the_python_example(audio_store: Path, monkeypatch: pytest.MonkeyPatch, 
         block = block.replace(track, "s1")
     exec(block.replace('"anna"', '"v1"').replace('"ben"', '"v2"'), names)
     assert names["recommender"].status()["n_tracks"] == 8
-
-
-@pytest.mark.slow
-def test_the_quickstart_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a demo folder as `make demo` leaves it, but smaller."""
-    from pipelines.demo import demo
-
-    monkeypatch.chdir(tmp_path)
-    demo(Path("demo-out"), Silent(), SynthSettings(n_tracks=60, n_artists=12, n_users=60, n_listens=1500))
-    quickstart = [line for line in USED if "demo-out" in line]
-    assert len(quickstart) >= 4
-    for line in quickstart:
-        ran = run(*words(line)[1:])
-        assert ran.status == 0, (line, ran.err)
-        assert ran.out
 
 
 @pytest.mark.slow

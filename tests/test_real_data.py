@@ -24,6 +24,7 @@ als = { n_factors = 16, epochs = 4 }
 lightfm = { n_factors = 16, epochs = 3 }
 content = { epochs = 2, fusion = { dim = 16, tower = 16, hidden = 32 } }
 [audio]
+decode = { clip_s = 10.0 }
 train = { epochs = 2, train_tracks = 100 }
 network = { NETWORK width = 32, dim = 16 }
 head = { copies = [{ noise_share = 1.0, mp3_share = 0.0 }] }
