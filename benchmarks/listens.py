@@ -83,4 +83,4 @@ def model_of(counts: csr_matrix, factors: Factors) -> Model:
     part = Part("als", factors.user_factors, factors.item_factors, "mean")
     blend, users, items = join([part], {"als": 1.0}, plays.n_listeners)
     user_ids, track_ids = IdMap.of(plays.user_ids, what="user"), IdMap.of(plays.track_ids, what="track")
-    return Model(user_ids, track_ids, blend, users, items, counts, plays.barred, {}, 1.0)
+    return Model(user_ids, track_ids, blend, users, items, counts, plays.barred, {})

@@ -12,7 +12,8 @@ from datetime import datetime
 
 import polars as pl
 
-from eval.parts import Split, SplitSettings, has_times, heard_pairs, marked, parted
+from eval.parts import Split, SplitSettings, heard_pairs, marked, parted
+from recsys.catalogue.listens import has_times
 from recsys.errors import DataError
 from recsys.types import Listens
 

@@ -75,11 +75,6 @@ class Split:
     fold_in_tracks: tuple[int, ...] = ()
 
 
-def has_times(listens: Listens) -> bool:
-    """Say whether most rows tell when they were heard, so that the split can be one of time."""
-    return listens.frame["listened_at"].count() * 2 > len(listens)
-
-
 def heard_pairs(frame: pl.DataFrame) -> pl.DataFrame:
     """Find the distinct pairs (user_id, track_id) that were played and never disliked, in any order."""
     return (

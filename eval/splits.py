@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 
 from eval.by_time import cold_by_time, warm_by_time
-from eval.parts import PAIR, Protocol, Split, SplitSettings, has_times, heard_pairs, marked, nothing_held_out, parted
+from eval.parts import PAIR, Protocol, Split, SplitSettings, heard_pairs, marked, nothing_held_out, parted
+from recsys.catalogue.listens import has_times
 from recsys.types import Listens, Tracks
 
 _MIN_COLD_USER_TRACKS = 2  # one to begin with, one to be judged on

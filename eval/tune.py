@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
-from scipy.sparse import csr_matrix
 
 from eval.facts import versions
 from eval.held_out import build_fit, shuffled
@@ -33,23 +32,20 @@ from eval.splits import splits
 from eval.trials import Trial, Trials, fingerprint, search
 from eval.tune_trial import Fitting
 from eval.tuned import value_at, with_values
-from recsys.catalogue.listens import plays_of
-from recsys.cf.als import MEAN_CONFIDENCE, ALSSettings, confidence_scale
 from recsys.config import RunSettings
 from recsys.errors import ConfigError, DataError
 from recsys.progress import Progress, Silent
 from recsys.settings import Settings
 from recsys.types import Listens, Tags, Tracks
 
-CONFIDENCE = "hybrid.als.confidence_scale"
+CONFIDENCE = "hybrid.als.mean_confidence"
 
 # What is tuned, by the dotted path of the setting, with the default of ``RunSettings``. A section with ``enabled =
 # false`` is left alone, and so is a number on a logarithmic range that the base settings put at 0: it is off.
 SPACE: Space = {
     "hybrid.als.n_factors": Number(32, 192, 64, log=True, whole=True),
     "hybrid.als.l2": Number(0.5, 100, 10, log=True),
-    # here the mean confidence of played pairs above 1; the play counts make a scale of it (``space_of``)
-    CONFIDENCE: Number(2, 64, MEAN_CONFIDENCE, log=True),
+    CONFIDENCE: Number(2, 64, 8, log=True),
     "hybrid.prior.strength": Number(0.003, 1, 0.03, log=True),
     "hybrid.prior.exposure": Number(0.1, 10, 1, log=True),
     "hybrid.lightfm.n_factors": Number(16, 128, 48, log=True, whole=True),
@@ -165,7 +161,7 @@ def tune(
         progress.say(f"{split.protocol}: {split.note}")
     make_folder(folder)  # fail before hours of work, not after
     mixed = shuffled(tracks, seed)
-    space = space_of(settings, plays_of(listens, tracks.frame["track_id"].to_list()).counts)
+    space = space_of(settings)
     facts = _facts(tracks, listens, tags, settings, tune_settings, space)
     kept = Trials(folder, f"{tune_settings.protocol}-{seed}", fingerprint(facts, [], []))
     trials = kept.of(MODEL)[:n_trials]
@@ -178,7 +174,7 @@ def tune(
     fitting.base = trials[0].figures if trials else None
 
     def judge(params: dict[str, Any]) -> tuple[float, Mapping[str, float]]:
-        return fitting.judge(with_values(settings, changes(params, space)))
+        return fitting.judge(changed_settings(settings, changes(params, space)))
 
     coming = search(MODEL, space, judge, kept, n_trials, seed)
     trials += _in_time(coming, trials, tune_settings, started, progress)
@@ -201,28 +197,26 @@ def _in_time(
     return trials[len(earlier) :]
 
 
-def space_of(base: RunSettings, counts: csr_matrix) -> Space:
-    """Fit ``SPACE`` to the base settings and the play counts (n_users, n_items).
+def space_of(base: RunSettings) -> Space:
+    """Fit ``SPACE`` to the base settings.
 
-    Every dimension begins with the base's value, and its range reaches there; the confidence becomes a scale in
-    c = 1 + scale * log(1 + plays).
+    Every dimension begins with the base's value, and its range reaches there. The mean confidence is left alone where
+    the base gives a scale.
     """
     space: dict[str, Number | Choice] = {}
     for path, dimension in SPACE.items():
         value = value_at(base, path)
         if not getattr(value_at(base, path.rpartition(".")[0]), "enabled", True):
             continue
+        if path == CONFIDENCE and base.hybrid.als.confidence_scale is not None:
+            continue
         if isinstance(dimension, Choice):
             options = tuple(option for option in dimension.options if option != value)
             space[path] = Choice((value, *options))
             continue
-        low, high = dimension.low, dimension.high
-        if path == CONFIDENCE:
-            scale_of_one = confidence_scale(counts, ALSSettings()) / MEAN_CONFIDENCE
-            low, high = low * scale_of_one, high * scale_of_one
-            value = confidence_scale(counts, base.hybrid.als)
         if value > 0 or not dimension.log:
-            space[path] = replace(dimension, low=min(low, value), high=max(high, value), default=value)
+            low, high = min(dimension.low, value), max(dimension.high, value)
+            space[path] = replace(dimension, low=low, high=high, default=value)
     return space
 
 
@@ -231,11 +225,17 @@ def changes(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
     return {path: value for path, value in params.items() if value != space[path].default}
 
 
+def changed_settings(base: RunSettings, changed: Mapping[str, Any]) -> RunSettings:
+    """Change the base; who changes ALS has chosen, and its fit is not to choose again."""
+    by_hand = any(path.startswith("hybrid.als.") for path in changed)
+    return with_values(base, {**changed, **({"hybrid.choice.enabled": False} if by_hand else {})})
+
+
 def _outcome(space: Space, base: RunSettings, tune_settings: TuneSettings, trials: Sequence[Trial]) -> Outcome:
     best = max(trials, key=lambda trial: trial.value)  # of equals the earliest, so the base where nothing is better
     changed = changes(best.params, space)
     return Outcome(
-        with_values(base, changed),
+        changed_settings(base, changed),
         [(path, space[path].default, value) for path, value in changed.items()],
         dict(trials[0].figures),
         dict(best.figures),

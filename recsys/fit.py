@@ -25,7 +25,8 @@ from recsys.audio.model import SoundModel
 from recsys.catalogue.ids import IdMap
 from recsys.catalogue.listens import plays_of
 from recsys.catalogue.problems import Problems
-from recsys.cf.als import confidence_scale, fit_als
+from recsys.cf.als import fit_als
+from recsys.cf.choice import choose_als
 from recsys.config import RunSettings
 from recsys.content.lyrics import LyricsReader, learn_lyrics
 from recsys.content.metadata import learn_vocabulary
@@ -34,7 +35,8 @@ from recsys.errors import DataError
 from recsys.hybrid.blend import join
 from recsys.hybrid.encoder import Encoder, Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
-from recsys.hybrid.weights import hold_out, learn_weights
+from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
+from recsys.hybrid.weights import Learned, learn_weights
 from recsys.model import Model, SpaceVectors
 from recsys.progress import Progress, Silent
 from recsys.recommender import Recommender
@@ -131,7 +133,9 @@ def fit(
     plays = plays_of(listens, track_ids) if listens is not None else no_plays(track_ids)
     with clock.stage("lyrics"):
         reader = learn_lyrics(tracks.frame["lyrics"], settings.hybrid.content.fusion.lyrics, progress)
+    held_out = hold_out(plays, listens, settings.blend, settings.seed)
     with clock.stage("als"):
+        settings = _with_als(settings, held_out, progress)
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
     with clock.stage("audio"):
         kept = Kept(sound_model, sound_cache, on_sound_model, sound_checkpoint)
@@ -143,10 +147,10 @@ def fit(
             f"lyrics of any track; give at least one of these{_told(problems)}"
         )
     with clock.stage("blend"):
-        weights = _weights(known, plays, settings, progress)
+        learned = _weights(known, held_out, settings, progress)
     with clock.stage("hybrid"):
         fitted = fit_parts(known, plays, settings.hybrid, settings.seed, progress, factors)
-        blend, user_vectors, item_vectors = join(fitted.parts, weights, plays.n_listeners)
+        blend, user_vectors, item_vectors = join(fitted.parts, learned.weights, plays.n_listeners, learned.new)
     model = Model(
         IdMap.of(plays.user_ids, what="user"),
         IdMap.of(track_ids, what="track"),
@@ -156,7 +160,6 @@ def fit(
         plays.counts,
         plays.barred,
         _spaces(sound, fitted, plays),
-        confidence_scale(plays.counts, settings.hybrid.als),
     )
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts, lists=settings.lists)
@@ -223,15 +226,22 @@ def _known(
     return Known(tracks, tags, vocabulary, reader, modalities, scaler)
 
 
-def _weights(known: Known, plays: Plays, settings: RunSettings, progress: Progress) -> dict[str, float]:
-    """Learn the blend's weights from parts fitted without a few held-out plays."""
-    kept, held_out = hold_out(plays, settings.blend, settings.seed)
-    if not held_out.nnz or not kept.counts.nnz:
-        names = ("als", "lightfm", "content", "popularity")
-        return {name: 1.0 if getattr(settings.blend, name) is None else getattr(settings.blend, name) for name in names}
-    fitted = fit_parts(known, kept, settings.hybrid, settings.seed, progress)
-    blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, kept.n_listeners)
-    return learn_weights(blend, users, items, kept, held_out, settings.blend, progress)
+def _with_als(settings: RunSettings, held_out: HeldOut, progress: Progress) -> RunSettings:
+    """Let held-out plays of played tracks choose the settings of ALS."""
+    hybrid, pairs = settings.hybrid, held_out.pairs_of(~held_out.of_new)
+    if pairs.nnz < MIN_PAIRS:
+        return settings
+    als = choose_als(held_out.kept, pairs, hybrid.als, hybrid.choice, settings.seed, progress)
+    return settings.model_copy(update={"hybrid": hybrid.model_copy(update={"als": als})})
+
+
+def _weights(known: Known, held_out: HeldOut, settings: RunSettings, progress: Progress) -> Learned:
+    """Learn the blend's weights from parts fitted without a few held-out plays and tracks."""
+    if not (held_out.pairs.nnz and held_out.kept.counts.nnz):
+        return Learned({name: 1.0 if value is None else value for name, value in settings.blend.given().items()}, {})
+    fitted = fit_parts(known, held_out.kept, settings.hybrid, settings.seed, progress)
+    blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, held_out.kept.n_listeners)
+    return learn_weights(blend, users, items, held_out, settings.blend, progress)
 
 
 def _spaces(sound: CatalogueSound, fitted: FittedParts, plays: Plays) -> dict[Space, SpaceVectors]:

@@ -37,8 +37,7 @@ class Model:
     """Ids, joint vectors, what was heard, and the other spaces.
 
     ``user_vectors`` (n_users, d) calibrated, not weighted; ``item_vectors`` (n_items, d); ``counts`` and ``barred`` csr
-    (n_users, n_items); ``spaces`` holds 'sound', 'content' and 'taste' where they exist ('hybrid' is ``item_vectors``);
-    ``confidence_scale`` is that of ALS, for folding in.
+    (n_users, n_items); ``spaces`` holds 'sound', 'content' and 'taste' where they exist ('hybrid' is ``item_vectors``).
     """
 
     users: IdMap
@@ -49,7 +48,6 @@ class Model:
     counts: csr_matrix
     barred: csr_matrix
     spaces: Mapping[Space, SpaceVectors]
-    confidence_scale: float
 
     @property
     def has_plays(self) -> NDArray[np.bool_]:
@@ -88,7 +86,6 @@ class Model:
                 p.name for p, gram in zip(self.blend.parts, self.blend.grams, strict=True) if gram is not None
             ],
             "spaces": list(self.spaces),
-            "confidence_scale": self.confidence_scale,
         }
         (folder / "blend.json").write_text(json.dumps(facts, indent=1))
 
@@ -126,7 +123,6 @@ class Model:
             _map_csr(folder, "counts", shape),
             _map_csr(folder, "barred", shape),
             spaces,
-            float(facts["confidence_scale"]),
         )
 
 

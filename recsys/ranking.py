@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.diversity import ListSettings, Source, choose
-from recsys.hybrid.blend import Blend
+from recsys.hybrid.blend import POPULARITY, Blend
 from recsys.hybrid.foldin import fold_in
 from recsys.model import Model
 from recsys.rank import top_k
@@ -45,18 +45,39 @@ class Ranking:
     def rank(self, users: Int32, k: int, candidates: Int32 | None = None, part: str | None = None) -> Candidates:
         """Rank items, heard and disliked ones left out: (n, k), empty places where nothing is left."""
         left_out = (self.model.counts[users], self.model.barred[users])
-        return top_k(self.queries(users, part), self.model.item_vectors, k, left_out, candidates)
+        columns, vectors = self._of_part(part)
+        return top_k(self.queries(users, part)[:, columns], vectors, k, left_out, candidates)
 
     def rank_folded(
         self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None
     ) -> Candidates:
         """Rank items for people who are no users, by their plays ``counts`` (n, n_items), which are left out."""
-        vectors, scale = self.model.item_vectors, self.model.confidence_scale
+        vectors = self.model.item_vectors
         rows = [slice(start, stop) for start, stop in pairwise(counts.indptr)]
-        folded = [fold_in(counts.indices[row], counts.data[row], vectors, self.model.blend, scale) for row in rows]
+        folded = [fold_in(counts.indices[row], counts.data[row], vectors, self.model.blend) for row in rows]
         users = np.array(folded, dtype=np.float32).reshape(len(rows), vectors.shape[1])
         queries = self.model.blend.queries(users, np.ones(len(rows), dtype=bool), part)
-        return top_k(queries, vectors, k, (counts,), candidates)
+        columns, vectors = self._of_part(part)
+        return top_k(queries[:, columns], vectors, k, (counts,), candidates)
+
+    def _of_part(self, part: str | None) -> tuple[NDArray[np.int64] | slice, Float32]:
+        """The columns in which a part ranks alone, popularity among them for users without plays, and items there.
+
+        Alone a part says of new tracks what it thinks of them, not what the blend makes of it.
+        """
+        vectors, blend = self.model.item_vectors, self.model.blend
+        if part is None:
+            return slice(None), vectors
+        chosen = [layout for layout in blend.parts if layout.name in (part, POPULARITY)]
+        columns = np.concatenate([np.arange(layout.start, layout.stop) for layout in chosen])
+        times = np.concatenate([np.full(layout.stop - layout.start, layout.new, np.float32) for layout in chosen])
+        own = np.asarray(vectors[:, columns], dtype=np.float32)
+        own[self._unplayed] /= times
+        return columns, own
+
+    @cached_property
+    def _unplayed(self) -> NDArray[np.bool_]:
+        return np.asarray(np.bincount(self.model.counts.indices, minlength=len(self.model.items)) == 0)
 
     def reasons(self, users: Int32, ranked: Candidates) -> Int32:
         """For each ranked item the row of the played track that is most like it, -1 where there is none: (n, k)."""

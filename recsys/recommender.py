@@ -78,7 +78,7 @@ class Recommender:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the blend's parts, each of which can rank alone."""
-        return tuple(part.name for part in self.model.blend.parts)
+        return tuple(part.name for part in self.model.blend.parts if part.fold != "level")
 
     @property
     def spaces(self) -> list[Space]:
@@ -177,7 +177,7 @@ class Recommender:
             raise DataError("0 tracks were given, expected at least one track id to start from")
         items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
         counts = plays.astype(np.float32)
-        user = fold_in(items, counts, self._catalogue.vectors, self.model.blend, self.model.confidence_scale)
+        user = fold_in(items, counts, self._catalogue.vectors, self.model.blend)
         query = user[None] * self.model.blend.weights()
         rows = items.astype(np.int32)
         return self._list(self._lists.of_query(query, rows, k), "tracks", describe)

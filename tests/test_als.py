@@ -6,7 +6,7 @@ from made import made_plays
 from scipy.sparse import csr_matrix
 
 from recsys.cf import als
-from recsys.cf.als import MEAN_CONFIDENCE, ALSSettings, confidence, confidence_scale, fit_als, solve_rows
+from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.errors import DataError
 from recsys.types import Plays
 
@@ -37,7 +37,9 @@ def test_the_scale_is_given_or_such_that_a_played_pair_has_a_set_confidence_on_t
     counts = csr_matrix(np.array([[0, 3, 0], [1, 0, 90]], dtype=np.float32))
     assert confidence_scale(counts, ALSSettings(confidence_scale=2.5)) == 2.5
     assert confidence_scale(csr_matrix((2, 3), dtype=np.float32), ALSSettings()) == 1.0
-    assert confidence(counts, confidence_scale(counts, ALSSettings())).data.mean() == pytest.approx(1 + MEAN_CONFIDENCE)
+    assert confidence(counts, confidence_scale(counts, ALSSettings())).data.mean() == pytest.approx(
+        1 + ALSSettings().mean_confidence
+    )
 
 
 def test_solved_rows_satisfy_the_normal_equations() -> None:

@@ -1,60 +1,26 @@
-"""The blend and folding in: joint scores are weighted sums of calibrated parts, for users old and new."""
+"""The blend: joint scores are weighted sums of calibrated parts, and what new tracks are multiplied by."""
 
 import json
 
 import numpy as np
 import pytest
+from made_blend import (
+    HAS_PLAYS,
+    KNOWN,
+    N_ITEMS,
+    N_LISTENERS,
+    N_USERS,
+    NO_PLAYS,
+    OF_NEW,
+    WEIGHTS,
+    joined,
+    joined_with_new,
+    some_parts,
+)
 from scipy.sparse import csr_matrix
 
-from recsys.cf.als import confidence, solve_rows
 from recsys.errors import ConfigError
-from recsys.hybrid.blend import Blend, Layout, Part, calibrated, join, profile_weights, unit_rows
-from recsys.hybrid.foldin import fold_in
-from recsys.types import Float32
-
-N_USERS, N_ITEMS, SCALE = 7, 13, 2.5
-NO_PLAYS = 4  # this user has none
-WEIGHTS = {"als": 2.0, "lightfm": 0.5, "content": 1.5, "popularity": 0.25}
-N_LISTENERS = np.array([3, 1, 0, 2, 5, 1, 1, 0, 2, 4, 1, 2, 1], np.int32)
-KNOWN = N_LISTENERS > 0
-
-
-def some_counts() -> csr_matrix:
-    rng = np.random.default_rng(1)
-    counts = rng.integers(1, 9, (N_USERS, N_ITEMS)) * (rng.random((N_USERS, N_ITEMS)) < 0.4)
-    counts[NO_PLAYS] = 0
-    return csr_matrix(counts.astype(np.float32))
-
-
-def some_parts() -> list[Part]:
-    """Parts as the fit makes them: users solved on ``some_counts`` against random items."""
-    rng = np.random.default_rng(0)
-    counts = some_counts()
-    items = rng.normal(0, 3, (N_ITEMS, 3)).astype(np.float32)
-    gram = (0.4 * items.T @ items).astype(np.float32)
-    users = solve_rows(confidence(counts, SCALE), items, gram, 0.9)
-    lightfm_users = np.hstack([rng.normal(size=(N_USERS, 2)), np.ones((N_USERS, 1))]).astype(np.float32)
-    lightfm_users[NO_PLAYS] = 0
-    lightfm_items = rng.normal(0, 0.2, (N_ITEMS, 3)).astype(np.float32)
-    content = unit_rows(rng.normal(size=(N_ITEMS, 4)).astype(np.float32))
-    return [
-        Part("als", users, items, "solve", gram, 0.9),
-        Part("lightfm", lightfm_users, lightfm_items, "solve", np.eye(2, dtype=np.float32), 0.1, bias=True),
-        Part("content", np.asarray(profile_weights(counts) @ content, np.float32), content, "mean"),
-        Part(
-            "popularity",
-            np.ones((N_USERS, 1), np.float32),
-            np.log1p(N_LISTENERS)[:, None].astype(np.float32),
-            "constant",
-        ),
-    ]
-
-
-def joined(weights: dict[str, float] = WEIGHTS) -> tuple[Blend, Float32, Float32]:
-    return join(some_parts(), weights, N_LISTENERS)
-
-
-HAS_PLAYS = np.arange(N_USERS) != NO_PLAYS
+from recsys.hybrid.blend import Layout, Part, calibrated, join, profile_weights, unit_rows
 
 
 def test_the_joint_score_is_the_weighted_sum_of_calibrated_parts() -> None:
@@ -192,58 +158,55 @@ def test_unit_rows_leave_zeros() -> None:
     np.testing.assert_allclose(unit_rows(np.array([[3, 4], [0, 0]], np.float32)), [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
-# ---- folding in --------------------------------------------------------------------------------------------------
+# ---- tracks that nobody has played -------------------------------------------------------------------------------
 
 
-def folded(user: int) -> Float32:
-    blend, _, items = joined()
-    counts = some_counts()[[user]]
-    return fold_in(counts.indices, counts.data, items, blend, SCALE)
+def test_item_vectors_of_unplayed_tracks_alone_are_multiplied() -> None:
+    _, users, items = joined_with_new({"new": 1.0})
+    blend, same_users, found = joined_with_new(OF_NEW)
+    assert np.array_equal(users, same_users)
+    assert np.array_equal(found[KNOWN], items[KNOWN])
+    for part in blend.parts:
+        columns = slice(part.start, part.stop)
+        assert part.new == OF_NEW.get(part.name, 1.0)
+        np.testing.assert_allclose(found[~KNOWN, columns], items[~KNOWN, columns] * part.new, rtol=1e-6)
 
 
-@pytest.mark.parametrize("user", np.flatnonzero(HAS_PLAYS))
-@pytest.mark.parametrize("part", ["als", "content", "popularity"])
-def test_a_user_of_the_training_data_folds_in_as_trained(user: int, part: str) -> None:
-    blend, users, _ = joined()
-    layout = next(p for p in blend.parts if p.name == part)
-    columns = slice(layout.start, layout.stop)
-    np.testing.assert_allclose(folded(user)[columns], users[user, columns], atol=1e-4)
+def test_the_level_is_added_to_the_scores_of_unplayed_tracks_whatever_their_spread() -> None:
+    _, users, items = joined_with_new({**OF_NEW, "new": 0.0})
+    blend, same_users, raised = joined_with_new(OF_NEW)
+    without = blend.queries(users, HAS_PLAYS) @ items.T
+    found = blend.queries(same_users, HAS_PLAYS) @ raised.T
+    assert np.array_equal(found[:, KNOWN], without[:, KNOWN])
+    np.testing.assert_allclose((found - without)[HAS_PLAYS][:, ~KNOWN], -1.75, atol=1e-5)
+    level = blend.parts[-1]
+    assert same_users[:, level.start].tolist() == [1.0] * N_USERS
+    assert raised[:, level.start].tolist() == np.where(KNOWN, 0, -1.75).tolist()
 
 
-def test_with_an_item_bias_the_length_of_the_vector_is_that_of_the_trained_users() -> None:
-    _, users, items = joined()
-    part = some_parts()[1]
-    lengths = np.linalg.norm(part.user_vectors[HAS_PLAYS, :2], axis=1)
-    raw = folded(2)[3:6] / folded(2)[5]  # back to a bias of 1
-    assert np.linalg.norm(raw[:2]) == pytest.approx(lengths.mean(), rel=1e-4)
-    counts = some_counts()[[2]]
-    played, c = part.item_vectors[counts.indices, :2], 1 + SCALE * np.log1p(counts.data)
-    solved = np.linalg.solve(played.T @ np.diag(c - 1) @ played + 1.1 * np.eye(2), played.T @ c)
-    np.testing.assert_allclose(raw[:2] / np.linalg.norm(raw[:2]), solved / np.linalg.norm(solved), atol=1e-4)
-    scores = (items[:, 3:6] @ folded(2)[3:6])[KNOWN]
-    assert scores.std() == pytest.approx(1, rel=1e-4)
-    assert users[HAS_PLAYS, 5].min() > 0
+def test_as_long_as_no_level_is_learned_there_is_none() -> None:
+    for of_new in (None, {}, {"als": 0.5}):
+        blend, _, items = joined_with_new(of_new)
+        assert not items[:, blend.parts[-1].start].any()
+        assert [part.new for part in blend.parts[1:]] == [1, 1, 1, 1, 0]
 
 
-def test_more_plays_pull_harder_and_the_order_of_tracks_does_not_matter() -> None:
-    blend, _, items = joined()
-    tracks = np.array([1, 6, 11], np.int32)
-    even = fold_in(tracks, np.array([1, 1, 1], np.float32), items, blend, SCALE)
-    often = fold_in(tracks, np.array([1, 60, 1], np.float32), items, blend, SCALE)
-    turned = fold_in(tracks[::-1].copy(), np.array([1, 60, 1], np.float32), items, blend, SCALE)
-    np.testing.assert_allclose(turned, often, atol=1e-5)
-
-    def rank(vector: Float32) -> int:
-        return int((items @ vector > items[6] @ vector).sum())
-
-    assert rank(often) <= rank(even)
-    assert not np.allclose(often, even, atol=0.01)
+def test_whatever_is_made_of_new_tracks_users_without_plays_rank_by_popularity_alone() -> None:
+    blend, users, items = joined_with_new({**OF_NEW, "new": 50.0})
+    popularity = next(part for part in blend.parts if part.name == "popularity")
+    for part in (None, "als", "mapped"):
+        scores = (blend.queries(users, HAS_PLAYS, part) @ items.T)[NO_PLAYS]
+        assert np.array_equal(scores, items[:, popularity.start])
 
 
-def test_a_track_of_which_nothing_is_known_folds_in_to_popularity_alone() -> None:
-    blend, _, items = joined()
-    items[2] = 0
-    vector = fold_in(np.array([2], np.int32), np.ones(1, np.float32), items, blend, SCALE)
-    assert np.isfinite(vector).all()
-    assert not vector[:3].any()
-    assert vector[10] > 0
+def test_the_level_says_nothing_of_likeness() -> None:
+    blend, _, items = joined_with_new(OF_NEW)
+    other = items.copy()
+    other[:, -1] += 9
+    assert np.array_equal(blend.likeness(other), blend.likeness(items))
+    assert [part.name for part in blend.parts if part.personal] == ["als", "lightfm", "content", "mapped"]
+
+
+def test_what_new_tracks_need_is_kept_with_the_layout() -> None:
+    blend, _, _ = joined_with_new(OF_NEW)
+    assert [Layout(**fields) for fields in json.loads(json.dumps(blend.to_json()))] == list(blend.parts)

@@ -201,7 +201,7 @@ def test_an_encoder_read_from_disk_encodes_to_the_bit(tmp_path: Path) -> None:
     assert loaded.content.trained_on == model.trained_on
     assert [row["epoch"] for row in loaded.content.curve] == [1, 2]
     assert loaded.content.curve == model.curve
-    assert loaded.prediction is loaded.lightfm is None
+    assert loaded.factor_map is loaded.lightfm is None
     assert loaded.unplayed == 0.5
 
 

@@ -3,6 +3,7 @@
 That planted tastes are met, cold tracks included, is held in ``contracts``.
 """
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,14 +12,17 @@ import pytest
 from conftest import quick_settings
 from contracts import ids
 from made import made_listens, made_tags, made_tracks
+from scipy.sparse import csr_matrix
 
+from recsys.cf.als import ALSSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError, NoSpaceError
 from recsys.fit import Artefacts, fit
 from recsys.hybrid.foldin import fold_in
+from recsys.hybrid.validation import MIN_PAIRS
 from recsys.progress import Silent
 from recsys.recommender import Recommender
-from recsys.types import Listens, Tags, Tracks
+from recsys.types import Listens, Plays, Tags, Tracks
 
 N, N_USERS, COLD = 24, 10, "t23"
 KIND = np.arange(N) % 2
@@ -125,7 +129,7 @@ def test_users_of_the_fit_fold_in_as_trained(tiny_fit: Recommender) -> None:
     for user in range(29):
         items = model.heard(user)
         plays = model.counts[[user]].data
-        folded = fold_in(items, plays, model.item_vectors, model.blend, model.confidence_scale)
+        folded = fold_in(items, plays, model.item_vectors, model.blend)
         for part in model.blend.parts:
             if part.name != "lightfm":
                 columns = slice(part.start, part.stop)
@@ -136,10 +140,14 @@ def test_users_of_the_fit_fold_in_as_trained(tiny_fit: Recommender) -> None:
 def test_every_part_is_calibrated_for_every_user(tiny_fit: Recommender) -> None:
     model = tiny_fit.model
     played = np.unique(model.counts.indices)
-    for part in model.blend.parts:
+    for part in model.blend.parts[:-1]:
         columns = slice(part.start, part.stop)
         scores = model.user_vectors[:29, columns] @ model.item_vectors[played, columns].T
         np.testing.assert_allclose(scores.std(axis=1), 1, rtol=1e-3)
+    level = model.blend.parts[-1]
+    assert (level.name, level.fold, level.weight) == ("new", "level", 1.0)
+    assert (model.user_vectors[:, level.start] == 1).all()
+    assert not model.item_vectors[played, level.start].any()
 
 
 # ---- whatever there is -----------------------------------------------------------------------------------------------
@@ -148,7 +156,7 @@ def test_every_part_is_calibrated_for_every_user(tiny_fit: Recommender) -> None:
 def test_everything_there_is_gives_all_parts_and_spaces() -> None:
     both = Tracks(named().frame.with_columns(heard_only().frame["vector"]))
     recommender = fitted(both, listens())
-    assert recommender.parts == ("als", "lightfm", "content", "popularity")
+    assert recommender.parts == ("als", "wide", "mapped", "lightfm", "content", "popularity")
     assert recommender.spaces == ["sound", "content", "taste", "hybrid"]
     durations = recommender.artefacts.durations
     assert set(durations) == {"lyrics", "als", "audio", "blend", "hybrid"}
@@ -175,7 +183,7 @@ def test_no_listens_and_an_empty_table_of_them_are_the_same(heard: Listens | Non
 
 def test_a_catalogue_of_ids_and_listens_alone_has_taste_and_no_content() -> None:
     recommender = fitted(made_tracks(N), listens())
-    assert recommender.parts == ("als", "lightfm", "popularity")
+    assert recommender.parts == ("als", "wide", "lightfm", "popularity")
     assert recommender.spaces == ["taste", "hybrid"]
     hits = [of_kind(ids(recommender.recommend(f"u{user}", 3)), user % 2) for user in range(N_USERS)]
     assert np.mean(hits) > 0.9
@@ -271,7 +279,7 @@ class Told(Silent):
 def test_lightfm_can_be_left_out_and_leaves_by_itself_where_it_would_take_too_long() -> None:
     lightfm = settings().hybrid.lightfm
     off = fitted(named(), listens(), lightfm=lightfm.model_copy(update={"enabled": False}))
-    assert off.parts == ("als", "content", "popularity")
+    assert off.parts == ("als", "wide", "mapped", "content", "popularity")
     told = Told()
     too_long = settings(lightfm=lightfm.model_copy(update={"max_pairs": 69}))  # there are 70
     assert fit(named(), listens(), None, too_long, progress=told).parts == off.parts
@@ -280,7 +288,8 @@ def test_lightfm_can_be_left_out_and_leaves_by_itself_where_it_would_take_too_lo
 
 def test_given_weights_rank() -> None:
     quick = quick_settings()
-    blend = quick.blend.model_copy(update={"als": 0.0, "lightfm": 0.0, "content": 0.0, "popularity": 1.0})
+    none = dict.fromkeys(("als", "wide", "mapped", "lightfm", "content"), 0.0)
+    blend = quick.blend.model_copy(update={**none, "popularity": 1.0})
     recommender = fit(named(), listens(), None, quick.model_copy(update={"blend": blend}))
     assert recommender.model.blend.weights().max() == 1
     users = [f"u{user}" for user in range(N_USERS)]
@@ -288,12 +297,32 @@ def test_given_weights_rank() -> None:
     assert of_kind(ids(recommender.similar("t4", 6)), 0) > 0.9  # tracks are alike nevertheless
 
 
+def test_the_als_that_is_fitted_is_the_chosen_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def choose(kept: Plays, pairs: csr_matrix, base: ALSSettings, *_: object) -> ALSSettings:
+        asked.append((kept, pairs))
+        return base.model_copy(update={"n_factors": 5})
+
+    monkeypatch.setattr(sys.modules["recsys.fit"], "choose_als", choose)
+    parts = {part.name: part.stop - part.start for part in fitted(named(), listens(40)).model.blend.parts}
+    [(kept, pairs)] = asked
+    assert parts["als"] == 5
+    assert parts["wide"] == parts["mapped"] != 5
+    assert pairs.nnz >= MIN_PAIRS
+    assert (kept.n_listeners[pairs.indices] > 0).all(), "of new tracks ALS says nothing"
+    few = fitted(named(), listens(3))
+    assert len(asked) == 1, "too few plays are held out to choose by"
+    assert few.model.blend.parts[0].stop == 8
+
+
 @pytest.mark.parametrize("share", [0.0, 0.999])
 def test_weights_are_even_where_nothing_or_everything_is_held_out(share: float) -> None:
     quick = quick_settings()
     blend = quick.blend.model_copy(update={"validation_share": share})
     recommender = fit(named(), listens(1), None, quick.model_copy(update={"blend": blend}))
-    assert [part.weight for part in recommender.model.blend.parts] == [1.0] * 4
+    assert [part.weight for part in recommender.model.blend.parts] == [1.0] * 7
+    assert [part.new for part in recommender.model.blend.parts] == [1.0] * 6 + [0.0], "new tracks are not raised"
 
 
 # ---- the smallest ----------------------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ def some_model() -> Model:
     items = rng.normal(size=(N_ITEMS, 2)).astype(np.float32)
     users = rng.normal(size=(N_USERS, 2)).astype(np.float32)
     parts = [
-        Part("als", users, items, "solve", np.eye(2, dtype=np.float32), 0.5),
+        Part("als", users, items, "solve", np.eye(2, dtype=np.float32), 0.5, confidence_scale=3.25),
         Part("content", users, items[:, ::-1], "mean"),
     ]
-    blend, user_vectors, item_vectors = join(parts, {"als": 2.0, "content": 0.5}, np.ones(N_ITEMS, np.int32))
+    weights, listeners = {"als": 2.0, "content": 0.5}, np.array([1, 1, 1, 0, 1, 1], np.int32)
+    blend, user_vectors, item_vectors = join(parts, weights, listeners, {"als": 0.75})
     return Model(
         IdMap.of(["007", "b", "ü", ""], what="user"),
         IdMap.of([f"t{n}" for n in range(N_ITEMS)], what="track"),
@@ -37,7 +38,6 @@ def some_model() -> Model:
             "taste": SpaceVectors(np.array([0, 3, 5], np.int32), items[[0, 3, 5]]),
             "sound": SpaceVectors(np.array([2], np.int32), items[[2], :1]),
         },
-        confidence_scale=3.25,
     )
 
 
@@ -63,7 +63,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert gram is not None
     assert np.array_equal(gram, model.blend.grams[0])
     assert none is None
-    assert loaded.confidence_scale == 3.25
+    assert [part.confidence_scale for part in loaded.blend.parts] == [3.25, 1.0]
+    assert [part.new for part in loaded.blend.parts] == [0.75, 1.0]
 
 
 def test_what_a_user_heard_and_barred(tmp_path: Path) -> None:
@@ -85,7 +86,6 @@ def test_a_catalogue_without_users_is_saved_too(tmp_path: Path) -> None:
         nothing,
         nothing.astype(bool),
         {},
-        1.0,
     )
     model.save(tmp_path / "arrays")
     loaded = Model.load(tmp_path / "arrays")

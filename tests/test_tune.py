@@ -38,7 +38,7 @@ PLAYED = csr_matrix(np.array([[1.0, 0.0, 3.0]], dtype=np.float32))
 @pytest.mark.parametrize("path", SPACE)
 def test_what_is_tuned_is_a_setting_and_begins_at_its_default(path: str) -> None:
     dimension, default = SPACE[path], value_at(RunSettings(), path)
-    assert path == tuning.CONFIDENCE or dimension.default == default
+    assert dimension.default == default
     if isinstance(dimension, Choice):
         ends = dimension.options
     else:
@@ -50,25 +50,24 @@ def test_what_is_tuned_is_a_setting_and_begins_at_its_default(path: str) -> None
 
 def test_the_search_begins_at_the_base_wherever_that_is() -> None:
     base = RunSettings.model_validate({"hybrid": {"als": {"n_factors": 300, "l2": 0.1, "confidence_scale": 2.0}}})
-    found = space_of(base, PLAYED)
+    found = space_of(base)
     factors, l2 = found["hybrid.als.n_factors"], found["hybrid.als.l2"]
     assert isinstance(factors, Number)
     assert isinstance(l2, Number)
     assert (factors.low, factors.high, factors.default) == (32, 300, 300)
     assert (l2.low, l2.high, l2.default) == (0.1, 100, 0.1)
-    assert found[tuning.CONFIDENCE].default == 2.0
+    assert tuning.CONFIDENCE not in found
 
 
-def test_confidence_is_searched_by_its_mean() -> None:
-    mean_log = (np.log(2) + np.log(4)) / 2
-    found = space_of(RunSettings(), PLAYED)[tuning.CONFIDENCE]
-    assert isinstance(found, Number)
-    assert [found.low, found.default, found.high] == pytest.approx([2 / mean_log, 8 / mean_log, 64 / mean_log])
+def test_who_tunes_als_has_chosen_it() -> None:
+    base = RunSettings()
+    assert tuning.changed_settings(base, {"hybrid.prior.strength": 0.1}).hybrid.choice.enabled
+    assert not tuning.changed_settings(base, {"hybrid.als.l2": 3.0}).hybrid.choice.enabled
 
 
 def test_what_the_base_turns_off_stays_off() -> None:
     base = RunSettings.model_validate({"hybrid": {"lightfm": {"enabled": False}, "prior": {"strength": 0.0}}})
-    left = set(SPACE) - set(space_of(base, PLAYED))
+    left = set(SPACE) - set(space_of(base))
     assert left == {path for path in SPACE if ".lightfm." in path} | {"hybrid.prior.strength"}
 
 

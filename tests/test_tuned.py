@@ -27,6 +27,7 @@ def test_the_file_holds_the_base_with_what_was_tuned(tmp_path: Path) -> None:
         "seed": 3,
         "hybrid": {
             "als": {"l2": 0.1 + 0.2},
+            "choice": {"enabled": False},  # who sets l2 has chosen
             "content": {"tasks": {"genre": 0.7}},
             "prior": {"exposure": 4.0},
         },

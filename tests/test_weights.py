@@ -1,67 +1,32 @@
-"""Weights of the blend: what is held out, and that parts which predict it get the weight."""
+"""Weights of the blend: parts that predict what was held out get the weight, among played tracks and among new ones."""
+
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made import made_plays
 from scipy.sparse import csr_matrix
 
+from recsys.hybrid import weights as learning
 from recsys.hybrid.blend import BlendSettings, Part, join
-from recsys.hybrid.weights import MIN_TRACKS, hold_out, learn_weights
+from recsys.hybrid.validation import MIN_PAIRS, HeldOut, at_random
+from recsys.hybrid.weights import LEAST, Learned, learn_weights
 from recsys.progress import Silent
-from recsys.types import Plays
+from recsys.rank import top_k
+from recsys.types import Float32, Plays
 
-SETTINGS = BlendSettings()
+SETTINGS = BlendSettings(validation_tracks=0)
 N_USERS, N_ITEMS = 30, 45
 
 
-def some_plays(n_users: int = N_USERS, share: float = 0.4, seed: int = 0) -> Plays:
-    rng = np.random.default_rng(seed)
-    heard = rng.random((n_users, N_ITEMS)) < share * rng.random((n_users, 1)) * 2
-    barred = ~heard & (rng.random(heard.shape) < 0.05)
-    return made_plays(heard * rng.integers(1, 20, heard.shape), barred)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.integers(1, 12), st.floats(0, 1), st.integers(0, 20), st.floats(0, 0.99), st.integers(0, 2**32 - 1)
-)  # fmt: skip
-def test_nothing_is_in_both_parts_and_nothing_is_lost(
-    n: int, density: float, most: int, share: float, seed: int
-) -> None:
-    plays = some_plays(n, density, seed)
-    kept, held_out = hold_out(plays, BlendSettings(validation_users=most, validation_share=share), seed)
-    out = held_out.toarray()
-    assert not (out & (kept.counts.toarray() > 0)).any()
-    assert np.array_equal(np.where(out, plays.counts.toarray(), kept.counts.toarray()), plays.counts.toarray())
-    asked = out.any(axis=1)
-    assert asked.sum() <= most
-    assert (np.diff(plays.counts.indptr)[asked] >= MIN_TRACKS).all()
-    assert np.array_equal(kept.barred.toarray(), plays.barred.toarray())
-    assert (kept.user_ids, kept.track_ids) == (plays.user_ids, plays.track_ids)
-
-
-def test_about_the_share_asked_for_is_held_out_and_the_seed_decides_which() -> None:
-    plays = some_plays(200)
-    some = BlendSettings(validation_users=80, validation_share=0.3)
-    one, again, other = (hold_out(plays, some, seed)[1].toarray() for seed in (0, 0, 1))
-    asked = one.any(axis=1)
-    assert 70 <= asked.sum() <= 80
-    heard = plays.counts.toarray() > 0
-    assert one[asked].sum() / heard[asked].sum() == pytest.approx(0.3, abs=0.05)
-    assert np.array_equal(one, again)
-    assert not np.array_equal(one, other)
-
-
-def taste_and_noise(n_kinds: int = 3) -> tuple[list[Part], Plays, csr_matrix]:
+def taste_and_noise(n_kinds: int = 3) -> tuple[list[Part], HeldOut]:
     """ALS knows every user's kind of track; content is noise; all tracks are about equally popular."""
     rng = np.random.default_rng(0)
     kind, taste = np.arange(N_ITEMS) % n_kinds, np.arange(N_USERS) % n_kinds
     heard = np.zeros((N_USERS, N_ITEMS))
     for user in range(N_USERS):
         heard[user, rng.choice(np.flatnonzero(kind == taste[user]), 9, replace=False)] = 1
-    kept, held_out = hold_out(made_plays(heard), SETTINGS, 0)
+    held_out = at_random(made_plays(heard), SETTINGS, 0)
     jitter = 0.01 * rng.normal(size=(N_ITEMS, n_kinds))
     als = Part(
         "als", np.eye(n_kinds, dtype=np.float32)[taste], (np.eye(n_kinds)[kind] + jitter).astype(np.float32), "mean"
@@ -72,40 +37,163 @@ def taste_and_noise(n_kinds: int = 3) -> tuple[list[Part], Plays, csr_matrix]:
         rng.normal(size=(N_ITEMS, 4)).astype(np.float32),
         "mean",
     )
-    return [als, content], kept, held_out
+    return [als, content], held_out
 
 
-def learned(parts: list[Part], kept: Plays, held_out: csr_matrix, given: BlendSettings = SETTINGS) -> dict[str, float]:
-    blend, users, items = join(parts, {part.name: 1.0 for part in parts}, kept.n_listeners)
-    return learn_weights(blend, users, items, kept, held_out, given, Silent())
+def learned(parts: list[Part], held_out: HeldOut, given: BlendSettings = SETTINGS) -> Learned:
+    blend, users, items = join(parts, {part.name: 1.0 for part in parts}, held_out.kept.n_listeners)
+    return learn_weights(blend, users, items, held_out, given, Silent())
 
 
 def test_the_part_that_predicts_gets_the_weight() -> None:
-    weights = learned(*taste_and_noise())
+    weights = learned(*taste_and_noise()).weights
     assert weights["als"] >= 2 * weights["content"]
-    parts, kept, held_out = taste_and_noise()
+    parts, held_out = taste_and_noise()
     swapped = [Part("content", parts[0].user_vectors, parts[0].item_vectors, "mean"),
                Part("als", parts[1].user_vectors, parts[1].item_vectors, "mean")]  # fmt: skip
-    weights = learned(swapped, kept, held_out)
+    weights = learned(swapped, held_out).weights
     assert weights["content"] >= 2 * weights["als"]
 
 
 def test_given_weights_stay_as_given() -> None:
-    weights = learned(*taste_and_noise(), BlendSettings(content=0.7))
+    some = SETTINGS.model_copy(update={"content": 0.7})
+    weights = learned(*taste_and_noise(), some).weights
     assert weights["content"] == 0.7
     assert weights["als"] > 0.7
-    assert learned(*taste_and_noise(), BlendSettings(content=0.7, als=0.1)) == {"als": 0.1, "content": 0.7}
+    both = some.model_copy(update={"als": 0.1})
+    assert learned(*taste_and_noise(), both).weights == {"als": 0.1, "content": 0.7}
 
 
 def test_nothing_held_out_gives_even_weights() -> None:
-    parts, kept, held_out = taste_and_noise()
-    nothing = csr_matrix(held_out.shape, dtype=bool)
-    assert learned(parts, kept, nothing) == {"als": 1.0, "content": 1.0}
-    assert learned(parts, kept, nothing, BlendSettings(als=3.0)) == {"als": 3.0, "content": 1.0}
+    parts, held_out = taste_and_noise()
+    nothing = HeldOut(held_out.kept, csr_matrix(held_out.pairs.shape, dtype=bool), np.zeros(0, np.int32))
+    assert learned(parts, nothing) == Learned({"als": 1.0, "content": 1.0}, {})
+    als = SETTINGS.model_copy(update={"als": 3.0})
+    assert learned(parts, nothing, als).weights == {"als": 3.0, "content": 1.0}
 
 
 def test_users_who_kept_no_plays_are_not_asked() -> None:
-    parts, kept, held_out = taste_and_noise()
-    counts = kept.counts.toarray()
-    counts[:] = 0
-    assert learned(parts, made_plays(counts), held_out) == {"als": 1.0, "content": 1.0}
+    parts, held_out = taste_and_noise()
+    nobody = made_plays(np.zeros(held_out.pairs.shape))
+    assert learned(parts, HeldOut(nobody, held_out.pairs, held_out.new)).weights == {"als": 1.0, "content": 1.0}
+
+
+# ---- new tracks --------------------------------------------------------------------------------------------------
+
+N, N_TRACKS, UNHEARD = 120, 100, 20  # the last tracks nobody has played; 16 others lose their plays
+KIND, TASTE = np.arange(N_TRACKS) % 2, np.arange(N) % 2
+WITH_NEW = BlendSettings(validation_tracks=0.2)
+
+
+def heard() -> Plays:
+    """Users play the tracks of their kind, the earlier ones of it rather."""
+    rng = np.random.default_rng(0)
+    counts = np.zeros((N, N_TRACKS))
+    for user in range(N):
+        own = np.flatnonzero((TASTE[user] == KIND) & (np.arange(N_TRACKS) < N_TRACKS - UNHEARD))
+        chance = np.linspace(2, 1, len(own))
+        counts[user, rng.choice(own, 10, replace=False, p=chance / chance.sum())] = 1
+    return made_plays(counts)
+
+
+def old_and_new() -> tuple[list[Part], HeldOut]:
+    """ALS knows the kind of played tracks and nothing of new ones; content the other way round. No part knows users."""
+    rng = np.random.default_rng(1)
+    held_out = at_random(heard(), WITH_NEW, 0)
+    unplayed = held_out.kept.n_listeners == 0
+    truth, noise = np.eye(2)[KIND] + 0.05 * rng.normal(size=(N_TRACKS, 2)), rng.normal(0, 2, (N_TRACKS, 2))
+    users = np.eye(2, dtype=np.float32)[TASTE]
+    log_listeners = np.log1p(held_out.kept.n_listeners)[:, None].astype(np.float32)
+    return [
+        Part("als", users, np.where(unplayed[:, None], noise, truth).astype(np.float32), "mean"),
+        Part("content", users, np.where(unplayed[:, None], truth, noise[::-1]).astype(np.float32), "mean"),
+        Part("popularity", np.ones((N, 1), np.float32), log_listeners, "constant"),
+        Part("new", np.ones((N, 1), np.float32), unplayed[:, None].astype(np.float32), "level"),
+    ], held_out
+
+
+def test_what_is_right_for_new_tracks_is_learned_apart_from_what_is_right_for_the_others() -> None:
+    found = learned(*old_and_new(), WITH_NEW)
+    assert found.weights["als"] >= 4 * found.weights["content"]
+    of_new = {name: found.weights[name] * found.new[name] for name in ("als", "content")}
+    assert of_new["content"] >= 4 * of_new["als"]
+    assert found.new["new"] != 0
+    assert set(found.new) == {"als", "content", "new"}, "popularity is one number for all new tracks"
+
+
+def ranked(
+    parts: list[Part], held_out: HeldOut, found: Learned, of_new: dict[str, float], only_old: bool, but: Any = ()
+) -> Float32:
+    blend, users, items = join(parts, found.weights, held_out.kept.n_listeners, of_new)
+    plays, asked = held_out.kept, np.ones(N, dtype=bool)
+    among = np.setdiff1d(np.flatnonzero(plays.n_listeners) if only_old else np.arange(N_TRACKS), but)
+    left_out = (plays.counts, plays.barred)
+    return top_k(blend.queries(users, asked), items, 20, left_out, among.astype(np.int32)).items
+
+
+def recall(lists: np.ndarray, wanted: csr_matrix) -> float:
+    asked = np.flatnonzero(np.diff(wanted.indptr))
+    hits = [np.isin(lists[user], wanted[user].indices).sum() / min(wanted[user].nnz, 20) for user in asked]
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.05, 0.4])
+def test_in_the_lists_that_come_of_it_new_tracks_are_found_at_no_more_than_their_cost(cost: float) -> None:
+    parts, held_out = old_and_new()
+    found = learned(parts, held_out, WITH_NEW.model_copy(update={"cost_of_new": cost}))
+    lists, paying = (ranked(parts, held_out, found, found.new, only_old=False, but=but) for but in ((), held_out.new))
+    old, new = held_out.pairs_of(~held_out.of_new), held_out.pairs_of(held_out.of_new)
+    alone = recall(ranked(parts, held_out, found, found.new, only_old=True), old)
+    assert recall(paying, old) >= (1 - cost) * alone - 0.03, (
+        "among as many new ones as there are; about one standard error"
+    )
+    assert recall(lists, new) > 0.15 or cost < 0.4
+    flood = ranked(parts, held_out, found, {**found.new, "new": 1000.0}, only_old=False)
+    assert recall(flood, old) < 0.3 * alone
+
+
+def test_the_more_they_may_cost_the_higher_they_stand() -> None:
+    costs = (0.0, 0.05, 0.1)
+    found = [learned(*old_and_new(), WITH_NEW.model_copy(update={"cost_of_new": cost})).new for cost in costs]
+    assert found[0]["content"] == found[1]["content"] == found[2]["content"], "the stretch is the same"
+    assert found[0]["new"] < found[1]["new"] < found[2]["new"]
+
+
+def test_given_weights_are_those_of_new_tracks_too() -> None:
+    given = WITH_NEW.model_copy(update={"als": 1.0, "content": 0.5, "popularity": 0.25})
+    found = learned(*old_and_new(), given)
+    assert found.weights == {"als": 1.0, "content": 0.5, "popularity": 0.25, "new": 1.0}
+
+
+def test_where_popularity_alone_is_to_rank_nothing_is_learned_of_new_tracks() -> None:
+    given = WITH_NEW.model_copy(update={"als": 0.0, "content": 0.0, "popularity": 1.0})
+    assert learned(*old_and_new(), given) == Learned({"als": 0.0, "content": 0.0, "popularity": 1.0, "new": 1.0}, {})
+
+
+def test_of_too_few_pairs_of_new_tracks_nothing_is_learned() -> None:
+    parts, held_out = old_and_new()
+    pairs = held_out.pairs.tocoo()
+    of_new = np.flatnonzero(held_out.of_new[pairs.col])
+    keep = np.ones(pairs.nnz, dtype=bool)
+    keep[of_new[MIN_PAIRS - 1 :]] = False
+    few = csr_matrix((pairs.data[keep], (pairs.row[keep], pairs.col[keep])), shape=pairs.shape)
+    found = learned(parts, HeldOut(held_out.kept, few, held_out.new), WITH_NEW)
+    assert found.new == {}
+    assert found.weights["als"] > found.weights["content"]
+
+
+def test_a_part_that_new_tracks_alone_need_gets_a_little_of_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = learning._search
+
+    def search(task: Any, names: Any, weights: Any, free: Any, title: str, progress: Any) -> dict[str, float]:
+        found = real(task, names, weights, free, title, progress)
+        return {**found, "als": 2.0, "content": 0.0} if title == "blend: weights" else found
+
+    monkeypatch.setattr(learning, "_search", search)
+    found = learned(*old_and_new(), WITH_NEW)
+    assert found.weights["content"] == LEAST * max(found.weights.values()) > 0
+    of_new = {name: found.weights[name] * found.new[name] for name in ("als", "content")}
+    assert of_new["content"] >= 4 * of_new["als"] > 0, "the other is kept small, not lost"
+    given = learned(*old_and_new(), WITH_NEW.model_copy(update={"content": 0.0}))
+    assert given.weights["content"] == 0, "a part that was turned off stays off"
+    assert "content" not in given.new

@@ -66,6 +66,11 @@ def read_listens(path: Path, track_ids: pl.Series, problems: Problems, settings:
     return Listens(frame.select(LISTENS_SCHEMA.names()))
 
 
+def has_times(listens: Listens) -> bool:
+    """Say whether most rows tell when they were heard, so that the split can be one of time."""
+    return listens.frame["listened_at"].count() * 2 > len(listens)
+
+
 def plays_of(listens: Listens, track_ids: Sequence[str], user_ids: Sequence[str] | None = None) -> Plays:
     """Add up listens to a matrix of users and tracks.
 

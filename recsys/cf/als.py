@@ -24,20 +24,21 @@ class ALSSettings(Settings):
     n_factors: int = Field(default=64, ge=1)
     epochs: int = Field(default=15, ge=1)
     l2: float = Field(default=10.0, gt=0)  # weight of the squared norms; at 0 a user of few tracks has no solution
-    # scale in c = 1 + scale * log(1 + plays); None: such that a played pair has c = 9 on the mean. The best scale was
-    # 1 where plays are counted in hundreds and 10 where most pairs are played once; this mean was near it on both.
+    # scale in c = 1 + scale * log(1 + plays); None: such that played pairs have c = 1 + mean_confidence on the mean.
+    # The best scale was 1 where plays are counted in hundreds and 10 where most pairs are played once; a mean of 8 was
+    # near it on both.
     confidence_scale: float | None = Field(default=None, gt=0)
+    mean_confidence: float = Field(default=8.0, gt=0)  # of played pairs, above the 1 of unplayed ones
 
 
-MEAN_CONFIDENCE = 8.0  # of played pairs, above the 1 of unplayed ones
 STACK = 500_000  # numbers that a thread holds at a time: what a cache holds
 
 
 def confidence_scale(counts: csr_matrix, settings: ALSSettings) -> float:
-    """Give the scale of the settings, or else the one that these play counts call for; 1 where there are none."""
+    """Give the scale of the settings, or else the one at which played pairs have their mean; 1 where there are none."""
     if settings.confidence_scale is not None:
         return settings.confidence_scale
-    return MEAN_CONFIDENCE / float(np.log1p(counts.data).mean()) if counts.nnz else 1.0
+    return settings.mean_confidence / float(np.log1p(counts.data).mean()) if counts.nnz else 1.0
 
 
 def confidence(counts: csr_matrix, scale: float, out: Float32 | None = None) -> csr_matrix:

@@ -1,11 +1,13 @@
 """The blend: several inner products joined into one user vector and one item vector.
 
-    parts: als, lightfm, content, popularity  ->  join  ->  item vectors (n_items, d), user vectors (n_users, d)
+    parts: als, wide, mapped, lightfm, content, popularity, new  ->  join  ->  item vectors (n_items, d), users (n, d)
 
 Parts stand side by side in the columns, so that the joint score is again an inner product: it serves exact ranking,
 nearest-neighbour search, folding users in, audiences and live uploads alike. A part's scores are divided, for each
 user, by their standard deviation over the catalogue, so that a weight means the same for every user and part.
-Weights are applied to the user's side when ranking; they are learned in ``recsys.hybrid.weights``.
+Weights are applied to the user's side when ranking. What a part says of a track that nobody has played is worth more or
+less than what it says of the others: there its item vectors are multiplied once more, and the part ``new``, 1 for such
+tracks and 0 for the others, sets the level at which they stand. All are learned in ``recsys.hybrid.weights``.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +22,8 @@ from recsys.errors import ConfigError
 from recsys.settings import Settings
 from recsys.types import Float32
 
-Fold = Literal["solve", "mean", "constant"]
-POPULARITY = "popularity"
+Fold = Literal["solve", "mean", "constant", "level"]
+POPULARITY, NEW = "popularity", "new"
 ROUNDING = 1e-5  # spread of scores, against items of length about 1, that float32 makes of nothing
 
 
@@ -29,11 +31,22 @@ class BlendSettings(Settings):
     """``[blend]`` in the run's TOML file. A weight that is given is kept, the others are learned."""
 
     als: float | None = Field(default=None, ge=0)
+    wide: float | None = Field(default=None, ge=0)
+    mapped: float | None = Field(default=None, ge=0)
     lightfm: float | None = Field(default=None, ge=0)
     content: float | None = Field(default=None, ge=0)
     popularity: float | None = Field(default=None, ge=0)
+    by_time: bool = True  # where times are known the latest share of the listens is held out, not a random one
     validation_users: int = Field(default=1000, ge=0)
     validation_share: float = Field(default=0.2, ge=0, lt=1)  # of the tracks of each of these users
+    validation_tracks: float = Field(default=0.1, ge=0, lt=1)  # of the played tracks, which lose all plays
+    # what played tracks may lose of their recall@20 so that new ones are shown among them
+    cost_of_new: float = Field(default=0.005, ge=0, lt=1)
+
+    def given(self) -> dict[str, float | None]:
+        """Weights by part name, None where they are to be learned; the level of new tracks is no matter of weight."""
+        names = ("als", "wide", "mapped", "lightfm", "content", POPULARITY)
+        return {**{name: getattr(self, name) for name in names}, NEW: 1.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +55,8 @@ class Part:
 
     ``user_vectors`` (n_users, f) and ``item_vectors`` (n_items, f), zeros where the part knows nothing. ``fold``:
     'solve' = ridge on the played items (``gram`` (f, f) and ``l2`` in the units of ``item_vectors``), 'mean' = weighted
-    mean of their vectors, 'constant' = 1 for everybody. ``bias``: the last column is an item bias against a 1.
+    mean of their vectors, 'constant' = 1 for everybody, 'level' = 1 for everybody, whatever the spread of its scores.
+    ``bias``: the last column is an item bias against a 1. ``confidence_scale`` is that of the plays in a 'solve'.
     """
 
     name: str
@@ -52,13 +66,15 @@ class Part:
     gram: Float32 | None = None
     l2: float = 0.0
     bias: bool = False
+    confidence_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where a part stands in the joint vectors, its weight, and what folding in needs.
 
-    ``scale`` is what the part's item vectors were multiplied by; ``norm`` the usual length of a user vector there.
+    ``scale`` is what the part's item vectors were multiplied by, ``new`` what those of unplayed tracks were besides;
+    ``norm`` is the usual length of a user vector there.
     """
 
     name: str
@@ -70,6 +86,13 @@ class Layout:
     l2: float
     fold: Fold
     bias: bool
+    confidence_scale: float
+    new: float
+
+    @property
+    def personal(self) -> bool:
+        """Whether the part tells users apart."""
+        return self.fold in ("solve", "mean")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +142,7 @@ class Blend:
 
         Popularity and biases say how liked a track is, not what it is like, and are left out.
         """
-        personal = [(part, part.weight) for part in self.parts if part.fold != "constant"]
+        personal = [(part, part.weight) for part in self.parts if part.personal]
         # where popularity alone ranks, tracks are still alike by what is known of them
         weighed = [(part, weight) for part, weight in personal if weight > 0] or [(part, 1.0) for part, _ in personal]
         columns = []
@@ -146,20 +169,26 @@ def unit_rows(vectors: Float32) -> Float32:
 
 
 def join(
-    parts: list[Part], weights: dict[str, float], n_listeners: NDArray[np.int32]
+    parts: list[Part],
+    weights: dict[str, float],
+    n_listeners: NDArray[np.int32],
+    new: dict[str, float] | None = None,
 ) -> tuple[Blend, Float32, Float32]:
     """Put parts side by side.
 
     Args:
         parts: all over the same users and items.
         weights: by part name.
+        new: by part name, what item vectors of tracks without listeners are multiplied by; where it names none 1, and 0
+            for a level: until it is learned, new tracks stand where the other parts put them.
         n_listeners: (n_items,), the catalogue's statistics are taken over items with listeners, where two or more have.
 
     Returns:
         The blend, user vectors (n_users, d) each part of which has scores of standard deviation 1, and item vectors
         (n_items, d) each part of which has rows of mean square length 1.
     """
-    known = n_listeners > 0
+    unplayed = n_listeners == 0
+    known = ~unplayed
     if known.sum() < 2:  # of one track there is no spread to speak of
         known = np.ones(len(n_listeners), dtype=bool)
     layouts, covariances, grams, users, items = [], [], [], [], []
@@ -168,6 +197,8 @@ def join(
         square = float((part.item_vectors[known] ** 2).sum(axis=1).mean())
         scale = 1 / np.sqrt(square) if square > 0 else 1.0
         vectors = np.asarray(part.item_vectors * np.float32(scale), dtype=np.float32)
+        times = (new or {}).get(part.name, 0.0 if part.fold == "level" else 1.0)
+        vectors[unplayed] *= np.float32(times)
         covariance = np.atleast_2d(np.cov(vectors[known].T, bias=True)).astype(np.float32)
         lengths = np.sqrt((part.user_vectors[:, : -1 if part.bias else None] ** 2).sum(axis=1))
         norm = float(lengths[lengths > 0].mean()) if (lengths > 0).any() else 1.0
@@ -183,11 +214,13 @@ def join(
                 part.l2 * scale**2,
                 part.fold,
                 part.bias,
+                part.confidence_scale,
+                times,
             )
         )
         covariances.append(covariance)
         grams.append(None if part.gram is None else np.asarray(part.gram * scale**2, dtype=np.float32))
-        users.append(calibrated(part.user_vectors, covariance))
+        users.append(part.user_vectors if part.fold == "level" else calibrated(part.user_vectors, covariance))
         items.append(vectors)
         start = stop
     blend = Blend(tuple(layouts), tuple(covariances), tuple(grams))

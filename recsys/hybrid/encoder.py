@@ -16,8 +16,9 @@ from recsys.content.fusion import Modalities
 from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary, encode, sparse_features
 from recsys.content.train import ContentModel, modalities_of
-from recsys.hybrid.blend import Blend, unit_rows
-from recsys.hybrid.prior import Features, Prediction
+from recsys.hybrid.blend import NEW, Blend, unit_rows
+from recsys.hybrid.kernel import Features
+from recsys.hybrid.mapping import FactorMap
 from recsys.progress import Progress
 from recsys.types import Float32, Int32, Tags, Tracks
 
@@ -53,14 +54,14 @@ class LightFMColumns:
 class Encoder:
     """Everything that turns a track without plays into vectors.
 
-    ``scaler`` is None for a catalogue without sound; ``prediction`` and ``lightfm`` are None without plays.
+    ``scaler`` is None for a catalogue without sound; ``factor_map`` and ``lightfm`` are None without plays.
     ``content_mean`` (d,) is the catalogue's mean content vector, ``unplayed`` the popularity of no plays.
     """
 
     content: ContentModel
     scaler: Scaler | None
     content_mean: Float32
-    prediction: Prediction | None
+    factor_map: FactorMap | None
     lightfm: LightFMColumns | None
     unplayed: float
 
@@ -73,17 +74,17 @@ class Encoder:
         known = np.abs(content).sum(axis=1, keepdims=True) > 0
         return unit_rows(np.where(known, content - self.content_mean, 0).astype(np.float32))
 
-    def features(self, tracks: Modalities, content: Float32) -> Features:
-        """What the prior's prediction looks at; content vectors are scaled to entries of about 1, as sound's are."""
-        scale = np.float32(np.sqrt(content.shape[1]))
-        sparse = sparse_features(tracks.metadata, self.content.vocabulary, artists=False)
-        return Features(np.hstack([content * scale, tracks.sound]), sparse, tracks.metadata.artist)
+    def features(self, tracks: Modalities) -> Features:
+        """What the map to factors looks at."""
+        labels = sparse_features(tracks.metadata, self.content.vocabulary, artists=False)
+        return Features(labels, tracks.sound, tracks.metadata.artist)
 
     def cold_parts(self, tracks: Modalities, content: Float32, names: tuple[str, ...]) -> dict[str, Float32]:
         """Item vectors (n, f) of tracks that nobody has played, by part name, in the parts' own units."""
-        parts: dict[str, Float32] = {}
-        if "als" in names and self.prediction is not None:
-            parts["als"] = self.prediction(self.features(tracks, content))
+        mapped = {} if self.factor_map is None else self.factor_map(self.features(tracks))
+        if "wide" in mapped:
+            mapped["mapped"] = mapped["wide"]
+        parts = {name: vectors for name, vectors in mapped.items() if name in names}
         if "lightfm" in names and self.lightfm is not None:
             columns = lightfm_features(
                 tracks, self.content, nearest_columns(content, self.lightfm.centroids, self.lightfm.nearest)
@@ -93,12 +94,14 @@ class Encoder:
             parts["content"] = self.profile(content)
         if "popularity" in names:
             parts["popularity"] = np.full((len(content), 1), self.unplayed, dtype=np.float32)
+        if NEW in names:
+            parts[NEW] = np.ones((len(content), 1), dtype=np.float32)
         return parts
 
     def item_vectors(self, tracks: Modalities, content: Float32, blend: Blend) -> Float32:
         """Joint item vectors (n, d) of tracks that nobody has played, in the columns of ``blend``."""
         parts = self.cold_parts(tracks, content, tuple(p.name for p in blend.parts))
-        return np.hstack([parts[p.name] * np.float32(p.scale) for p in blend.parts]).astype(np.float32)
+        return np.hstack([parts[p.name] * np.float32(p.scale * p.new) for p in blend.parts]).astype(np.float32)
 
 
 def line_up(

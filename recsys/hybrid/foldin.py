@@ -8,33 +8,43 @@ out as trained, since training ends with this very step.
 
 import numpy as np
 
-from recsys.hybrid.blend import Blend, Layout, calibrated
+from recsys.hybrid.blend import NEW, Blend, Layout, calibrated
 from recsys.types import Float32, Int32
 
 
-def fold_in(items: Int32, plays: Float32, item_vectors: Float32, blend: Blend, confidence_scale: float) -> Float32:
+def fold_in(items: Int32, plays: Float32, item_vectors: Float32, blend: Blend) -> Float32:
     """Give the joint user vector (d,) of somebody who played ``items`` (n,) so many times (n,), n > 0.
 
     ``item_vectors`` (n_items, d) are the blend's. The vector is calibrated and not yet weighted, as those of ``join``.
     """
-    played = np.asarray(item_vectors[items], dtype=np.float32)
+    played = _as_played(np.array(item_vectors[items], dtype=np.float32), blend)
     vector = np.zeros(blend.dim, dtype=np.float32)
     for part, covariance, gram in zip(blend.parts, blend.covariances, blend.grams, strict=True):
         vectors = played[:, part.start : part.stop]
-        if part.fold == "constant":
+        if part.fold in ("constant", "level"):
             raw = np.ones(part.stop - part.start, dtype=np.float32)
         elif part.fold == "mean":
             weight = np.log1p(plays)
             raw = np.asarray(weight @ vectors / weight.sum(), dtype=np.float32)
         else:
-            raw = _solve(vectors, plays, part, gram, confidence_scale)
-        vector[part.start : part.stop] = calibrated(raw[None], covariance)[0]
+            raw = _solve(vectors, plays, part, gram)
+        vector[part.start : part.stop] = raw if part.fold == "level" else calibrated(raw[None], covariance)[0]
     return vector
 
 
-def _solve(vectors: Float32, plays: Float32, part: Layout, gram: Float32 | None, confidence_scale: float) -> Float32:
+def _as_played(vectors: Float32, blend: Blend) -> Float32:
+    """Bring tracks that nobody had played back to what each part says of them: now somebody has."""
+    level = next((p.start for p in blend.parts if p.name == NEW), None)
+    if level is not None:
+        new = vectors[:, level] != 0
+        for part in blend.parts:
+            vectors[new, part.start : part.stop] /= np.float32(part.new or 1.0)
+    return vectors
+
+
+def _solve(vectors: Float32, plays: Float32, part: Layout, gram: Float32 | None) -> Float32:
     """Ridge on the played items, unplayed ones counting through the gram: the user step of ALS."""
-    c = 1 + confidence_scale * np.log1p(plays)
+    c = 1 + part.confidence_scale * np.log1p(plays)
     free = vectors[:, :-1] if part.bias else vectors
     unplayed = np.zeros((free.shape[1], free.shape[1])) if gram is None else gram
     left = unplayed + (free * (c - 1)[:, None]).T @ free + part.l2 * np.eye(free.shape[1])

@@ -1,42 +1,65 @@
 """Plays and everything known of the tracks, fitted into the parts that the blend joins.
 
-    Known tracks, Plays  ->  fit_parts  ->  als (with the content prior), lightfm, content, popularity + Encoder
+    Known tracks, Plays  ->  fit_parts  ->  als, wide, mapped, lightfm, content, popularity, new + Encoder
 
 Called on the plays less a few held-out ones to learn the blend's weights, then on all of them.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from pydantic import model_validator
 
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
+from recsys.cf.choice import ALSChoice
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
 from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary
 from recsys.content.targets import targets_of
 from recsys.content.train import ContentSettings, fit_content
-from recsys.hybrid.blend import POPULARITY, Part, profile_weights
+from recsys.hybrid.blend import NEW, POPULARITY, Part, profile_weights
 from recsys.hybrid.encoder import Encoder, LightFMColumns, Scaler, lightfm_features, popularity
-from recsys.hybrid.prior import (
-    PriorSettings,
-    exposed_gram,
-    exposure_weight,
-    fit_prediction,
-    prior_item_step,
-)
+from recsys.hybrid.mapping import MapSettings, fit_map
+from recsys.hybrid.prior import PriorSettings, exposed_gram, exposure_weight, prior_item_step
 from recsys.progress import Progress
 from recsys.settings import Settings
 from recsys.types import Factors, Float32, Plays, Tags, Tracks
+
+
+class WideSettings(Settings):
+    """``[wide]`` in the run's TOML file: a second ALS, of more factors and stronger belief than rank best alone.
+
+    It errs elsewhere than the first, so that both together rank better; and it has more for content to be mapped to.
+    """
+
+    enabled: bool = True
+    als: ALSSettings = ALSSettings(n_factors=128, mean_confidence=16.0)
 
 
 class HybridSettings(Settings):
     """The settings of all that learns from plays and content together."""
 
     als: ALSSettings = ALSSettings()
+    choice: ALSChoice = ALSChoice()
     lightfm: LightFMSettings = LightFMSettings()
     content: ContentSettings = ContentSettings()
     prior: PriorSettings = PriorSettings()
+    map: MapSettings = MapSettings()
+    wide: WideSettings = WideSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chosen_by_hand(cls, data: Any) -> Any:
+        """Who says what ALS is to be like has chosen."""
+        by_hand = {"n_factors", "l2", "confidence_scale", "mean_confidence"}
+        if isinstance(data, dict) and "choice" not in data:
+            als = data.get("als") or {}
+            given = als.model_fields_set if isinstance(als, ALSSettings) else set(als)
+            if by_hand & given:
+                return {**data, "choice": {"enabled": False}}
+        return data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,8 +117,8 @@ def fit_parts(
     encoder = Encoder(content_model, known.scaler, mean, None, None, unplayed=0.0)
     parts: list[Part] = []
     if factors is not None:
-        encoder, part = _als_part(encoder, known, plays, factors, content, settings, seed)
-        parts.append(part)
+        encoder, from_als = _als_parts(encoder, known, plays, factors, settings, seed, progress)
+        parts += from_als
         if settings.lightfm.enabled and plays.counts.nnz <= settings.lightfm.max_pairs:
             encoder, part = _lightfm_part(encoder, known, plays, content, settings, seed, progress)
             parts.append(part)
@@ -111,35 +134,48 @@ def fit_parts(
         column, unplayed = popularity(plays.counts, settings.prior.exposure)
         encoder = replace(encoder, unplayed=unplayed)
         parts.append(Part(POPULARITY, everybody, column, "constant"))
+        is_new = (plays.n_listeners == 0)[:, None].astype(np.float32)
+        parts.append(Part(NEW, everybody, is_new, "level"))
     return FittedParts(parts, encoder, content, factors)
 
 
-def _als_part(
+def _als_parts(
     encoder: Encoder,
     known: Known,
     plays: Plays,
     factors: Factors,
-    content: Float32,
     settings: HybridSettings,
     seed: int,
-) -> tuple[Encoder, Part]:
-    """ALS whose item factors lean on content; the user factors are then those that folding in would give."""
-    items, n_listeners = factors.item_factors, plays.n_listeners
+    progress: Progress,
+) -> tuple[Encoder, list[Part]]:
+    """ALS, narrow and wide, whose item factors lean on content, and a part of what content alone says of the wide ones.
+
+    In the latter a played track stands where its content puts it, its own plays left out: as new ones do.
+    """
+    models = {"als": (settings.als, factors)}
+    if settings.wide.enabled:
+        models["wide"] = (settings.wide.als, fit_als(plays, settings.wide.als, seed, progress))
+    items = {name: fitted.item_factors for name, (_, fitted) in models.items()}
     if known.has_content:
-        features = encoder.features(known.modalities, content)
-        n_artists = len(known.vocabulary.artists)
-        prediction = fit_prediction(features, items, n_listeners, n_artists, settings.prior, seed)
-        encoder = replace(encoder, prediction=prediction)
-        weight = exposure_weight(n_listeners, settings.prior.exposure)
-        prior = np.where(
-            (n_listeners > 0)[:, None], prediction.leave_one_out(features, items, weight), prediction(features)
-        )
-        items = prior_item_step(plays, factors.user_factors, prior, settings.als, settings.prior)
-    gram = exposed_gram(items, n_listeners, settings.prior)
-    counts = confidence(plays.counts, confidence_scale(plays.counts, settings.als))
-    users = solve_rows(counts, items, gram, settings.als.l2)
+        weight = exposure_weight(plays.n_listeners, settings.prior.exposure)
+        with progress.bar("map: features to factors", 1, "fits") as bar:
+            features, n_artists = encoder.features(known.modalities), len(known.vocabulary.artists)
+            factor_map, predicted = fit_map(features, items, weight, n_artists, settings.map, seed)
+            bar.advance()
+        encoder = replace(encoder, factor_map=factor_map)
+        for name, (als, fitted) in models.items():
+            items[name] = prior_item_step(plays, fitted.user_factors, predicted[name], als, settings.prior)
+        if "wide" in models:
+            models["mapped"], items["mapped"] = models["wide"], predicted["wide"]
+    return encoder, [_solved(name, plays, items[name], models[name][0], settings.prior) for name in models]
+
+
+def _solved(name: str, plays: Plays, items: Float32, als: ALSSettings, prior: PriorSettings) -> Part:
+    """A part whose user vectors are those that folding in would give."""
+    gram, scale = exposed_gram(items, plays.n_listeners, prior), confidence_scale(plays.counts, als)
+    users = solve_rows(confidence(plays.counts, scale), items, gram, als.l2)
     users[np.diff(plays.counts.indptr) == 0] = 0
-    return encoder, Part("als", users, items, "solve", gram, settings.als.l2)
+    return Part(name, users, np.ascontiguousarray(items), "solve", gram, als.l2, confidence_scale=scale)
 
 
 def _lightfm_part(
@@ -159,7 +195,8 @@ def _lightfm_part(
     free = fitted.item_factors[:, :-1]
     gram = exposed_gram(free, plays.n_listeners, settings.prior)
     l2 = 0.01 * float(np.trace(gram)) / len(gram)
-    return encoder, Part("lightfm", fitted.user_factors, fitted.item_factors, "solve", gram, l2, bias=True)
+    scale = confidence_scale(plays.counts, settings.als)
+    return encoder, Part("lightfm", fitted.user_factors, fitted.item_factors, "solve", gram, l2, True, scale)
 
 
 def _content_part(encoder: Encoder, plays: Plays, content: Float32) -> Part:

@@ -1,138 +1,206 @@
-"""How much each part counts, learned on plays that the parts have not seen.
+"""How much each part counts, and where new tracks stand, learned on plays that the parts have not seen.
 
-    plays  ->  hold_out  ->  plays to fit on, pairs to predict
-    parts fitted on the former, the pairs  ->  learn_weights  ->  weight by part name
+    HeldOut, parts fitted on what it kept  ->  learn_weights  ->  Learned: weights, and factors of new tracks' vectors
 
-Coordinate search over a few powers of two, by NDCG@20 among the best candidates of every part. It is the users' own
-tracks that are held out, so a popular track is worth what it is worth to them.
+Three searches on the same fit: weights among played tracks, weights among new ones alone, both by NDCG@20 in steps of
+powers of two; then the level at which new tracks stand among the others, the highest at which the recall of played ones
+falls by no more than a given share. It is the users' own tracks that are held out, so a popular track is worth what
+it is worth to them.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.hybrid.blend import Blend, BlendSettings
+from recsys.hybrid.blend import NEW, POPULARITY, Blend, BlendSettings
+from recsys.hybrid.level import Rivals, level_of_new
+from recsys.hybrid.validation import MIN_PAIRS, HeldOut
 from recsys.progress import Progress
 from recsys.rank import top_k
-from recsys.types import NO_ITEM, Float32, Int32, Plays
+from recsys.types import NO_ITEM, Float32
 
-STEPS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
-MIN_TRACKS = 5  # users with fewer keep all
+STEPS = (0.0, 0.25, 0.5, 2.0, 4.0)  # times the weight that a part has
 DEPTH = 200  # candidates that each part names
+SMALL = 1e-3  # of a vector
+OF_NEW = 3  # times as many users where new tracks are concerned, of which each wants few
+LEAST = 1 / 32  # of the greatest weight: what a part gets that only new tracks need
 K = 20
 
 
-def hold_out(plays: Plays, settings: BlendSettings, seed: int) -> tuple[Plays, csr_matrix]:
-    """Take a share of the tracks of some users out.
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """``weights`` >= 0 by part name; ``new``: what item vectors of unplayed tracks are multiplied by, 1 by default."""
 
-    Returns:
-        The plays that stay, of the same shape, and the held-out pairs as csr bool (n_users, n_items).
-    """
-    rng = np.random.default_rng(seed)
-    counts = plays.counts
-    sizes = np.diff(counts.indptr)
-    eligible = np.flatnonzero(sizes >= MIN_TRACKS)
-    chosen = np.zeros(len(sizes), dtype=bool)
-    chosen[rng.permutation(eligible)[: settings.validation_users]] = True
-    user_of = np.repeat(np.arange(len(sizes)), sizes)
-    out = chosen[user_of] & (rng.random(counts.nnz) < settings.validation_share)
-    indices = counts.indices
-
-    def matrix(keep: NDArray[np.bool_], data: NDArray[np.generic]) -> csr_matrix:
-        return csr_matrix((data[keep], (user_of[keep], indices[keep])), shape=counts.shape)
-
-    kept = Plays(matrix(~out, counts.data), plays.barred, plays.user_ids, plays.track_ids)
-    return kept, matrix(out, np.ones(counts.nnz, dtype=bool))
+    weights: dict[str, float]
+    new: dict[str, float]
 
 
 def learn_weights(
     blend: Blend,
     user_vectors: Float32,
     item_vectors: Float32,
-    plays: Plays,
-    held_out: csr_matrix,
+    held_out: HeldOut,
     settings: BlendSettings,
     progress: Progress,
-) -> dict[str, float]:
+) -> Learned:
     """Find the weights that rank the held-out pairs best; weights that the settings give stay as given.
 
     Args:
-        blend: the joined parts, fitted on ``plays`` alone.
+        blend: the joined parts, fitted on ``held_out.kept`` alone.
         user_vectors: (n_users, d).
-        item_vectors: (n_items, d).
-        plays: what the parts were fitted on; left out of the lists.
-        held_out: csr (n_users, n_items), pairs to predict.
+        item_vectors: (n_items, d), those of new tracks as they are.
+        held_out: pairs to predict.
         settings: of the blend.
         progress: shows the search.
 
     Returns:
-        A weight >= 0 by part name; 1 for all where nothing was held out.
+        Weights, 1 where nothing was held out to learn them from, and the factors of new tracks.
     """
-    fixed = {p.name: getattr(settings, p.name) for p in blend.parts}
+    given = settings.given()
+    fixed = {p.name: given.get(p.name) for p in blend.parts}
     weights = {name: 1.0 if value is None else value for name, value in fixed.items()}
     free = [name for name, value in fixed.items() if value is None]
-    users = np.flatnonzero(np.diff(held_out.indptr) * np.diff(plays.counts.indptr))
-    if not len(users) or not free:
-        return weights
-    scores, wanted = _candidates(blend, user_vectors[users], item_vectors, plays, held_out, users)
-    names = [p.name for p in blend.parts]
-    n_wanted = np.minimum(np.diff(held_out.indptr)[users], K)
-    best = _ndcg(scores, wanted, n_wanted, names, weights)
-    with progress.bar("blend: weights", 2 * len(free), "searches") as bar:
+    unplayed = held_out.kept.n_listeners == 0
+    of_new = held_out.of_new
+    pool = _Pool(blend, user_vectors, item_vectors, held_out)
+    old = pool.task(~of_new, np.flatnonzero(~unplayed), settings.validation_users)
+    if old is not None:
+        weights = _search(old, [p.name for p in blend.parts], weights, free, "blend: weights", progress)
+    task = pool.task(of_new, held_out.new, OF_NEW * settings.validation_users)
+    if old is None or task is None or task.n_wanted.sum() < MIN_PAIRS:
+        return Learned(weights, {})
+    personal = [p.name for p in blend.parts if p.personal and weights[p.name] + (fixed[p.name] is None) > 0]
+    if not personal:
+        return Learned(weights, {})
+    start = {p.name: float(p.name in personal) for p in blend.parts}
+    of_new_tracks = _search(
+        task, list(start), start, [n for n in personal if fixed[n] is None], "blend: new tracks", progress
+    )
+    return _among_all(pool, weights, of_new_tracks, unplayed, settings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """For each of some ``users``: candidates' ``scores`` (n_parts, n), which are ``wanted`` (n,), how many count."""
+
+    users: NDArray[np.int64]
+    scores: list[Float32]
+    wanted: list[NDArray[np.bool_]]
+    n_wanted: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pool:
+    """What is searched in: joint vectors, and the pairs to predict."""
+
+    blend: Blend
+    user_vectors: Float32
+    item_vectors: Float32
+    held_out: HeldOut
+
+    def users(self, wanted: csr_matrix, at_most: int) -> NDArray[np.int64]:
+        """Choose users who have plays and wanted pairs, evenly over the rows."""
+        users = np.flatnonzero(np.diff(wanted.indptr) * np.diff(self.held_out.kept.counts.indptr))
+        return users[np.unique(np.linspace(0, len(users) - 1, min(len(users), at_most)).astype(np.int64))]
+
+    def task(self, of: NDArray[np.bool_], among: NDArray[np.integer[Any]], most_users: int) -> _Task | None:
+        """Gather what any part would recommend ``among`` some items, for users with marked pairs; None without any."""
+        plays, wanted = self.held_out.kept, self.held_out.pairs_of(of)
+        users = self.users(wanted, most_users)
+        if not len(users) or not len(among):
+            return None
+        left_out, vectors = (plays.counts[users], plays.barred[users]), self.user_vectors[users]
+        has_plays, candidates = np.ones(len(users), dtype=bool), np.asarray(among, dtype=np.int32)
+        lists = [
+            top_k(self.blend.queries(vectors, has_plays, p.name), self.item_vectors, DEPTH, left_out, candidates).items
+            for p in self.blend.parts
+            if p.name != NEW
+        ]
+        scores, hits = [], []
+        for row, user in enumerate(users):
+            items = np.unique(np.concatenate([found[row] for found in lists]))
+            items = items[items != NO_ITEM]
+            theirs = self.item_vectors[items]
+            by_part = [theirs[:, p.start : p.stop] @ vectors[row, p.start : p.stop] for p in self.blend.parts]
+            scores.append(np.stack(by_part).astype(np.float32))
+            hits.append(np.isin(items, wanted[user].indices))
+        return _Task(users, scores, hits, np.minimum(np.diff(wanted.indptr)[users], K))
+
+
+def _search(
+    task: _Task, names: list[str], weights: dict[str, float], free: list[str], title: str, progress: Progress
+) -> dict[str, float]:
+    """Change one weight at a time, as long as NDCG rises by more than its standard error over users."""
+    best = _ndcg(task, names, weights)
+    with progress.bar(title, 2 * len(free), "searches") as bar:
         for _ in range(2):
             for name in free:
-                for step in STEPS:
-                    trial = {**weights, name: step}
-                    if not any(trial.values()):
+                for weight in [step * (weights[name] or 1.0) for step in STEPS]:
+                    trial = {**weights, name: weight}
+                    if not any(value for part, value in trial.items() if part != NEW):
                         continue  # all scores equal: the order of the table would rank, and it may tell of popularity
-                    value = _ndcg(scores, wanted, n_wanted, names, trial)
-                    if value > best + 1e-6:
+                    value = _ndcg(task, names, trial)
+                    gain = value - best
+                    if gain.mean() > max(float(gain.std()) / np.sqrt(len(gain)), 1e-6):
                         best, weights = value, trial
-                bar.advance(note=f"NDCG@{K} {best:.4f}")
+                bar.advance(note=f"NDCG@{K} {best.mean():.4f}")
     return weights
 
 
-def _candidates(
-    blend: Blend,
-    user_vectors: Float32,
-    item_vectors: Float32,
-    plays: Plays,
-    held_out: csr_matrix,
-    users: NDArray[np.int64],
-) -> tuple[list[Float32], list[NDArray[np.bool_]]]:
-    """Gather what any part would recommend: for each user the scores (n_parts, n) and which items are wanted (n,)."""
-    left_out = (plays.counts[users], plays.barred[users])
-    lists: list[Int32] = []
-    has_plays = np.ones(len(users), dtype=bool)
-    for part in blend.parts:
-        queries = blend.queries(user_vectors, has_plays, part.name)
-        lists.append(top_k(queries, item_vectors, DEPTH, left_out).items)
-    scores, wanted = [], []
-    for row, user in enumerate(users):
-        items = np.unique(np.concatenate([found[row] for found in lists]))
-        items = items[items != NO_ITEM]
-        vectors = item_vectors[items]
-        scores.append(
-            np.stack([vectors[:, p.start : p.stop] @ user_vectors[row, p.start : p.stop] for p in blend.parts]).astype(
-                np.float32
-            )
-        )
-        wanted.append(np.isin(items, held_out[user].indices))
-    return scores, wanted
-
-
-def _ndcg(
-    scores: list[Float32],
-    wanted: list[NDArray[np.bool_]],
-    n_wanted: NDArray[np.int64],
-    names: list[str],
-    weights: dict[str, float],
-) -> float:
+def _ndcg(task: _Task, names: list[str], weights: dict[str, float]) -> NDArray[np.float64]:
+    """NDCG@20 of each user."""
     vector = np.array([weights[name] for name in names], dtype=np.float32)
     discount = 1 / np.log2(np.arange(K) + 2)
-    total = 0.0
-    for parts, hits, n in zip(scores, wanted, n_wanted, strict=True):
-        joint = vector @ parts
-        best = np.argsort(-joint, kind="stable")[:K]
-        total += float(discount[: len(best)] @ hits[best]) / float(discount[:n].sum())
-    return total / len(scores)
+    found = []
+    for parts, hits, n in zip(task.scores, task.wanted, task.n_wanted, strict=True):
+        best = np.argsort(-(vector @ parts), kind="stable")[:K]
+        found.append(float(discount[: len(best)] @ hits[best]) / float(discount[:n].sum()))
+    return np.array(found)
+
+
+def _among_all(
+    pool: _Pool,
+    weights: dict[str, float],
+    of_new: dict[str, float],
+    unplayed: NDArray[np.bool_],
+    settings: BlendSettings,
+) -> Learned:
+    """Let new tracks stand among all: their own weights through factors of their vectors, and a level."""
+    personal = [p.name for p in pool.blend.parts if p.personal]
+    least = LEAST * max(weights.values())
+    raised = {name: max(value, least if of_new.get(name, 0) else 0.0) for name, value in weights.items()}
+    total, of_all = sum(of_new[name] for name in personal), sum(raised[name] for name in personal)
+    shares = {name: of_new[name] / total * of_all for name in personal}
+    users = pool.users(pool.held_out.pairs, OF_NEW * settings.validation_users)
+    old = _rivals(pool, users, raised, np.flatnonzero(~unplayed), 2 * K)
+    theirs = {**dict.fromkeys(raised, 0.0), **shares}
+    made_new, others = pool.held_out.new, np.flatnonzero(unplayed & ~pool.held_out.of_new)
+    new = _rivals(pool, users, theirs, made_new, K)
+    # who pays for new tracks are the played ones, and the price is that of as many new ones as the catalogue has
+    crowd = _rivals(pool, users, theirs, others, K) if len(others) >= len(made_new) else new
+    popular = next((p for p in pool.blend.parts if p.name == POPULARITY), None)
+    base = np.zeros(len(users), np.float32)
+    if popular is not None:
+        mean = float(pool.item_vectors[unplayed, popular.start].mean())
+        base = pool.user_vectors[users, popular.start] * np.float32(raised[POPULARITY] * mean)
+    times, level = level_of_new(old, new, crowd, base, settings.cost_of_new)
+    # a part that new tracks need not is kept small, not lost: it can still rank alone
+    factors = {name: max(times * shares[name] / raised[name], SMALL) for name in personal if raised[name] > 0}
+    return Learned(raised, {**factors, NEW: level})
+
+
+def _rivals(
+    pool: _Pool, users: NDArray[np.int64], weights: dict[str, float], among: NDArray[np.integer[Any]], depth: int
+) -> Rivals:
+    """Give the best of some items for users under some weights: scores and hits (n, depth), and how many are wanted."""
+    plays = pool.held_out.kept
+    queries = pool.blend.with_weights(weights).queries(pool.user_vectors[users], np.ones(len(users), dtype=bool))
+    found = top_k(queries, pool.item_vectors, depth, (plays.counts[users], plays.barred[users]), among.astype(np.int32))
+    marked = np.zeros(pool.item_vectors.shape[0], dtype=bool)
+    marked[among] = True
+    wanted = pool.held_out.pairs_of(marked)[users]
+    hits = np.stack([np.isin(row, wanted[place].indices) for place, row in enumerate(found.items)])
+    return Rivals(found.scores, hits, np.diff(wanted.indptr))

@@ -6,12 +6,15 @@ Encoder, SoundModel  ->  <generation>/models/{content,sound}  ->  Encoder, Sound
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_weights
 from safetensors.torch import save as save_weights
+from scipy.sparse import csr_matrix
 
 from recsys.audio.model import SoundModel
 from recsys.content.fusion import Fusion, FusionSettings, FusionShape
@@ -20,7 +23,8 @@ from recsys.content.metadata import Vocabulary
 from recsys.content.train import ContentModel
 from recsys.errors import ArtefactError
 from recsys.hybrid.encoder import Encoder, LightFMColumns, Scaler
-from recsys.hybrid.prior import Prediction
+from recsys.hybrid.kernel import Features, Kernel
+from recsys.hybrid.mapping import FactorMap
 
 
 def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> None:
@@ -33,9 +37,8 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
     arrays = {"content_mean": encoder.content_mean}
     if encoder.scaler is not None:
         arrays |= {"sound_mean": encoder.scaler.mean, "sound_deviation": encoder.scaler.deviation}
-    if encoder.prediction is not None:
-        f = encoder.prediction
-        arrays |= {"prior_weights": f.weights, "artist_sums": f.artist_sums, "artist_weights": f.artist_weights}
+    if encoder.factor_map is not None:
+        arrays |= _map_arrays(encoder.factor_map)
     if encoder.lightfm is not None:
         arrays |= {"lightfm_embeddings": encoder.lightfm.embeddings, "lightfm_centroids": encoder.lightfm.centroids}
     packed = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
@@ -46,7 +49,7 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
         "settings": model.settings.model_dump(),
         "trained_on": list(model.trained_on),
         "curve": model.curve,
-        "shrinkage": None if encoder.prediction is None else encoder.prediction.shrinkage,
+        "factor_map": None if encoder.factor_map is None else _map_facts(encoder.factor_map),
         "unplayed": encoder.unplayed,
         "nearest": None if encoder.lightfm is None else encoder.lightfm.nearest,
     }
@@ -72,22 +75,21 @@ def load_encoder(folder: Path) -> Encoder:
     Raises:
         ArtefactError: a file is missing or damaged.
     """
-    content = folder / "content"
     try:
-        facts = json.loads((content / "content.json").read_text(encoding="utf-8"))
-        shape, settings = FusionShape(**facts["shape"]), FusionSettings.model_validate(facts["settings"])
-        network = Fusion(shape, settings)
-        network.load_state_dict(load_weights(content / "fusion.safetensors"))
-        arrays = load_file(content / "encoder.safetensors")
-        reader = LyricsReader(settings.lyrics, (content / "lyrics.spm").read_bytes(), shape.lyrics)
+        return _read_encoder(folder / "content")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(f"cannot read the models in {folder}: {error}; build again") from error
+
+
+def _read_encoder(content: Path) -> Encoder:
+    facts = json.loads((content / "content.json").read_text(encoding="utf-8"))
+    shape, settings = FusionShape(**facts["shape"]), FusionSettings.model_validate(facts["settings"])
+    network = Fusion(shape, settings)
+    network.load_state_dict(load_weights(content / "fusion.safetensors"))
+    arrays = load_file(content / "encoder.safetensors")
+    reader = LyricsReader(settings.lyrics, (content / "lyrics.spm").read_bytes(), shape.lyrics)
     scaler = Scaler(arrays["sound_mean"], arrays["sound_deviation"]) if "sound_mean" in arrays else None
-    prediction = None
-    if "prior_weights" in arrays:
-        prediction = Prediction(
-            arrays["prior_weights"], arrays["artist_sums"], arrays["artist_weights"], facts["shrinkage"]
-        )
+    factor_map = None if facts["factor_map"] is None else _load_map(arrays, facts["factor_map"])
     lightfm = None
     if "lightfm_embeddings" in arrays:
         lightfm = LightFMColumns(arrays["lightfm_embeddings"], arrays["lightfm_centroids"], facts["nearest"])
@@ -100,4 +102,47 @@ def load_encoder(folder: Path) -> Encoder:
         tuple(facts["trained_on"]),
         facts["curve"],
     )
-    return Encoder(model, scaler, arrays["content_mean"], prediction, lightfm, facts["unplayed"])
+    return Encoder(model, scaler, arrays["content_mean"], factor_map, lightfm, facts["unplayed"])
+
+
+def _map_arrays(f: FactorMap) -> dict[str, NDArray[Any]]:
+    landmarks = f.kernel.landmarks
+    return {
+        "map_labels_data": landmarks.labels.data,
+        "map_labels_indices": landmarks.labels.indices,
+        "map_labels_indptr": landmarks.labels.indptr,
+        "map_sound": landmarks.sound,
+        "map_artist": landmarks.artist,
+        "map_length_mean": f.kernel.length_mean,
+        "map_length_deviation": f.kernel.length_deviation,
+        "map_coefficients": f.coefficients,
+        "map_mean": f.mean,
+        "artist_sums": f.artist_sums,
+        "artist_weights": f.artist_weights,
+    }
+
+
+def _map_facts(f: FactorMap) -> dict[str, Any]:
+    n_labels = f.kernel.landmarks.labels.shape[1]
+    return {"size": f.kernel.size, "widths": f.widths, "shrinkage": f.shrinkage, "n_labels": n_labels}
+
+
+def _load_map(arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> FactorMap:
+    sound = arrays["map_sound"]
+    parts = tuple(arrays[f"map_labels_{name}"] for name in ("data", "indices", "indptr"))
+    labels = csr_matrix(parts, shape=(len(sound), facts["n_labels"]))
+    kernel = Kernel(
+        Features(labels, sound, arrays["map_artist"]),
+        facts["size"],
+        arrays["map_length_mean"],
+        arrays["map_length_deviation"],
+    )
+    return FactorMap(
+        kernel,
+        facts["widths"],
+        arrays["map_coefficients"],
+        arrays["map_mean"],
+        arrays["artist_sums"],
+        arrays["artist_weights"],
+        facts["shrinkage"],
+    )
