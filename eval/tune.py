@@ -48,9 +48,10 @@ SPACE: Space = {
     CONFIDENCE: Number(2, 64, 8, log=True),
     "hybrid.prior.strength": Number(0.003, 1, 0.03, log=True),
     "hybrid.prior.exposure": Number(0.1, 10, 1, log=True),
-    "hybrid.lightfm.n_factors": Number(16, 128, 48, log=True, whole=True),
-    "hybrid.lightfm.epochs": Number(10, 60, 20, log=True, whole=True),
-    "hybrid.lightfm.learning_rate": Number(0.01, 0.15, 0.05, log=True),
+    "hybrid.lightfm.n_factors": Number(16, 128, 64, log=True, whole=True),
+    "hybrid.lightfm.epochs": Number(10, 60, 30, log=True, whole=True),
+    "hybrid.lightfm.learning_rate": Number(0.01, 0.15, 0.03, log=True),
+    "hybrid.lightfm.l2": Number(1e-6, 1e-3, 5e-5, log=True),
 }
 MODEL = "hybrid"  # what the trials are of
 BOTH: tuple[Protocol, ...] = ("warm", "cold-track")

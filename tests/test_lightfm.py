@@ -87,9 +87,9 @@ def test_items_without_any_feature_and_columns_without_items_do_no_harm() -> Non
     assert np.isfinite(factors.item_factors).all()
 
 
-def test_rows_are_scaled_to_add_up_to_one() -> None:
-    found = with_unit_rows(csr_matrix(np.array([[1, 0, 3], [0, 0, 0], [0, 0.5, 0]], dtype=np.float32)))
-    np.testing.assert_allclose(found.toarray(), [[0.25, 0, 0.75], [0, 0, 0], [0, 1, 0]], rtol=1e-6)
+def test_rows_are_brought_to_unit_length() -> None:
+    found = with_unit_rows(csr_matrix(np.array([[3, 0, 4], [0, 0, 0], [0, 0.5, 0]], dtype=np.float32)))
+    np.testing.assert_allclose(found.toarray(), [[0.6, 0, 0.8], [0, 0, 0], [0, 1, 0]], rtol=1e-6)
 
 
 def test_content_is_described_by_its_nearest_centroids() -> None:

@@ -21,9 +21,10 @@ class LightFMSettings(Settings):
     """``[lightfm]`` in the run's TOML file."""
 
     enabled: bool = True
-    n_factors: int = Field(default=48, ge=1)
-    epochs: int = Field(default=20, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
+    n_factors: int = Field(default=64, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    learning_rate: float = Field(default=0.03, gt=0)
+    l2: float = Field(default=5e-5, ge=0)  # of the embeddings of users and features
     max_pairs: int = Field(default=2_000_000, ge=0)  # above it LightFM leaves the blend: it takes longer than the rest
     # the content vector enters as its nearest centroids: dense columns cost 100 times more
     n_centroids: int = Field(default=64, ge=1)
@@ -80,7 +81,7 @@ def fit_lightfm(
 
     Returns:
         Factors with the bias as last column, and the embeddings of the F features alone (F, f + 1), of which a new
-        track's vector is the sum (its features normalised to add up to 1, as in training).
+        track's vector is the sum (its features brought to unit length, as in training).
 
     Raises:
         DataError: learning diverged.
@@ -96,7 +97,12 @@ def fit_lightfm(
     pairs = plays.counts.tocoo(copy=True)
     pairs.data = np.ones_like(pairs.data)
     model = LightFM(
-        no_components=settings.n_factors, loss="warp", learning_rate=settings.learning_rate, random_state=seed
+        no_components=settings.n_factors,
+        loss="warp",
+        learning_rate=settings.learning_rate,
+        item_alpha=settings.l2,
+        user_alpha=settings.l2,
+        random_state=seed,
     )
     with progress.bar("LightFM", settings.epochs, "epochs") as bar:
         for _ in range(settings.epochs):
@@ -116,6 +122,9 @@ def fit_lightfm(
 
 
 def with_unit_rows(features: csr_matrix) -> csr_matrix:
-    """Scale rows >= 0 to add up to 1; empty rows stay empty."""
-    sums = np.asarray(features.sum(axis=1)).ravel()
-    return csr_matrix(diags((1 / np.maximum(sums, 1e-12)).astype(np.float32)) @ features)
+    """Bring rows to unit length; empty rows stay empty.
+
+    Adding up to 1 instead, as LightFM does by itself, makes a track of many features nearly nobody (docs/findings.md).
+    """
+    lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
+    return csr_matrix(diags((1 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ features)
