@@ -368,7 +368,7 @@ class RecommenderContract:
         assert margin == pytest.approx(float(recommender.score([user], [COLD])[0, 0]) - twentieth, abs=1e-4)
 
     def test_each_part_can_rank_alone(self, recommender: Recommender, tiny_catalogue: TinyCatalogue) -> None:
-        assert recommender.parts == ("als", "wide", "mapped", "lightfm", "content", "popularity")
+        assert recommender.parts == ("als", "wide", "mapped", "lightfm", "labels", "content", "popularity")
         for part in recommender.parts[:5]:
             items = recommender.rank(ALL_USERS[:28], 4, part=part).items
             hits = [item % 3 == user % 3 for user, row in enumerate(items) for item in row]

@@ -13,9 +13,11 @@ from conftest import quick_settings
 from contracts import ids
 from made import made_listens, made_tags, made_tracks
 from scipy.sparse import csr_matrix
+from sklearn.preprocessing import normalize
 
 from recsys.cf.als import ALSSettings
 from recsys.config import RunSettings
+from recsys.content.metadata import sparse_features
 from recsys.errors import DataError, NoSpaceError
 from recsys.fit import Artefacts, fit
 from recsys.hybrid.foldin import fold_in
@@ -156,7 +158,7 @@ def test_every_part_is_calibrated_for_every_user(tiny_fit: Recommender) -> None:
 def test_everything_there_is_gives_all_parts_and_spaces() -> None:
     both = Tracks(named().frame.with_columns(heard_only().frame["vector"]))
     recommender = fitted(both, listens())
-    assert recommender.parts == ("als", "wide", "mapped", "lightfm", "content", "popularity")
+    assert recommender.parts == ("als", "wide", "mapped", "lightfm", "labels", "content", "popularity")
     assert recommender.spaces == ["sound", "content", "taste", "hybrid"]
     durations = recommender.artefacts.durations
     assert set(durations) == {"lyrics", "als", "audio", "blend", "hybrid"}
@@ -279,16 +281,31 @@ class Told(Silent):
 def test_lightfm_can_be_left_out_and_leaves_by_itself_where_it_would_take_too_long() -> None:
     lightfm = settings().hybrid.lightfm
     off = fitted(named(), listens(), lightfm=lightfm.model_copy(update={"enabled": False}))
-    assert off.parts == ("als", "wide", "mapped", "content", "popularity")
+    assert off.parts == ("als", "wide", "mapped", "labels", "content", "popularity")
     told = Told()
     too_long = settings(lightfm=lightfm.model_copy(update={"max_pairs": 69}))  # there are 70
     assert fit(named(), listens(), None, too_long, progress=told).parts == off.parts
     assert any("lightfm.max_pairs = 69" in line for line in told.lines)
 
 
+def test_labels_are_near_the_cosines_of_what_is_known_and_can_be_left_out() -> None:
+    quick = quick_settings()
+    labels = quick.hybrid.labels.model_copy(update={"dim": 4096})
+    recommender = fitted(named(), listens(), labels=labels)
+    encoder = recommender.artefacts.encoder
+    tracks = encoder.modalities(named(), None, None)
+    found = encoder.labels(tracks)
+    columns = normalize(sparse_features(tracks.metadata, encoder.content.vocabulary, artists=True))
+    np.testing.assert_allclose(found @ found.T, (columns @ columns.T).toarray(), atol=0.08)
+    assert np.ptp((columns @ columns.T).toarray()) > 0.5
+    off = fitted(named(), listens(), labels=labels.model_copy(update={"enabled": False}))
+    assert "labels" in recommender.parts
+    assert "labels" not in off.parts
+
+
 def test_given_weights_rank() -> None:
     quick = quick_settings()
-    none = dict.fromkeys(("als", "wide", "mapped", "lightfm", "content"), 0.0)
+    none = dict.fromkeys(("als", "wide", "mapped", "lightfm", "labels", "content"), 0.0)
     blend = quick.blend.model_copy(update={**none, "popularity": 1.0})
     recommender = fit(named(), listens(), None, quick.model_copy(update={"blend": blend}))
     assert recommender.model.blend.weights().max() == 1
@@ -321,8 +338,8 @@ def test_weights_are_even_where_nothing_or_everything_is_held_out(share: float) 
     quick = quick_settings()
     blend = quick.blend.model_copy(update={"validation_share": share})
     recommender = fit(named(), listens(1), None, quick.model_copy(update={"blend": blend}))
-    assert [part.weight for part in recommender.model.blend.parts] == [1.0] * 7
-    assert [part.new for part in recommender.model.blend.parts] == [1.0] * 6 + [0.0], "new tracks are not raised"
+    assert [part.weight for part in recommender.model.blend.parts] == [1.0] * 8
+    assert [part.new for part in recommender.model.blend.parts] == [1.0] * 7 + [0.0], "new tracks are not raised"
 
 
 # ---- the smallest ----------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_good_new_tracks_are_shown_where_that_costs_nothing() -> None:
     assert left > 0.975
 
 
-@pytest.mark.parametrize(("wanted", "not_wanted", "edge", "best"), [(0.6, 0.5, 2.15, 2.0), (2.5, 3.0, 1.7, 0.5)])
+@pytest.mark.parametrize(("wanted", "not_wanted", "edge", "best"), [(1.2, 1.0, 2.15, 1.0), (2.5, 3.0, 1.7, 0.5)])
 def test_the_stretch_is_that_which_finds_most(wanted: float, not_wanted: float, edge: float, best: float) -> None:
     """Half of the users want new tracks of one score and no old ones, the others want old ones, whose edge is at 2.
 

@@ -1,6 +1,6 @@
 """The blend: several inner products joined into one user vector and one item vector.
 
-    parts: als, wide, mapped, lightfm, content, popularity, new  ->  join  ->  item vectors (n_items, d), users (n, d)
+    parts: als, wide, mapped, lightfm, labels, content, popularity, new  ->  join  ->  items (n_items, d), users (n, d)
 
 Parts stand side by side in the columns, so that the joint score is again an inner product: it serves exact ranking,
 nearest-neighbour search, folding users in, audiences and live uploads alike. A part's scores are divided, for each
@@ -34,6 +34,7 @@ class BlendSettings(Settings):
     wide: float | None = Field(default=None, ge=0)
     mapped: float | None = Field(default=None, ge=0)
     lightfm: float | None = Field(default=None, ge=0)
+    labels: float | None = Field(default=None, ge=0)
     content: float | None = Field(default=None, ge=0)
     popularity: float | None = Field(default=None, ge=0)
     by_time: bool = True  # where times are known the latest share of the listens is held out, not a random one
@@ -45,7 +46,7 @@ class BlendSettings(Settings):
 
     def given(self) -> dict[str, float | None]:
         """Weights by part name, None where they are to be learned; the level of new tracks is no matter of weight."""
-        names = ("als", "wide", "mapped", "lightfm", "content", POPULARITY)
+        names = ("als", "wide", "mapped", "lightfm", "labels", "content", POPULARITY)
         return {**{name: getattr(self, name) for name in names}, NEW: 1.0}
 
 

@@ -55,6 +55,7 @@ class Encoder:
     """Everything that turns a track without plays into vectors.
 
     ``scaler`` is None for a catalogue without sound; ``factor_map`` and ``lightfm`` are None without plays.
+    ``signs`` (F, d) int8 project labels and artists, None for a catalogue without.
     ``content_mean`` (d,) is the catalogue's mean content vector, ``unplayed`` the popularity of no plays.
     """
 
@@ -64,6 +65,7 @@ class Encoder:
     factor_map: FactorMap | None
     lightfm: LightFMColumns | None
     unplayed: float
+    signs: NDArray[np.int8] | None = None
 
     def modalities(self, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> Modalities:
         """Line up tracks with their sound vectors (rows, vectors), scaled as in training."""
@@ -79,6 +81,15 @@ class Encoder:
         labels = sparse_features(tracks.metadata, self.content.vocabulary, artists=False)
         return Features(labels, tracks.sound, tracks.metadata.artist)
 
+    def labels(self, tracks: Modalities) -> Float32:
+        """Genres, tags, year and artist as unit vectors (n, d) whose cosines are about those of the columns themselves.
+
+        A random projection (Johnson & Lindenstrauss 1984): tracks of one artist are alike whatever networks make of it.
+        """
+        columns = sparse_features(tracks.metadata, self.content.vocabulary, artists=True)
+        signs = np.zeros((columns.shape[1], 1), np.int8) if self.signs is None else self.signs
+        return unit_rows(np.asarray(columns @ signs, dtype=np.float32))
+
     def cold_parts(self, tracks: Modalities, content: Float32, names: tuple[str, ...]) -> dict[str, Float32]:
         """Item vectors (n, f) of tracks that nobody has played, by part name, in the parts' own units."""
         mapped = {} if self.factor_map is None else self.factor_map(self.features(tracks))
@@ -90,6 +101,8 @@ class Encoder:
                 tracks, self.content, nearest_columns(content, self.lightfm.centroids, self.lightfm.nearest)
             )
             parts["lightfm"] = np.asarray(with_unit_rows(columns) @ self.lightfm.embeddings, dtype=np.float32)
+        if "labels" in names:
+            parts["labels"] = self.labels(tracks)
         if "content" in names:
             parts["content"] = self.profile(content)
         if "popularity" in names:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsys.types import Float32
 
 K = 20
-STRETCHES = (0.5, 0.7, 1.0, 1.4, 2.0)
+STRETCHES = (0.5, 0.7, 1.0)  # more make the level lean on the scale of scores, which differs from fit to fit
 N_LEVELS = 60
 
 

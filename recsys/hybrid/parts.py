@@ -1,6 +1,6 @@
 """Plays and everything known of the tracks, fitted into the parts that the blend joins.
 
-    Known tracks, Plays  ->  fit_parts  ->  als, wide, mapped, lightfm, content, popularity, new + Encoder
+    Known tracks, Plays  ->  fit_parts  ->  als, wide, mapped, lightfm, labels, content, popularity, new + Encoder
 
 Called on the plays less a few held-out ones to learn the blend's weights, then on all of them.
 """
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als, solve_rows
 from recsys.cf.choice import ALSChoice
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
 from recsys.content.lyrics import LyricsReader
-from recsys.content.metadata import Vocabulary
+from recsys.content.metadata import Vocabulary, sparse_features
 from recsys.content.targets import targets_of
 from recsys.content.train import ContentSettings, fit_content
 from recsys.hybrid.blend import NEW, POPULARITY, Part, profile_weights
@@ -38,6 +38,13 @@ class WideSettings(Settings):
     als: ALSSettings = ALSSettings(n_factors=128, mean_confidence=16.0)
 
 
+class LabelSettings(Settings):
+    """``[labels]`` in the run's TOML file: genres, tags, years and artists themselves, beside what networks learn."""
+
+    enabled: bool = True
+    dim: int = Field(default=128, ge=1)  # of their random projection
+
+
 class HybridSettings(Settings):
     """The settings of all that learns from plays and content together."""
 
@@ -48,6 +55,7 @@ class HybridSettings(Settings):
     prior: PriorSettings = PriorSettings()
     map: MapSettings = MapSettings()
     wide: WideSettings = WideSettings()
+    labels: LabelSettings = LabelSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -127,8 +135,14 @@ def fit_parts(
                 f"LightFM left out: {plays.counts.nnz:,} pairs are more than lightfm.max_pairs = "
                 f"{settings.lightfm.max_pairs:,}"
             )
+    n_columns = sparse_features(known.modalities.metadata, known.vocabulary, artists=True).shape[1]
+    if has_plays and settings.labels.enabled and n_columns:
+        shape = (n_columns, settings.labels.dim)
+        signs = np.random.default_rng(seed).choice(np.array([-1, 1], dtype=np.int8), shape)
+        encoder = replace(encoder, signs=signs)
+        parts.append(_profile_part("labels", plays, encoder.labels(known.modalities)))
     if has_content.any():
-        parts.append(_content_part(encoder, plays, content))
+        parts.append(_profile_part("content", plays, encoder.profile(content)))
     if has_plays:
         everybody = np.ones((len(plays.user_ids), 1), dtype=np.float32)
         column, unplayed = popularity(plays.counts, settings.prior.exposure)
@@ -199,7 +213,6 @@ def _lightfm_part(
     return encoder, Part("lightfm", fitted.user_factors, fitted.item_factors, "solve", gram, l2, True, scale)
 
 
-def _content_part(encoder: Encoder, plays: Plays, content: Float32) -> Part:
-    items = encoder.profile(content)
-    users = np.asarray(profile_weights(plays.counts) @ items, dtype=np.float32)
-    return Part("content", users, items, "mean")
+def _profile_part(name: str, plays: Plays, items: Float32) -> Part:
+    """A part whose user vectors are means of the vectors (n_items, d) of what they played."""
+    return Part(name, np.asarray(profile_weights(plays.counts) @ items, dtype=np.float32), items, "mean")

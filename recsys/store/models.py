@@ -34,9 +34,11 @@ def save_models(folder: Path, encoder: Encoder, sound: SoundModel | None) -> Non
     model = encoder.content
     weights = {k: v.contiguous() for k, v in model.network.state_dict().items()}
     (content / "fusion.safetensors").write_bytes(save_weights(weights))  # save_file hides why a disk refused
-    arrays = {"content_mean": encoder.content_mean}
+    arrays: dict[str, NDArray[Any]] = {"content_mean": encoder.content_mean}
     if encoder.scaler is not None:
         arrays |= {"sound_mean": encoder.scaler.mean, "sound_deviation": encoder.scaler.deviation}
+    if encoder.signs is not None:
+        arrays["label_signs"] = encoder.signs
     if encoder.factor_map is not None:
         arrays |= _map_arrays(encoder.factor_map)
     if encoder.lightfm is not None:
@@ -102,7 +104,9 @@ def _read_encoder(content: Path) -> Encoder:
         tuple(facts["trained_on"]),
         facts["curve"],
     )
-    return Encoder(model, scaler, arrays["content_mean"], factor_map, lightfm, facts["unplayed"])
+    return Encoder(
+        model, scaler, arrays["content_mean"], factor_map, lightfm, facts["unplayed"], arrays.get("label_signs")
+    )
 
 
 def _map_arrays(f: FactorMap) -> dict[str, NDArray[Any]]:
