@@ -121,6 +121,18 @@ def small(changes: dict[str, Any] | None = None, rename: dict[str, str] | None =
     return Evaluation(figures, changes or {})
 
 
+@pytest.mark.parametrize(("spread", "drawn"), [(0.1, True), (0.0, False), (1e-9, False)])
+def test_popularity_bias_is_drawn_where_models_differ_in_it(tmp_path: Path, spread: float, drawn: bool) -> None:
+    bias = [
+        (model, "warm", "all", "popularity_percentile", 10, 0.1 + place * spread, 0.1, 0.3, 50)
+        for place, model in enumerate(("random", "als", "hybrid"))
+    ]
+    evaluation = small()
+    figures = pl.concat([evaluation.figures, pl.DataFrame(bias, schema=FIGURES_SCHEMA, orient="row")])
+    write_report(Evaluation(figures, evaluation.about), tmp_path)
+    assert ("against popularity bias, warm" in (tmp_path / "report.html").read_text(encoding="utf-8")) is drawn
+
+
 def test_everything_that_was_measured_is_shown(parsed: Parsed, html: str) -> None:
     sections = [attributes["id"] for attributes in parsed.of("section")]
     assert set(sections) == SECTIONS

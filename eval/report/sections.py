@@ -22,6 +22,7 @@ from eval.report.read import COLD_USER, OURS, Found, Point, best, is_baseline, t
 from eval.report.tables import Column, model_table
 from eval.report.words import SPLITS
 
+LEAST_BIAS = 0.001  # of models in mean popularity percentile, where there is something to draw
 ACCURACY = ("recall", "ndcg", "map", "hit_rate", "mrr", "coverage")
 HIGH_IS_GOOD = frozenset({*ACCURACY, "novelty", "diversity", "artists"})
 POPULARITY_BIAS = "popularity_percentile"
@@ -202,7 +203,8 @@ def _recall_over_k(material: Material, split: str, name: str) -> Html | None:
 def _bias(material: Material, split: str, k: int, name: str) -> Html | None:
     recall, shown = material.found.get(split, "recall", k), material.found.get(split, POPULARITY_BIAS, k)
     points = {m: (shown[m], recall[m]) for m in recall if m in shown and not m.startswith(WITHOUT)}
-    if len(points) < 2:
+    places = [x.value for x, _ in points.values()]
+    if len(points) < 2 or max(places) - min(places) < LEAST_BIAS:  # among new tracks none is more popular than another
         return None
     x_label = f"mean popularity percentile of the top {k}"
     figure = charts.draw_bias(points, material.looks, x_label, f"recall@{k}")
