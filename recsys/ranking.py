@@ -45,8 +45,9 @@ class Ranking:
     def rank(self, users: Int32, k: int, candidates: Int32 | None = None, part: str | None = None) -> Candidates:
         """Rank items, heard and disliked ones left out: (n, k), empty places where nothing is left."""
         left_out = (self.model.counts[users], self.model.barred[users])
+        queries = self.queries(users, part)
         columns, vectors = self._of_part(part)
-        return top_k(self.queries(users, part)[:, columns], vectors, k, left_out, candidates)
+        return top_k(queries[:, columns], vectors, k, left_out, candidates)
 
     def rank_folded(
         self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None

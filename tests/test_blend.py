@@ -202,7 +202,7 @@ def test_whatever_is_made_of_new_tracks_users_without_plays_rank_by_popularity_a
 def test_the_level_says_nothing_of_likeness() -> None:
     blend, _, items = joined_with_new(OF_NEW)
     other = items.copy()
-    other[:, -1] += 9
+    other[~KNOWN, -1] += 9
     assert np.array_equal(blend.likeness(other), blend.likeness(items))
     assert [part.name for part in blend.parts if part.personal] == ["als", "lightfm", "content", "mapped"]
 
@@ -210,3 +210,12 @@ def test_the_level_says_nothing_of_likeness() -> None:
 def test_what_new_tracks_need_is_kept_with_the_layout() -> None:
     blend, _, _ = joined_with_new(OF_NEW)
     assert [Layout(**fields) for fields in json.loads(json.dumps(blend.to_json()))] == list(blend.parts)
+
+
+def test_what_a_track_is_like_does_not_depend_on_how_new_ones_are_ranked() -> None:
+    plain, _, as_they_are = joined_with_new({"new": 1.0})
+    ranked, _, multiplied = joined_with_new(OF_NEW)
+    given = multiplied.copy()
+    np.testing.assert_allclose(ranked.likeness(multiplied), plain.likeness(as_they_are), atol=1e-6)
+    assert not np.allclose(multiplied[~KNOWN, :10], as_they_are[~KNOWN, :10])
+    assert np.array_equal(multiplied, given)

@@ -42,6 +42,11 @@ class Vocabulary:
     n_year_buckets: int
     year_bucket: int
 
+    @property
+    def n_columns(self) -> int:
+        """Width of ``sparse_features`` with artists."""
+        return len(self.genres) + len(self.tags) + self.n_year_buckets + len(self.artists)
+
     def to_json(self) -> dict[str, Any]:
         """Give the fields as plain lists and numbers."""
         return asdict(self)

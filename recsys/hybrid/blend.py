@@ -138,12 +138,23 @@ class Blend:
         mask[layout.start : layout.stop] = 1
         return mask
 
+    def as_played(self, item_vectors: Float32) -> Float32:
+        """Copy item vectors (n, d), those of unplayed tracks brought back to what each part says of them."""
+        vectors = np.array(item_vectors, dtype=np.float32)
+        level = next((p.start for p in self.parts if p.name == NEW), None)
+        if level is not None:
+            new = np.flatnonzero(vectors[:, level])
+            for part in self.parts:
+                vectors[new, part.start : part.stop] /= np.float32(part.new or 1.0)
+        return vectors
+
     def likeness(self, item_vectors: Float32) -> Float32:
         """Unit vectors (n, d') in which the cosine of two items weighs the parts as the ranking does.
 
         Popularity and biases say how liked a track is, not what it is like, and are left out.
         """
         personal = [(part, part.weight) for part in self.parts if part.personal]
+        item_vectors = self.as_played(item_vectors)
         # where popularity alone ranks, tracks are still alike by what is known of them
         weighed = [(part, weight) for part, weight in personal if weight > 0] or [(part, 1.0) for part, _ in personal]
         columns = []

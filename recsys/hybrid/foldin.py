@@ -8,7 +8,7 @@ out as trained, since training ends with this very step.
 
 import numpy as np
 
-from recsys.hybrid.blend import NEW, Blend, Layout, calibrated
+from recsys.hybrid.blend import Blend, Layout, calibrated
 from recsys.types import Float32, Int32
 
 
@@ -17,7 +17,7 @@ def fold_in(items: Int32, plays: Float32, item_vectors: Float32, blend: Blend) -
 
     ``item_vectors`` (n_items, d) are the blend's. The vector is calibrated and not yet weighted, as those of ``join``.
     """
-    played = _as_played(np.array(item_vectors[items], dtype=np.float32), blend)
+    played = blend.as_played(item_vectors[items])  # a new track is none any more: this user has played it
     vector = np.zeros(blend.dim, dtype=np.float32)
     for part, covariance, gram in zip(blend.parts, blend.covariances, blend.grams, strict=True):
         vectors = played[:, part.start : part.stop]
@@ -30,16 +30,6 @@ def fold_in(items: Int32, plays: Float32, item_vectors: Float32, blend: Blend) -
             raw = _solve(vectors, plays, part, gram)
         vector[part.start : part.stop] = raw if part.fold == "level" else calibrated(raw[None], covariance)[0]
     return vector
-
-
-def _as_played(vectors: Float32, blend: Blend) -> Float32:
-    """Bring tracks that nobody had played back to what each part says of them: now somebody has."""
-    level = next((p.start for p in blend.parts if p.name == NEW), None)
-    if level is not None:
-        new = vectors[:, level] != 0
-        for part in blend.parts:
-            vectors[new, part.start : part.stop] /= np.float32(part.new or 1.0)
-    return vectors
 
 
 def _solve(vectors: Float32, plays: Float32, part: Layout, gram: Float32 | None) -> Float32:

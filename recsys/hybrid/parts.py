@@ -16,7 +16,7 @@ from recsys.cf.choice import ALSChoice
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm
 from recsys.content.fusion import Modalities
 from recsys.content.lyrics import LyricsReader
-from recsys.content.metadata import Vocabulary, sparse_features
+from recsys.content.metadata import Vocabulary
 from recsys.content.targets import targets_of
 from recsys.content.train import ContentSettings, fit_content
 from recsys.hybrid.blend import NEW, POPULARITY, Part, profile_weights
@@ -135,9 +135,8 @@ def fit_parts(
                 f"LightFM left out: {plays.counts.nnz:,} pairs are more than lightfm.max_pairs = "
                 f"{settings.lightfm.max_pairs:,}"
             )
-    n_columns = sparse_features(known.modalities.metadata, known.vocabulary, artists=True).shape[1]
-    if has_plays and settings.labels.enabled and n_columns:
-        shape = (n_columns, settings.labels.dim)
+    if has_plays and settings.labels.enabled and known.vocabulary.n_columns:
+        shape = (known.vocabulary.n_columns, settings.labels.dim)
         signs = np.random.default_rng(seed).choice(np.array([-1, 1], dtype=np.int8), shape)
         encoder = replace(encoder, signs=signs)
         parts.append(_profile_part("labels", plays, encoder.labels(known.modalities)))
