@@ -36,7 +36,7 @@ from recsys.hybrid.blend import join
 from recsys.hybrid.encoder import Encoder, Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
-from recsys.hybrid.weights import Learned, learn_weights
+from recsys.hybrid.weights import Learned, learn_weights, settle
 from recsys.model import Model, SpaceVectors
 from recsys.progress import Progress, Silent
 from recsys.recommender import Recommender
@@ -151,6 +151,7 @@ def fit(
     with clock.stage("hybrid"):
         fitted = fit_parts(known, plays, settings.hybrid, settings.seed, progress, factors)
         blend, user_vectors, item_vectors = join(fitted.parts, learned.weights, plays.n_listeners, learned.new)
+        blend = settle(learned, blend, user_vectors, item_vectors, plays)
     model = Model(
         IdMap.of(plays.user_ids, what="user"),
         IdMap.of(track_ids, what="track"),

@@ -66,9 +66,9 @@ def parts_with_new() -> list[Part]:
     ]
 
 
-NEW_WEIGHTS = {**WEIGHTS, "mapped": 0.8, "new": 1.0}
-OF_NEW = {"als": 0.5, "content": 3.0, "new": -1.75}
+LEVEL = -1.75
+OF_NEW = {"als": 0.5, "content": 3.0}
 
 
-def joined_with_new(of_new: dict[str, float] | None = None) -> tuple[Blend, Float32, Float32]:
-    return join(parts_with_new(), NEW_WEIGHTS, N_LISTENERS, of_new)
+def joined_with_new(of_new: dict[str, float] | None = None, level: float = LEVEL) -> tuple[Blend, Float32, Float32]:
+    return join(parts_with_new(), {**WEIGHTS, "mapped": 0.8, "new": level}, N_LISTENERS, of_new)

@@ -7,6 +7,7 @@ import pytest
 from made_blend import (
     HAS_PLAYS,
     KNOWN,
+    LEVEL,
     N_ITEMS,
     N_LISTENERS,
     N_USERS,
@@ -162,7 +163,7 @@ def test_unit_rows_leave_zeros() -> None:
 
 
 def test_item_vectors_of_unplayed_tracks_alone_are_multiplied() -> None:
-    _, users, items = joined_with_new({"new": 1.0})
+    _, users, items = joined_with_new()
     blend, same_users, found = joined_with_new(OF_NEW)
     assert np.array_equal(users, same_users)
     assert np.array_equal(found[KNOWN], items[KNOWN])
@@ -173,26 +174,21 @@ def test_item_vectors_of_unplayed_tracks_alone_are_multiplied() -> None:
 
 
 def test_the_level_is_added_to_the_scores_of_unplayed_tracks_whatever_their_spread() -> None:
-    _, users, items = joined_with_new({**OF_NEW, "new": 0.0})
-    blend, same_users, raised = joined_with_new(OF_NEW)
-    without = blend.queries(users, HAS_PLAYS) @ items.T
-    found = blend.queries(same_users, HAS_PLAYS) @ raised.T
+    plain, users, items = joined_with_new(OF_NEW, 0.0)
+    blend, same_users, same_items = joined_with_new(OF_NEW)
+    assert np.array_equal(users, same_users)
+    assert np.array_equal(items, same_items)
+    without = plain.queries(users, HAS_PLAYS) @ items.T
+    found = blend.queries(users, HAS_PLAYS) @ items.T
     assert np.array_equal(found[:, KNOWN], without[:, KNOWN])
-    np.testing.assert_allclose((found - without)[HAS_PLAYS][:, ~KNOWN], -1.75, atol=1e-5)
+    np.testing.assert_allclose((found - without)[HAS_PLAYS][:, ~KNOWN], LEVEL, atol=1e-5)
     level = blend.parts[-1]
-    assert same_users[:, level.start].tolist() == [1.0] * N_USERS
-    assert raised[:, level.start].tolist() == np.where(KNOWN, 0, -1.75).tolist()
-
-
-def test_as_long_as_no_level_is_learned_there_is_none() -> None:
-    for of_new in (None, {}, {"als": 0.5}):
-        blend, _, items = joined_with_new(of_new)
-        assert not items[:, blend.parts[-1].start].any()
-        assert [part.new for part in blend.parts[1:]] == [1, 1, 1, 1, 0]
+    assert users[:, level.start].tolist() == [1.0] * N_USERS
+    assert items[:, level.start].tolist() == np.where(KNOWN, 0, 1).tolist()
 
 
 def test_whatever_is_made_of_new_tracks_users_without_plays_rank_by_popularity_alone() -> None:
-    blend, users, items = joined_with_new({**OF_NEW, "new": 50.0})
+    blend, users, items = joined_with_new(OF_NEW, 50.0)
     popularity = next(part for part in blend.parts if part.name == "popularity")
     for part in (None, "als", "mapped"):
         scores = (blend.queries(users, HAS_PLAYS, part) @ items.T)[NO_PLAYS]
@@ -213,7 +209,7 @@ def test_what_new_tracks_need_is_kept_with_the_layout() -> None:
 
 
 def test_what_a_track_is_like_does_not_depend_on_how_new_ones_are_ranked() -> None:
-    plain, _, as_they_are = joined_with_new({"new": 1.0})
+    plain, _, as_they_are = joined_with_new()
     ranked, _, multiplied = joined_with_new(OF_NEW)
     given = multiplied.copy()
     np.testing.assert_allclose(ranked.likeness(multiplied), plain.likeness(as_they_are), atol=1e-6)

@@ -147,9 +147,11 @@ def test_every_part_is_calibrated_for_every_user(tiny_fit: Recommender) -> None:
         scores = model.user_vectors[:29, columns] @ model.item_vectors[played, columns].T
         np.testing.assert_allclose(scores.std(axis=1), 1, rtol=1e-3)
     level = model.blend.parts[-1]
-    assert (level.name, level.fold, level.weight) == ("new", "level", 1.0)
+    assert (level.name, level.fold) == ("new", "level")
     assert (model.user_vectors[:, level.start] == 1).all()
+    unplayed = np.setdiff1d(np.arange(len(model.items)), played)
     assert not model.item_vectors[played, level.start].any()
+    assert (model.item_vectors[unplayed, level.start] == 1).all()
 
 
 # ---- whatever there is -----------------------------------------------------------------------------------------------
@@ -338,8 +340,9 @@ def test_weights_are_even_where_nothing_or_everything_is_held_out(share: float) 
     quick = quick_settings()
     blend = quick.blend.model_copy(update={"validation_share": share})
     recommender = fit(named(), listens(1), None, quick.model_copy(update={"blend": blend}))
-    assert [part.weight for part in recommender.model.blend.parts] == [1.0] * 8
-    assert [part.new for part in recommender.model.blend.parts] == [1.0] * 7 + [0.0], "new tracks are not raised"
+    parts = recommender.model.blend.parts
+    assert [part.weight for part in parts] == [1.0] * 7 + [0.0], "new tracks are not raised"
+    assert [part.new for part in parts] == [1.0] * 8
 
 
 # ---- the smallest ----------------------------------------------------------------------------------------------------

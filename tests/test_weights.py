@@ -1,5 +1,6 @@
 """Weights of the blend: parts that predict what was held out get the weight, among played tracks and among new ones."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ from made import made_plays
 from scipy.sparse import csr_matrix
 
 from recsys.hybrid import weights as learning
-from recsys.hybrid.blend import BlendSettings, Part, join
+from recsys.hybrid.blend import Blend, BlendSettings, Part, join
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, at_random
-from recsys.hybrid.weights import LEAST, Learned, learn_weights
+from recsys.hybrid.weights import LEAST, Learned, evenly, learn_weights, settle
 from recsys.progress import Silent
 from recsys.rank import top_k
 from recsys.types import Float32, Plays
@@ -117,14 +118,14 @@ def test_what_is_right_for_new_tracks_is_learned_apart_from_what_is_right_for_th
     assert found.weights["als"] >= 4 * found.weights["content"]
     of_new = {name: found.weights[name] * found.new[name] for name in ("als", "content")}
     assert of_new["content"] >= 4 * of_new["als"]
-    assert found.new["new"] != 0
-    assert set(found.new) == {"als", "content", "new"}, "popularity is one number for all new tracks"
+    assert found.weights["new"] != 0
+    assert set(found.new) == {"als", "content"}, "popularity is one number for all new tracks"
 
 
 def ranked(
-    parts: list[Part], held_out: HeldOut, found: Learned, of_new: dict[str, float], only_old: bool, but: Any = ()
+    parts: list[Part], held_out: HeldOut, found: Learned, level: float, only_old: bool, but: Any = ()
 ) -> Float32:
-    blend, users, items = join(parts, found.weights, held_out.kept.n_listeners, of_new)
+    blend, users, items = join(parts, {**found.weights, "new": level}, held_out.kept.n_listeners, found.new)
     plays, asked = held_out.kept, np.ones(N, dtype=bool)
     among = np.setdiff1d(np.flatnonzero(plays.n_listeners) if only_old else np.arange(N_TRACKS), but)
     left_out = (plays.counts, plays.barred)
@@ -141,33 +142,35 @@ def recall(lists: np.ndarray, wanted: csr_matrix) -> float:
 def test_in_the_lists_that_come_of_it_new_tracks_are_found_at_no_more_than_their_cost(cost: float) -> None:
     parts, held_out = old_and_new()
     found = learned(parts, held_out, WITH_NEW.model_copy(update={"cost_of_new": cost}))
-    lists, paying = (ranked(parts, held_out, found, found.new, only_old=False, but=but) for but in ((), held_out.new))
+    level = found.weights["new"]
+    lists, paying = (ranked(parts, held_out, found, level, only_old=False, but=but) for but in ((), held_out.new))
     old, new = held_out.pairs_of(~held_out.of_new), held_out.pairs_of(held_out.of_new)
-    alone = recall(ranked(parts, held_out, found, found.new, only_old=True), old)
+    alone = recall(ranked(parts, held_out, found, level, only_old=True), old)
     assert recall(paying, old) >= (1 - cost) * alone - 0.03, (
         "among as many new ones as there are; about one standard error"
     )
     assert recall(lists, new) > 0.15 or cost < 0.4
-    flood = ranked(parts, held_out, found, {**found.new, "new": 1000.0}, only_old=False)
+    flood = ranked(parts, held_out, found, 1000.0, only_old=False)
     assert recall(flood, old) < 0.3 * alone
 
 
 def test_the_more_they_may_cost_the_higher_they_stand() -> None:
     costs = (0.0, 0.05, 0.1)
-    found = [learned(*old_and_new(), WITH_NEW.model_copy(update={"cost_of_new": cost})).new for cost in costs]
-    assert found[0]["content"] == found[1]["content"] == found[2]["content"], "the stretch is the same"
-    assert found[0]["new"] < found[1]["new"] < found[2]["new"]
+    found = [learned(*old_and_new(), WITH_NEW.model_copy(update={"cost_of_new": cost})) for cost in costs]
+    assert found[0].new == found[1].new == found[2].new, "the stretch is the same"
+    levels = [one.weights["new"] for one in found]
+    assert levels[0] < levels[1] < levels[2]
 
 
 def test_given_weights_are_those_of_new_tracks_too() -> None:
     given = WITH_NEW.model_copy(update={"als": 1.0, "content": 0.5, "popularity": 0.25})
     found = learned(*old_and_new(), given)
-    assert found.weights == {"als": 1.0, "content": 0.5, "popularity": 0.25, "new": 1.0}
+    assert found.weights == {"als": 1.0, "content": 0.5, "popularity": 0.25, "new": found.weights["new"]}
 
 
 def test_where_popularity_alone_is_to_rank_nothing_is_learned_of_new_tracks() -> None:
     given = WITH_NEW.model_copy(update={"als": 0.0, "content": 0.0, "popularity": 1.0})
-    assert learned(*old_and_new(), given) == Learned({"als": 0.0, "content": 0.0, "popularity": 1.0, "new": 1.0}, {})
+    assert learned(*old_and_new(), given) == Learned({"als": 0.0, "content": 0.0, "popularity": 1.0, "new": 0.0}, {})
 
 
 def test_of_too_few_pairs_of_new_tracks_nothing_is_learned() -> None:
@@ -191,9 +194,65 @@ def test_a_part_that_new_tracks_alone_need_gets_a_little_of_the_weight(monkeypat
 
     monkeypatch.setattr(learning, "_search", search)
     found = learned(*old_and_new(), WITH_NEW)
-    assert found.weights["content"] == LEAST * max(found.weights.values()) > 0
+    assert found.weights["content"] == LEAST * max(found.weights[name] for name in ("als", "content", "popularity")) > 0
     of_new = {name: found.weights[name] * found.new[name] for name in ("als", "content")}
     assert of_new["content"] >= 4 * of_new["als"] > 0, "the other is kept small, not lost"
     given = learned(*old_and_new(), WITH_NEW.model_copy(update={"content": 0.0}))
     assert given.weights["content"] == 0, "a part that was turned off stays off"
     assert "content" not in given.new
+
+
+# ---- another fit -------------------------------------------------------------------------------------------------
+
+
+def settled(found: Learned, louder: float, kept: Plays) -> tuple[int, int, int]:
+    """Places of new tracks, louder than those that the level was learned with: at that level, settled, and of how many.
+
+    The lists are those of users with five tracks, no two of whom are the same.
+    """
+    parts, _ = old_and_new()
+    blend, users, items = join(parts, found.weights, kept.n_listeners, {p: louder * x for p, x in found.new.items()})
+    users[:, :4] *= np.random.default_rng(2).uniform(0.8, 1.2, (N, 4)).astype(np.float32)
+    some = np.flatnonzero(np.diff(kept.counts.indptr) >= 5)
+
+    def places(chosen: Blend) -> int:
+        queries = chosen.queries(users[some], np.ones(len(some), dtype=bool))
+        lists = top_k(queries, items, 20, (kept.counts[some], kept.barred[some])).items
+        return int((kept.n_listeners == 0)[lists].sum())
+
+    return places(blend), places(settle(found, blend, users, items, kept)), 20 * len(some)
+
+
+@pytest.mark.parametrize("louder", [0.3, 3.0])
+def test_in_another_fit_new_tracks_get_the_places_that_they_had_where_their_level_was_learned(louder: float) -> None:
+    held_out = old_and_new()[1]
+    found = learned(*old_and_new(), WITH_NEW.model_copy(update={"cost_of_new": 0.1}))
+    assert found.standing is not None
+    assert found.standing.n_new == UNHEARD
+    as_learned, carried, n_places = settled(found, louder, held_out.kept)
+    expected = found.standing.share * n_places
+    assert carried == pytest.approx(expected, abs=1)
+    assert abs(as_learned - expected) > 0.3 * expected, "the level itself does not carry over"
+
+
+def test_fewer_new_tracks_get_fewer_places_and_of_very_few_the_level_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = old_and_new()[1]
+    found = learned(*old_and_new(), WITH_NEW.model_copy(update={"cost_of_new": 0.1}))
+    assert found.standing is not None
+    crowded = replace(found, standing=replace(found.standing, n_new=4 * int((held_out.kept.n_listeners == 0).sum())))
+    _, carried, n_places = settled(crowded, 1.0, held_out.kept)
+    assert carried == pytest.approx(found.standing.share * n_places / 4, abs=1)
+    monkeypatch.setattr(learning, "MIN_NEW", 1 + int((held_out.kept.n_listeners == 0).sum()))
+    as_learned, carried, _ = settled(crowded, 1.0, held_out.kept)
+    assert carried == as_learned
+    as_learned, carried, _ = settled(replace(found, standing=None), 1.0, held_out.kept)
+    assert carried == as_learned
+
+
+def test_where_new_tracks_stand_is_told_by_users_of_some_tracks_if_there_are_any() -> None:
+    counts = csr_matrix(np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], np.float32))
+    everybody = np.ones(5, dtype=bool)
+    assert evenly(counts, everybody, 9, 3).tolist() == [0, 4]
+    assert evenly(counts, everybody, 9, 5).tolist() == [0, 1, 3, 4], "nobody has five: whoever has any"
+    assert evenly(counts, np.arange(5) != 4, 9, 3).tolist() == [0]
+    assert evenly(counts, everybody, 2, 1).tolist() == [0, 4]

@@ -6,8 +6,9 @@ Parts stand side by side in the columns, so that the joint score is again an inn
 nearest-neighbour search, folding users in, audiences and live uploads alike. A part's scores are divided, for each
 user, by their standard deviation over the catalogue, so that a weight means the same for every user and part.
 Weights are applied to the user's side when ranking. What a part says of a track that nobody has played is worth more or
-less than what it says of the others: there its item vectors are multiplied once more, and the part ``new``, 1 for such
-tracks and 0 for the others, sets the level at which they stand. All are learned in ``recsys.hybrid.weights``.
+less than what it says of the others: there its item vectors are multiplied once more, and the weight of the part
+``new``, 1 for such tracks and 0 for the others, is the level at which they stand. All are learned in
+``recsys.hybrid.weights``.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -45,9 +46,9 @@ class BlendSettings(Settings):
     cost_of_new: float = Field(default=0.005, ge=0, lt=1)
 
     def given(self) -> dict[str, float | None]:
-        """Weights by part name, None where they are to be learned; the level of new tracks is no matter of weight."""
+        """Weights by part name, None where they are to be learned; new tracks have no level until that is learned."""
         names = ("als", "wide", "mapped", "lightfm", "labels", "content", POPULARITY)
-        return {**{name: getattr(self, name) for name in names}, NEW: 1.0}
+        return {**{name: getattr(self, name) for name in names}, NEW: 0.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,8 +192,7 @@ def join(
     Args:
         parts: all over the same users and items.
         weights: by part name.
-        new: by part name, what item vectors of tracks without listeners are multiplied by; where it names none 1, and 0
-            for a level: until it is learned, new tracks stand where the other parts put them.
+        new: by part name, what item vectors of tracks without listeners are multiplied by; 1 where it names none.
         n_listeners: (n_items,), the catalogue's statistics are taken over items with listeners, where two or more have.
 
     Returns:
@@ -209,7 +209,7 @@ def join(
         square = float((part.item_vectors[known] ** 2).sum(axis=1).mean())
         scale = 1 / np.sqrt(square) if square > 0 else 1.0
         vectors = np.asarray(part.item_vectors * np.float32(scale), dtype=np.float32)
-        times = (new or {}).get(part.name, 0.0 if part.fold == "level" else 1.0)
+        times = (new or {}).get(part.name, 1.0)
         vectors[unplayed] *= np.float32(times)
         covariance = np.atleast_2d(np.cov(vectors[known].T, bias=True)).astype(np.float32)
         lengths = np.sqrt((part.user_vectors[:, : -1 if part.bias else None] ** 2).sum(axis=1))

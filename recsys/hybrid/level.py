@@ -1,10 +1,12 @@
 """Where tracks that nobody has played stand among the others: neither flooding the lists nor never in them.
 
-    best played tracks, best new tracks of users, which of them are wanted  ->  level_of_new  ->  stretch, level
+    best played tracks, best new tracks of users, which of them are wanted  ->  level_of_new  ->  Standing
+    Standing, joint vectors of another fit  ->  level_at_share  ->  the level there
 
 A new track's score is stretched and raised: stretch * score + level. Both are chosen on held-out plays: of all the
 stretches, each with the highest level at which the recall of played tracks falls by no more than a given share, the one
-that finds most new tracks.
+that finds most new tracks. A level is in the units of scores, which differ from fit to fit; what carries over is the
+share of the places at the top that new tracks get.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,22 @@ from recsys.types import Float32
 
 K = 20
 STRETCHES = (0.5, 0.7, 1.0)  # more make the level lean on the scale of scores, which differs from fit to fit
-N_LEVELS = 60
+# of the places at the top: as few as one list in a hundred has one, to all of them
+SHARES = (0.0, *np.geomspace(0.01 / K, 1, 59).tolist())
+BELOW = 1e-3  # the closest that a new track comes to the edge where none is shown
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How new tracks stand: what their scores are multiplied by and raised by, and what comes of it.
+
+    ``share``: of the 20 places of the lists, those that ``n_new`` new tracks have.
+    """
+
+    stretch: float
+    level: float
+    share: float
+    n_new: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +47,7 @@ class Rivals:
     wanted: NDArray[np.integer]
 
 
-def level_of_new(old: Rivals, new: Rivals, crowd: Rivals, base: Float32, cost: float) -> tuple[float, float]:
+def level_of_new(old: Rivals, new: Rivals, crowd: Rivals, base: Float32, cost: float, n_new: int) -> Standing | None:
     """Choose the stretch and the level of new tracks.
 
     Args:
@@ -39,39 +56,53 @@ def level_of_new(old: Rivals, new: Rivals, crowd: Rivals, base: Float32, cost: f
         crowd: as ``new``, of as many new tracks as the catalogue has; they decide what played ones lose.
         base: (n,) what a new track's score has besides.
         cost: the share of the recall@20 of played tracks that may be lost.
+        n_new: how many tracks the crowd was taken from.
 
     Returns:
-        Stretch and level; 1 and 0 where there is nothing to compare.
+        How new tracks stand, None where there is nothing to compare.
     """
-    edge = -np.partition(-old.scores, K - 1, axis=1)[:, K - 1]  # the score of the 20th
-    usable = np.isfinite(edge) & np.isfinite(crowd.scores[:, 0])
+    usable = np.isfinite(old.scores[:, K - 1]) & np.isfinite(crowd.scores[:, 0])
     if not usable.any():
-        return 1.0, 0.0
+        return None
     whole = _recalls(old, crowd, np.full_like(crowd.scores, -np.inf))[0]
-    best, chosen = -1.0, (1.0, 0.0)
+    most, best = -1.0, None
     for stretch in STRETCHES:
         theirs = crowd.scores * np.float32(stretch) + base[:, None]
-        level = max(
-            (
-                level
-                for level in _levels(edge[usable], theirs[usable])
-                if _paid(whole, old, crowd, theirs + level, cost)
-            ),
-            default=float((edge - theirs[:, 0])[usable].min()),
-        )
-        found = float(
-            _recalls(old, new, new.scores * np.float32(stretch) + base[:, None] + np.float32(level))[1].mean()
-        )
-        if found > best:
-            best, chosen = found, (stretch, float(level))
-    return chosen
+        levels = [level_at_share(old.scores[usable], theirs[usable], share) for share in SHARES]
+        affordable = [
+            place for place, level in enumerate(levels) if _paid(whole, old, crowd, theirs + np.float32(level), cost)
+        ]
+        place = max(affordable, default=0)
+        level = levels[place]
+        found = _recalls(old, new, new.scores * np.float32(stretch) + base[:, None] + np.float32(level))[1].mean()
+        if found > most:
+            most, best = float(found), Standing(stretch, level, SHARES[place], n_new)
+    return best
 
 
-def _levels(edge: Float32, scores: Float32) -> list[float]:
-    """Levels from where no list has a new track to where every list has nothing else."""
-    last = np.where(np.isfinite(scores), scores, np.inf).min(axis=1)
-    gaps = np.concatenate([edge - scores[:, 0], edge - last])
-    return [float(level) for level in np.quantile(gaps, np.linspace(0, 1, N_LEVELS))]
+def level_at_share(old: Float32, new: Float32, share: float) -> float:
+    """Find the level at which new tracks get a share of the places at the top.
+
+    The j-th best new track of a user is among the 20 best as soon as it passes the (21 - j)-th played one, so the
+    levels at which places are lost are all known, and the one looked for is a quantile of them.
+
+    Args:
+        old: (n, at least 20) scores of the best played tracks of users, falling.
+        new: (n, m) of the best new ones, falling; -inf where a list ends.
+        share: of the n * 20 places, 0 to 1.
+
+    Returns:
+        The level, to be added to the scores of all new tracks.
+    """
+    depth = min(K, new.shape[1])
+    gaps = (old[:, K - depth : K][:, ::-1] - new[:, :depth]).astype(np.float64)
+    passed = np.sort(gaps[np.isfinite(new[:, :depth])])
+    n_shown = min(round(share * K * len(old)), len(passed))
+    if n_shown == 0:
+        return float(passed[0]) - BELOW
+    if n_shown == len(passed):
+        return float(passed[-1]) + BELOW
+    return float(passed[n_shown - 1] + passed[n_shown]) / 2
 
 
 def _paid(whole: NDArray[np.float64], old: Rivals, crowd: Rivals, scores: Float32, cost: float) -> bool:

