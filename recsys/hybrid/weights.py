@@ -25,7 +25,8 @@ from recsys.types import NO_ITEM, Float32, Plays
 
 STEPS = (0.0, 0.25, 0.5, 2.0, 4.0)  # times the weight that a part has
 DEPTH = 200  # candidates that each part names
-SURE = 1.5  # standard errors by which a gain is believed; of sixty that are tried some are luck
+# standard errors by which a gain is believed: of sixty that are tried some are luck, more so where few pairs tell
+SURE, SURE_OF_NEW = 1.5, 2.0
 SMALL = 1e-3  # of a vector
 OF_NEW = 3  # times as many users where new tracks are concerned, of which each wants few
 LEAST = 1 / 32  # of the greatest weight: what a part gets that only new tracks need
@@ -77,7 +78,7 @@ def learn_weights(
     pool = _Pool(blend, user_vectors, item_vectors, held_out)
     old = pool.task(~of_new, np.flatnonzero(~unplayed), settings.validation_users)
     if old is not None:
-        weights = _search(old, [p.name for p in blend.parts], weights, free, "blend: weights", progress)
+        weights = _search(old, [p.name for p in blend.parts], weights, free, SURE, "blend: weights", progress)
     task = pool.task(of_new, held_out.new, OF_NEW * settings.validation_users)
     if old is None or task is None or task.n_wanted.sum() < MIN_PAIRS:
         return Learned(weights, {})
@@ -86,7 +87,7 @@ def learn_weights(
         return Learned(weights, {})
     start = {p.name: float(p.name in personal) for p in blend.parts}
     of_new_tracks = _search(
-        task, list(start), start, [n for n in personal if fixed[n] is None], "blend: new tracks", progress
+        task, list(start), start, [n for n in personal if fixed[n] is None], SURE_OF_NEW, "blend: new tracks", progress
     )
     return _among_all(pool, weights, of_new_tracks, unplayed, settings)
 
@@ -148,7 +149,13 @@ def evenly(counts: csr_matrix, marked: NDArray[np.bool_], at_most: int, tracks: 
 
 
 def _search(
-    task: _Task, names: list[str], weights: dict[str, float], free: list[str], title: str, progress: Progress
+    task: _Task,
+    names: list[str],
+    weights: dict[str, float],
+    free: list[str],
+    sure: float,
+    title: str,
+    progress: Progress,
 ) -> dict[str, float]:
     """Change one weight at a time, as long as NDCG surely rises: by more than so many standard errors over users."""
     best = _ndcg(task, names, weights)
