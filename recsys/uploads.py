@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,10 @@ from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.audio.worker import content_hash
 from recsys.audio.workers import DecodeFailure, decode_many
 from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
-from recsys.catalogue.tracks import FIRST_YEAR, last_year
 from recsys.errors import ArtefactError, DataError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
+from recsys.live.arrivals import NewTrack, upload_of
 from recsys.model import Model
 from recsys.store.generation import Store, disk_errors, sync_folder
 from recsys.store.live import LiveStore, Upload, open_live
@@ -35,18 +34,7 @@ from recsys.store.opened import ITEM
 from recsys.store.tables import FILE, StoredTables
 from recsys.types import TRACKS_SCHEMA, Float32, Tracks
 
-
-@dataclass(frozen=True, slots=True)
-class NewTrack:
-    """What the uploader says of a track; None is unknown, and then the tags inside the file are believed."""
-
-    track_id: str | None = None
-    title: str | None = None
-    artist: str | None = None
-    album: str | None = None
-    genre: str | None = None  # several with ;
-    year: int | None = None
-    lyrics: str | None = None
+__all__ = ["Added", "NewTrack", "add_track", "reembed_late_uploads", "tracks_of", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +132,8 @@ def _hear(copy: Path, models: Path) -> _Heard:
 
 
 def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard) -> Upload:
-    inside = file_tags(audio)
-    genre = about.genre if about.genre is not None else inside.get("genre")
-    tagged = int(inside.get("year", 0))
-    year = tagged if about.year is None and FIRST_YEAR <= tagged <= last_year() else about.year
-    return Upload(
-        track_id=about.track_id or f"upload-{heard.content_hash[:12]}",
-        content_hash=heard.content_hash,
-        file=f"{heard.content_hash}{suffix}",
-        title=about.title or inside.get("title") or audio.stem.encode("utf-8", "replace").decode(),
-        artist=about.artist or inside.get("artist"),
-        album=about.album or inside.get("album"),
-        genres=[name.strip() for name in (genre or "").split(";") if name.strip()],
-        year=year,
-        lyrics=about.lyrics or inside.get("lyrics"),
-        duration_s=heard.duration_s,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    name = audio.stem.encode("utf-8", "replace").decode()
+    return upload_of(about, file_tags(audio), heard.content_hash, heard.duration_s, suffix, name)
 
 
 def _known_as(generation: Path, live: LiveStore, content_hash: str) -> str | None:
