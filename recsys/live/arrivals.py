@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from recsys.catalogue.tracks import FIRST_YEAR, last_year
-from recsys.store.live import Upload
+from recsys.live.events import Upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,21 +97,21 @@ class Embedding:
 
     def _embedded(self, path: Path, about: NewTrack, generation: str) -> bytes:
         models = self._models_of(generation)
-        hashed = self._hashing.submit(content_hash, path)  # while another process decodes
-        decoded, inside = self._heard(path, models.decode)
+        try:
+            hashed = self._hashing.submit(content_hash, path)  # while another process decodes
+            decoded, inside = self._heard(path, models.decode)
+            known = hashed.result(), decoded.clip.duration_s
+        except OSError as error:  # its upload was given up meanwhile
+            raise ArtefactError(f"cannot read the upload {path}: {error.strerror}") from error
         sound = None if models.sound is None else models.sound.embed([decoded.clip])[0]
         problems = decoded.problems + mislabelled(path, decoded.format)
         notes = [problem.reason for problem in problems] + ([NO_SOUND] if sound is None else [])
-        known = hashed.result(), decoded.clip.duration_s
         vectors = vectors_of(upload_of(about, inside, *known), sound, models.encoder, models.blend)
         return packed({"content_hash": known[0], "duration_s": known[1], "notes": notes, "inside": inside}, vectors)
 
     def _heard(self, path: Path, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]]:
-        try:
-            with path.open("rb") as file:
-                outcome = self._workers.listen(file, path.name, settings)
-        except OSError as error:
-            raise ArtefactError(f"cannot read the upload {path}: {error.strerror}") from error
+        with path.open("rb") as file:
+            outcome = self._workers.listen(file, path.name, settings)
         if isinstance(outcome, DecodeFailure):
             raise DataError(f"the audio cannot be used: {outcome.reason}")
         duration_s, most_s = outcome[0].clip.duration_s, self._settings.max_length_s

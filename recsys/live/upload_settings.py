@@ -10,9 +10,8 @@ class UploadSettings(Settings):
 
     max_mb: float = Field(default=200.0, gt=0)  # of 2^20 bytes, of one file
     max_length_s: float = Field(default=4 * 3600.0, gt=0)  # of one recording; the shortest is [audio.decode] min_s
-    at_once: int = Field(default=4, ge=1)  # uploads under way, of all workers of all servers of a store
-    idle_s: float = Field(default=30.0, gt=0)  # after which a stream that says nothing is given up
-    stream_s: float = Field(default=1800.0, gt=0, le=3000)  # for a whole stream; a build clears copies of an hour
+    at_once: int = Field(default=4, ge=1)  # uploads under way in one worker
+    idle_s: float = Field(default=30.0, gt=0)  # after which a stream that brings nothing is given up
     time_limit_s: float = Field(default=30.0, gt=0)  # to decode one
     memory_mb: int = Field(default=1024, ge=64)  # of a decoding process beyond what it has at its start
     n_neighbours: int = Field(default=10, ge=1, le=200)  # that the answer names

@@ -21,17 +21,19 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
-from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
+from recsys.errors import ArtefactError, ConfigError, DataError, LimitError, NoSpaceError, NotFoundError, TakenError
 from recsys.recommender import Recommender
 from recsys.serving import convert
 from recsys.v1 import recommender_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
 
-# The first class that an error is an instance of decides: NoSpaceError is also a NotFoundError.
+# The first class that an error is an instance of decides: NoSpaceError is also a NotFoundError, TakenError a DataError.
 STATUSES: dict[type[BaseException], grpc.StatusCode] = {
     NoSpaceError: grpc.StatusCode.FAILED_PRECONDITION,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
+    TakenError: grpc.StatusCode.ALREADY_EXISTS,
+    LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     DataError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,  # protobuf's: the bytes are not such a request
