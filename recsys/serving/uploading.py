@@ -11,7 +11,7 @@ of one: then the track is embedded again with the models of the new one.
 import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -165,9 +165,12 @@ class TrackUploads:
             try:
                 sync_folder(self._store.uploads)
                 return None, live.add(upload, vectors)
-            except BaseException:
-                if live.track_of_audio(upload.content_hash) is None:  # else the entry is there, and needs its file
+            except BaseException as error:
+                known = live.track_of_audio(upload.content_hash)
+                if known is None:  # else an entry is there, and needs the file
                     kept.replace(copy.path)  # where the next try looks for it, and where it is cleared away
+                elif isinstance(error, DataError):  # `recsys add`, which knows of no lock but the store's, came first
+                    return known, 0
                 raise
 
     async def _moved(self, generation: str) -> None:
@@ -238,11 +241,12 @@ def upload_handler(
         refusal: chooses status and sentence for an error.
     """
 
-    async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+    async def handle(requests: Any, context: grpc.aio.ServicerContext) -> bytes:
         if uploads is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, NOT_HERE)
             raise NotImplementedError  # not reached: abort raises
-        outcome = (await asyncio.gather(uploads.take(aiter(requests)), return_exceptions=True))[0]
+        async with aclosing(aiter(requests)) as pieces:  # what is refused early is not read to its end
+            outcome = (await asyncio.gather(uploads.take(pieces), return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             await context.abort(*refusal(outcome, "UploadTrack"))
             raise outcome  # not reached: abort raises
