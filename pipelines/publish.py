@@ -108,6 +108,7 @@ def _write(
     ]
     write_tables(folder / FILE, tables, row)
     np.save(folder / "arrays" / "edges.npy", lists.edges)
+    np.save(folder / "arrays" / "lasts.npy", lists.lasts)
     facts = {
         "generation": row["generation"],
         "created_at": row["created_at"].isoformat(timespec="seconds"),
@@ -167,7 +168,7 @@ def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
 
 
 class _Lists:
-    """The stored lists of all users, block by block; remembers the score at each user's edge."""
+    """The stored lists of all users, block by block; remembers the scores at each user's edge and at the last place."""
 
     def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
@@ -175,6 +176,7 @@ class _Lists:
         artists = recommender.artefacts.tracks.frame["artist"].rank("dense").cast(pl.Int32)
         self._artists = (artists.fill_null(0) - 1).to_numpy()
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
+        self.lasts = self.edges.copy()
 
     def blocks(self) -> Iterator[pl.DataFrame]:
         """Give rows of ``recommendation_lists``."""
@@ -185,6 +187,7 @@ class _Lists:
                 listed = self._recommender.ranking.varied(users, ranked, self._recommender.lists, self._artists)
                 reasons = self._recommender.reasons(user_ids, listed)
                 self.edges[users] = ranked.scores[:, DEFAULT_K - 1]
+                self.lasts[users] = ranked.scores[:, MAX_K - 1]
                 bar.advance(len(users))
                 yield self._frame(user_ids, listed, reasons)
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
 from recsys.overlay import Catalogue
-from recsys.rank import top_k
+from recsys.rank import exact, top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
 from recsys.types import NO_ITEM, Float32, Found, Int32, Space, Tables
 
@@ -42,6 +43,17 @@ class Lists:
             return stored
         return self._varied(user, user_id, MAX_K, variety, fill=not self.personal(user))
 
+    def again(self, known: list[Found], k: int, variety: Variety | None) -> list[Found]:
+        """A list that was found already, with another variety where one is asked for."""
+        if variety is None:
+            return known
+        known = [line for line in known if self._catalogue.has(line[0])]
+        items = np.array([self._catalogue.row(track) for track, _, _ in known], dtype=np.int32)
+        scores = np.array([score for _, score, _ in known], dtype=np.float32)
+        chosen, _ = choose(self._source(lambda depth: (items[:depth], scores[:depth])), k, variety)
+        line_of = dict(zip(items.tolist(), known, strict=True))
+        return [line_of[item] for item in chosen.tolist()]
+
     def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
         """The list for one query (1, d) from what was heard (item rows), which is left out."""
         source = self._source(lambda depth: self._best(query, heard, depth))
@@ -64,6 +76,23 @@ class Lists:
             for other, score in zip(best.items[0], best.scores[0], strict=True)
             if other != NO_ITEM
         ]
+
+    def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
+        """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.
+
+        Raises:
+            NoSpaceError: the track has no vector there.
+        """
+        catalogue = self._catalogue
+        stored = self._tables.neighbours(track_id, space) if item < catalogue.n_built else None
+        if catalogue.uploads.gone and stored is not None:
+            stored = [(other, score) for other, score in stored if not catalogue.is_gone(other)]
+        own = None if stored is None or k > len(stored) else catalogue.unit_vector(item, space)
+        if stored is None or own is None:
+            return self.nearest(item, track_id, k, space)
+        rows, vectors = catalogue.uploads_in(space)
+        fresh = [(catalogue.id(row), score) for row, score in zip(rows.tolist(), _cosines(vectors, own), strict=True)]
+        return sorted([*stored, *fresh], key=lambda found: -found[1])[:k] if fresh else stored
 
     def personal(self, user: int) -> bool:
         """Whether anything is known of the taste of a user row."""
@@ -118,15 +147,23 @@ class Lists:
         return NOTHING if user == NO_ITEM else self._model.heard(user)
 
     def _with_uploads(self, user: int, stored: list[Found]) -> list[Found]:
-        scores = self._catalogue.uploads.item_vectors @ self._query(user)[0][0]
-        fresh = self._with_reasons(self._catalogue.upload_rows(), scores, self._heard(user))
+        rows = self._catalogue.upload_rows()
+        scores = self._catalogue.vectors_of(rows) @ self._query(user)[0][0]
+        fresh = self._with_reasons(rows, scores, self._heard(user))
         return sorted([*stored, *fresh], key=lambda found: -found[1])[:MAX_K]
 
     def _best(self, query: Float32, left_out: Int32, k: int) -> tuple[Int32, Float32]:
-        """Rank all tracks but some for one query (1, d): up to k rows and scores."""
-        allowed = np.setdiff1d(np.arange(len(self._catalogue), dtype=np.int32), left_out).astype(np.int32)
-        best = top_k(query, self._catalogue.vectors, min(k, len(allowed)), candidates=allowed)
-        return best.items[0], best.scores[0]
+        """Rank all tracks but some for one query (1, d): up to k rows and scores; uploads are not copied beside all."""
+        built = self._model.item_vectors
+        hidden = np.union1d(left_out, self._catalogue.hidden)
+        own = hidden[hidden < len(built)].astype(np.int32)
+        best = top_k(query, built, k, (csr_matrix((np.ones(len(own), bool), own, [0, len(own)]), (1, len(built))),))
+        fresh = np.setdiff1d(self._catalogue.upload_rows(), left_out).astype(np.int32)
+        scores = exact(query, self._catalogue.vectors_of(fresh), np.zeros(len(fresh), np.int64), np.arange(len(fresh)))
+        items, scores = np.concatenate([best.items[0], fresh]), np.concatenate([best.scores[0], scores])
+        items, scores = items[items != NO_ITEM], scores[items != NO_ITEM]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return items[order], scores[order]
 
     def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         """Name the tracks, and for each the heard track that is most like it, where anything was heard."""
@@ -137,3 +174,8 @@ class Lists:
             reasons = [self._catalogue.id(int(row)) for row in heard[places]]
         tracks = [self._catalogue.id(int(item)) for item in items]
         return list(zip(tracks, scores.tolist(), reasons, strict=True))
+
+
+def _cosines(vectors: Float32, own: Float32) -> list[float]:
+    cosines: list[float] = (vectors @ own[0]).tolist() if len(vectors) else []
+    return cosines

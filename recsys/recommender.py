@@ -6,26 +6,41 @@ After a fit everything is in memory and lists are computed when asked for; an op
 of its current generation, with what was uploaded since laid over them. Nothing here imports torch.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from recsys.asked import asked, check_k, ranked_tracks
 from recsys.audience import audience as rank_audience
-from recsys.diversity import ListSettings, Variety
+from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
 from recsys.hybrid.foldin import fold_in
 from recsys.lists import Lists
 from recsys.model import Model
-from recsys.overlay import Catalogue, Uploads
+from recsys.overlay import Catalogue, Touched, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
-from recsys.types import SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, RankedTrack, Space, Tables
+from recsys.store.record import Record
+from recsys.types import (
+    NO_ITEM,
+    SPACES,
+    Candidates,
+    Float32,
+    Found,
+    Int32,
+    Plays,
+    RankedList,
+    Space,
+    Tables,
+)
 
 
 class Recommender:
-    """Ranked tracks for users, and tracks that are alike. Thread-safe: nothing changes after construction.
+    """Ranked tracks for users, and tracks that are alike. Thread-safe: nothing changes after construction, but that an
+    opened store gives a user's list as it is now.
 
     ``k`` is 1 to 200 everywhere. Lists are ``RankedList``: tracks with rank from 1, where they come from, and the
     generation. Ids are text, as they came in.
@@ -40,14 +55,18 @@ class Recommender:
         edges: Float32 | None = None,
         artefacts: Any = None,
         lists: ListSettings | None = None,
+        lasts: Float32 | None = None,
+        touched: Callable[[str], Touched] | None = None,
     ) -> None:
         """Join the arrays, the tables, what is known of the build, and the uploads since.
 
         ``edges`` (n_users,) are the scores at place 20 of the plain lists, computed when needed by default.
         ``artefacts`` is what publishing needs of a fit (see ``recsys.fit``); None for an opened store.
         ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
+        ``lasts`` (n_users,) are the scores at the last place of plain lists that are full, -inf for the others; where
+        they are not known the edges stand for them. ``touched`` looks up what happened to a user since the build.
         """
-        self._edges = edges
+        self._edges, self._lasts, self._touched = edges, lasts, touched
         self.model = model
         self.lists = lists or ListSettings()
         self.ranking = Ranking(model)
@@ -90,10 +109,10 @@ class Recommender:
         return {
             "generation": self.generation,
             "created_at": self._facts.get("created_at", ""),
-            "n_tracks": len(self._catalogue),
+            "n_tracks": self._catalogue.n_tracks,
             "n_users": len(self.model.users),
             "n_listens": int(self._facts.get("n_listens", 0)),
-            "n_uploads": len(self._catalogue.uploads.track_ids),
+            "n_uploads": self._catalogue.uploads.n_shown,
             "spaces": list(self.spaces),
         }
 
@@ -134,11 +153,20 @@ class Recommender:
         Raises:
             ConfigError: k is not within 1 to 200, max_per_artist is below 1, or diversity not within 0 to 1.
         """
-        _check_k(k)
-        user = int(self.model.users.find([user_id])[0])
+        check_k(k)
+        now = Touched(None, False) if self._touched is None else self._touched(user_id)
+        user = NO_ITEM if now.is_gone else int(self.model.users.find([user_id])[0])
         personal = self._lists.personal(user)
-        variety = _asked(self.lists.usual(personal), max_per_artist, diversity)
-        found = self._lists.of_user(user, user_id, k, variety)
+        if now.record is not None:
+            personal = b"personal" in Record(now.record).head
+        usual = self.lists.usual(personal)
+        variety = asked(usual, max_per_artist, diversity)
+        if now.record is not None:
+            found = self._lists.again(Record(now.record).found(), k, None if variety == usual else variety)
+        else:
+            found = self._lists.of_user(user, user_id, k, variety)
+        if self._catalogue.uploads.gone:
+            found = [line for line in found if not self._catalogue.is_gone(line[0])]
         return self._list(found[:k], "personal" if personal else "popular", describe)
 
     def similar(
@@ -151,16 +179,14 @@ class Recommender:
             NoSpaceError: the space has no vectors, or this track has none in it.
             ConfigError: k is not within 1 to 200, or there is no space of that name.
         """
-        _check_k(k)
+        check_k(k)
         if space not in SPACES:
             raise ConfigError(f"there is no space {space!r}; choose one of {', '.join(SPACES)}")
         item = self._catalogue.row(track_id)
         if space not in self.spaces:
             raise NoSpaceError(f"this catalogue has no vectors in the space {space!r}; it has {', '.join(self.spaces)}")
-        stored = self._tables.neighbours(track_id, space) if item < len(self.model.items) else None
-        if stored is None or k > len(stored) or self._catalogue.uploads.track_ids:
-            stored = self._lists.nearest(item, track_id, k, space)
-        return self._list([(track, score, None) for track, score in stored[:k]], "neighbours", describe)
+        found = self._lists.near(item, track_id, k, space)
+        return self._list([(track, score, None) for track, score in found[:k]], "neighbours", describe)
 
     def recommend_from_tracks(
         self, track_ids: Sequence[str], k: int = DEFAULT_K, *, describe: bool = True
@@ -172,12 +198,13 @@ class Recommender:
             DataError: no track is given.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
         items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
         counts = plays.astype(np.float32)
-        user = fold_in(items, counts, self._catalogue.vectors, self.model.blend)
+        places = np.arange(len(items), dtype=np.int32)
+        user = fold_in(places, counts, self._catalogue.vectors_of(items), self.model.blend)
         query = user[None] * self.model.blend.weights()
         rows = items.astype(np.int32)
         return self._list(self._lists.of_query(query, rows, k), "tracks", describe)
@@ -202,7 +229,7 @@ class Recommender:
             NotFoundError: no such track.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         item = self._catalogue.row(track_id)
         vector = self._catalogue.vectors_of([item])[0]
         users, margins = rank_audience(self.model, vector, item, self.edges, k)
@@ -212,6 +239,32 @@ class Recommender:
     def edges(self) -> Float32:
         """Score of each user's 20th candidate, (n_users,); -inf for a list that is shorter."""
         return self.ranking.edges if self._edges is None else self._edges
+
+    @property
+    def lasts(self) -> Float32:
+        """Score at the last place of each user's full list, (n_users,); -inf for the others."""
+        return self.edges if self._lasts is None else self._lasts
+
+    @property
+    def tables(self) -> Tables:
+        """Stored lists, and what is known of tracks."""
+        return self._tables
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the build, as its meta.json has it."""
+        return self._facts
+
+    def popular(self) -> list[Found]:
+        """The list of somebody of whom nothing is known, 200 deep."""
+        return self._lists.of_user(NO_ITEM, "", MAX_K, self.lists.usual(personal=False))
+
+    def with_uploads(self, uploads: Uploads) -> "Recommender":
+        """Give the same with other uploads and deletions, sharing all else."""
+        other = copy.copy(self)
+        other._catalogue = Catalogue(self.model, uploads)
+        other._lists = Lists(self.ranking, other._catalogue, self._tables, self.lists)
+        return other
 
     @property
     def plays(self) -> Plays:
@@ -263,31 +316,5 @@ class Recommender:
 
     def _list(self, found: Sequence[Found], source: str, describe: bool) -> RankedList:
         about = self._about([track for track, _, _ in found]) if describe else {}
-        tracks = [
-            RankedTrack(track, score, rank, reason, _known(about.get(track, {})))
-            for rank, (track, score, reason) in enumerate(found, start=1)
-        ]
+        tracks = ranked_tracks(found, about)
         return RankedList(tracks, source, self.generation)
-
-
-def _asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
-    """The usual variety, with what was asked for in its place."""
-    if max_per_artist is not None and max_per_artist < 1:
-        raise ConfigError(f"max_per_artist is {max_per_artist}, expected 1 or more, or None for what is usual")
-    if diversity is not None and not 0 <= diversity <= 1:
-        raise ConfigError(f"diversity is {diversity}, expected 0 (by score alone) to 1, or None for what is usual")
-    return Variety(
-        max_per_artist=usual.max_per_artist if max_per_artist is None else max_per_artist,
-        diversity=usual.diversity if diversity is None else diversity,
-    )
-
-
-def _known(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what says something of the music, and only what is known."""
-    shown = ("title", "artist", "album", "genres", "year")
-    return {name: about[name] for name in shown if about.get(name) not in (None, [])}
-
-
-def _check_k(k: int) -> None:
-    if not 1 <= k <= MAX_K:
-        raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")

@@ -21,7 +21,7 @@ MAX_READERS = 1024  # threads of all processes together
 MOST_DATABASES = 64
 DATABASES = (
     *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
-    *("gone", "lists", "tastes", "state"),
+    *("gone", "lists", "tastes", "heard", "state"),
 )  # fmt: skip
 SPARE_PAGES = 16  # at the end of a file, which LMDB counts and need not have written
 
@@ -54,7 +54,12 @@ class Environment:
         return opened
 
     def _opened(self, write: bool) -> Any:
-        options = {"subdir": False, "max_dbs": MOST_DATABASES, "map_size": MAP_SIZE, "max_readers": MAX_READERS}
+        options: dict[str, Any] = {
+            "subdir": False,
+            "max_dbs": MOST_DATABASES,
+            "map_size": MAP_SIZE,
+            "max_readers": MAX_READERS,
+        }
         self.readonly = False
         try:
             return lmdb.open(str(self.file), **options)

@@ -7,8 +7,10 @@
     gone      t and track key, or u and user key -> number of the deletion
     hashes    content hash of audio -> track id
     vectors   generation/number/name -> float32 bytes of an upload
-    lists     generation/user key -> Record; tastes: the same key -> row, edge, last score and query of who listened
-    state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log
+    lists     generation/user key -> Record; under the same key, of those who listened:
+    tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
+    state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
+              deleted -> number of the last deletion of a track
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
 vectors; a reader takes what is there.
@@ -191,6 +193,7 @@ class Writing(Reading):
                 self.put("events", _event_key(event.event_id), here)
         elif isinstance(event, TrackDeleted):
             self.put("gone", TRACK + key_of(event.track_id), here)
+            self.put("state", b"deleted", here)
         elif isinstance(event, UserDeleted):
             self.put("gone", USER + key_of(event.user_id), here)
         self.put("state", b"version", number_key(self.version() + 1))
@@ -213,7 +216,7 @@ class Writing(Reading):
     def forget_generation(self, generation: str) -> None:
         """Take away all that belongs to a generation that is no more."""
         prefix = user_key(generation, None)
-        for database in ("lists", "tastes", "vectors"):
+        for database in ("lists", "tastes", "heard", "vectors"):
             with self.transaction.cursor(self.databases[database]) as cursor:
                 found = cursor.set_range(prefix)
                 while found and cursor.key().startswith(prefix):
@@ -226,8 +229,8 @@ class Writing(Reading):
 
     def drop_list(self, generation: str, user_id: str) -> None:
         """Take the list and the taste of a user away."""
-        self.delete("lists", user_key(generation, user_id))
-        self.delete("tastes", user_key(generation, user_id))
+        for database in ("lists", "tastes", "heard"):
+            self.delete(database, user_key(generation, user_id))
 
     def set_applied(self, generation: str, number: int) -> None:
         """Say up to where the lists of a generation take everything in."""
