@@ -21,6 +21,8 @@ from recsys.serving.uploading import TrackUploads
 from recsys.store.generation import Store
 from recsys.store.live import open_live
 
+KILLS = 10
+
 
 def alive(pid: int) -> bool:
     try:
@@ -102,9 +104,9 @@ def test_asking_needs_no_torch() -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_it_loses_nothing_that_was_acknowledged(audio_store: Path, tmp_path: Path) -> None:
-    store, rng, acknowledged, refused = copied(audio_store, tmp_path), random.Random(3), [], 0
+    store, rng, acknowledged, refused, n = copied(audio_store, tmp_path), random.Random(3), [], 0, 0
     now = serving(store)
-    stop = threading.Event()
+    killed, stop = threading.Event(), threading.Event()
     with EmbeddingProcess(store, settings()) as process:
 
         def look_after() -> None:
@@ -113,8 +115,13 @@ def test_killed_at_random_it_loses_nothing_that_was_acknowledged(audio_store: Pa
                     assert process.revive()
 
         def kill() -> None:
-            while not stop.wait(rng.uniform(0.5, 6.0)):
+            for _ in range(KILLS):
+                time.sleep(rng.uniform(0.0, 0.5))
+                if rng.random() < 0.7:  # else perhaps while it is starting
+                    process.wait_until_warm()
+                    time.sleep(rng.uniform(0.0, 0.3))
                 process.process.kill()
+            killed.set()
 
         threads = [threading.Thread(target=work) for work in (look_after, kill)]
         uploads = TrackUploads(Store(store), Embedder(process.address, settings()), lambda: now, settings())
@@ -122,18 +129,19 @@ def test_killed_at_random_it_loses_nothing_that_was_acknowledged(audio_store: Pa
             for thread in threads:
                 thread.start()
             try:
-                for n in range(60):
+                while not killed.is_set() or not acknowledged:
+                    n += 1
                     try:
                         answer = stub.UploadTrack(pieces(clip("a.wav", 100 + n)), timeout=CALL_S)
                         acknowledged.append(answer.track_id)
                     except grpc.RpcError as error:
                         refused += error.code() == grpc.StatusCode.UNAVAILABLE
-                    time.sleep(0.3)
             finally:
                 stop.set()
                 for thread in threads:
                     thread.join()
-    assert len(acknowledged) + refused == 60
+    assert len(acknowledged) + refused == n
+    assert refused, "no kill ever met an upload"
     with open_live(store / "live.lmdb") as live:
         logged = {upload.track_id: upload.file for _, upload in live.uploads()}
     assert logged.keys() == set(acknowledged)
