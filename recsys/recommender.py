@@ -13,15 +13,28 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from recsys.asked import asked, check_k, known
 from recsys.audience import audience as rank_audience
-from recsys.diversity import ListSettings, Variety
+from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
 from recsys.hybrid.foldin import fold_in
 from recsys.lists import Lists
 from recsys.model import Model
 from recsys.overlay import Catalogue, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
-from recsys.types import SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, RankedTrack, Space, Tables
+from recsys.types import (
+    NO_ITEM,
+    SPACES,
+    Candidates,
+    Float32,
+    Found,
+    Int32,
+    Plays,
+    RankedList,
+    RankedTrack,
+    Space,
+    Tables,
+)
 
 
 class Recommender:
@@ -134,12 +147,16 @@ class Recommender:
         Raises:
             ConfigError: k is not within 1 to 200, max_per_artist is below 1, or diversity not within 0 to 1.
         """
-        _check_k(k)
+        check_k(k)
         user = int(self.model.users.find([user_id])[0])
         personal = self._lists.personal(user)
-        variety = _asked(self.lists.usual(personal), max_per_artist, diversity)
+        variety = asked(self.lists.usual(personal), max_per_artist, diversity)
         found = self._lists.of_user(user, user_id, k, variety)
         return self._list(found[:k], "personal" if personal else "popular", describe)
+
+    def popular(self) -> list[Found]:
+        """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""
+        return self._lists.of_user(NO_ITEM, "", MAX_K, self.lists.usual(personal=False))
 
     def similar(
         self, track_id: str, k: int = DEFAULT_K, space: Space = "hybrid", *, describe: bool = True
@@ -151,7 +168,7 @@ class Recommender:
             NoSpaceError: the space has no vectors, or this track has none in it.
             ConfigError: k is not within 1 to 200, or there is no space of that name.
         """
-        _check_k(k)
+        check_k(k)
         if space not in SPACES:
             raise ConfigError(f"there is no space {space!r}; choose one of {', '.join(SPACES)}")
         item = self._catalogue.row(track_id)
@@ -172,7 +189,7 @@ class Recommender:
             DataError: no track is given.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
         items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
@@ -202,7 +219,7 @@ class Recommender:
             NotFoundError: no such track.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         item = self._catalogue.row(track_id)
         vector = self._catalogue.vectors_of([item])[0]
         users, margins = rank_audience(self.model, vector, item, self.edges, k)
@@ -264,30 +281,7 @@ class Recommender:
     def _list(self, found: Sequence[Found], source: str, describe: bool) -> RankedList:
         about = self._about([track for track, _, _ in found]) if describe else {}
         tracks = [
-            RankedTrack(track, score, rank, reason, _known(about.get(track, {})))
+            RankedTrack(track, score, rank, reason, known(about.get(track, {})))
             for rank, (track, score, reason) in enumerate(found, start=1)
         ]
         return RankedList(tracks, source, self.generation)
-
-
-def _asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
-    """The usual variety, with what was asked for in its place."""
-    if max_per_artist is not None and max_per_artist < 1:
-        raise ConfigError(f"max_per_artist is {max_per_artist}, expected 1 or more, or None for what is usual")
-    if diversity is not None and not 0 <= diversity <= 1:
-        raise ConfigError(f"diversity is {diversity}, expected 0 (by score alone) to 1, or None for what is usual")
-    return Variety(
-        max_per_artist=usual.max_per_artist if max_per_artist is None else max_per_artist,
-        diversity=usual.diversity if diversity is None else diversity,
-    )
-
-
-def _known(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what says something of the music, and only what is known."""
-    shown = ("title", "artist", "album", "genres", "year")
-    return {name: about[name] for name in shown if about.get(name) not in (None, [])}
-
-
-def _check_k(k: int) -> None:
-    if not 1 <= k <= MAX_K:
-        raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")
