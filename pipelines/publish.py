@@ -98,6 +98,7 @@ def _write(
     lists = _Lists(recommender, settings.pools, progress)
     model = recommender.model
     model.save(folder / "arrays")
+    recommender.traits.save(folder / "arrays")
     save_models(folder / "models", artefacts.encoder, artefacts.sound.model)
     tables: list[tuple[str, Iterator[pl.DataFrame]]] = [
         ("tracks", iter([rows.tracks(recommender)])),

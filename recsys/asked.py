@@ -37,3 +37,8 @@ def check_k(k: int) -> None:
     """
     if not 1 <= k <= MAX_K:
         raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")
+
+
+def short_note(n_found: int, k: int) -> str:
+    """Say that a list is shorter than was asked for; nothing where it is not."""
+    return "" if n_found >= k else f"{n_found} of {k} tracks: the catalogue has no more that may be in this list"

@@ -6,30 +6,38 @@ Lists that were stored are taken as they are wherever they say what is asked; th
 were checked by ``recsys.recommender``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
+from recsys.filters import NO_FILTERS, Filters, first_places
 from recsys.overlay import Catalogue
 from recsys.rank import top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
+from recsys.traits import Traits
 from recsys.types import NO_ITEM, Float32, Found, Int32, Space, Tables
 
+BLOCK = 262_144  # tracks scored at a time: their vectors are gathered, and the whole catalogue might not fit twice
 NOTHING = np.zeros(0, dtype=np.int32)
 
 
 class Lists:
     """Makes the lists of one generation with its uploads; thread-safe, nothing changes after construction."""
 
-    def __init__(self, ranking: Ranking, catalogue: Catalogue, tables: Tables, settings: ListSettings) -> None:
-        self._ranking, self._model = ranking, ranking.model
+    def __init__(
+        self, ranking: Ranking, catalogue: Catalogue, tables: Tables, settings: ListSettings, traits: Traits
+    ) -> None:
+        self._ranking, self._model, self._traits = ranking, ranking.model, traits
         self._catalogue, self._tables, self._settings = catalogue, tables, settings
 
-    def of_user(self, user: int, user_id: str, k: int, variety: Variety) -> list[Found]:
+    def of_user(self, user: int, user_id: str, k: int, variety: Variety, filters: Filters = NO_FILTERS) -> list[Found]:
         """The list of a user row, -1 for somebody unknown: k tracks, or more where more are at hand."""
+        if not filters.nothing:
+            return self._filtered(user, user_id, k, variety, filters)
         usual = self._settings.usual(self.personal(user))
         if variety != usual:
             return self._varied(user, user_id, k, variety, fill=False)
@@ -44,7 +52,7 @@ class Lists:
 
     def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
         """The list for one query (1, d) from what was heard (item rows), which is left out."""
-        source = self._source(lambda depth: self._best(query, heard, depth))
+        source = self._source(lambda depth: self._best(query, self._but(heard), depth))
         return self._with_reasons(*choose(source, k, self._settings.usual(personal=True)), heard)
 
     def nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
@@ -80,7 +88,8 @@ class Lists:
         is_stored = user != NO_ITEM and self._settings.usual(self.personal(user)).plain
         stored = self._tables.recommended(user_id) if is_stored else None
         if stored is None:
-            return self._with_reasons(*self._best(*self._query(user), MAX_K), self._heard(user))
+            query, left_out = self._query(user)
+            return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(user))
         return self._with_uploads(user, stored) if self._catalogue.uploads.track_ids else stored
 
     def _varied(self, user: int, user_id: str, k: int, variety: Variety, fill: bool) -> list[Found]:
@@ -88,7 +97,8 @@ class Lists:
 
         def best(depth: int) -> tuple[Int32, Float32]:
             if depth > MAX_K:
-                return self._best(*self._query(user), depth)
+                query, left_out = self._query(user)
+                return self._best(query, self._but(left_out), depth)
             plain = self._plain(user, user_id)
             items = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             return items, np.array([score for _, score, _ in plain], dtype=np.float32)
@@ -101,11 +111,37 @@ class Lists:
 
         return Source(best, self._artists, likeness)
 
-    def _artists(self, items: Int32) -> list[str | None]:
-        track_ids = [self._catalogue.id(int(item)) for item in items]
-        uploaded = self._catalogue.uploads.about
-        built = self._tables.about([track for track in track_ids if not self._catalogue.is_upload(track)])
-        return [(built[track] if track in built else uploaded[track]).get("artist") for track in track_ids]
+    def _artists(self, items: Int32) -> list[Hashable | None]:
+        """Artists of rows, as numbers, or as names where only uploads have them."""
+        n_built, uploads = self._catalogue.n_built, self._catalogue.uploads
+        numbers = self._traits.artists[np.minimum(items, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(items)
+        artists: list[Hashable | None] = [None if number == NO_ITEM else number for number in numbers]
+        for place in np.flatnonzero(items >= n_built):
+            name = uploads.about[uploads.track_ids[int(items[place]) - n_built]].get("artist")
+            artists[place] = None if name is None else self._traits.artist(name)
+        return artists
+
+    def _filtered(self, user: int, user_id: str, k: int, variety: Variety, filters: Filters) -> list[Found]:
+        """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
+        ids = filters.exclude_track_ids
+        excluded = np.array([row for row in map(self._catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
+
+        def passing(rows: Int32) -> NDArray[np.bool_]:
+            return filters.allowed(rows, self._traits, self._catalogue.uploads, excluded)
+
+        if variety.diversity == 0 and not filters.include_heard:
+            plain = self._plain(user, user_id)
+            rows = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            places = first_places(passing(rows), self._artists(rows), variety.max_per_artist, k)
+            if len(places) == k:
+                return [plain[place] for place in places]
+        query, left_out = self._query(user)
+        if filters.include_heard:
+            left_out = NOTHING if user == NO_ITEM else self._model.barred_items(user)
+        allowed = self._but(left_out)
+        allowed &= passing(np.arange(len(self._catalogue), dtype=np.int32))
+        source = self._source(lambda depth: self._best(query, allowed, depth))
+        return self._with_reasons(*choose(source, k, variety), self._heard(user))
 
     def _query(self, user: int) -> tuple[Float32, Int32]:
         """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""
@@ -122,11 +158,24 @@ class Lists:
         fresh = self._with_reasons(self._catalogue.upload_rows(), scores, self._heard(user))
         return sorted([*stored, *fresh], key=lambda found: -found[1])[:MAX_K]
 
-    def _best(self, query: Float32, left_out: Int32, k: int) -> tuple[Int32, Float32]:
-        """Rank all tracks but some for one query (1, d): up to k rows and scores."""
-        allowed = np.setdiff1d(np.arange(len(self._catalogue), dtype=np.int32), left_out).astype(np.int32)
-        best = top_k(query, self._catalogue.vectors, min(k, len(allowed)), candidates=allowed)
-        return best.items[0], best.scores[0]
+    def _but(self, left_out: Int32) -> NDArray[np.bool_]:
+        """Mark all tracks but some rows, (n_items,)."""
+        allowed = np.ones(len(self._catalogue), dtype=bool)
+        allowed[left_out] = False
+        return allowed
+
+    def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
+        """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
+        vectors = self._catalogue.vectors
+        items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
+        for start in range(0, len(allowed), BLOCK):
+            rows = np.flatnonzero(allowed[start : start + BLOCK]).astype(np.int32)
+            best = top_k(query, vectors[start : start + BLOCK], min(k, len(rows)), candidates=rows)
+            items.append(best.items[0] + np.int32(start))
+            scores.append(best.scores[0])
+        found, theirs = np.concatenate(items), np.concatenate(scores)
+        order = np.lexsort((found, -theirs))[:k]
+        return found[order], theirs[order]
 
     def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         """Name the tracks, and for each the heard track that is most like it, where anything was heard."""

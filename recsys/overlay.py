@@ -54,6 +54,11 @@ class Catalogue:
         found = self._rows.get(track_id)
         return self._model.items.row(track_id) if found is None else found
 
+    def find(self, track_id: str) -> int:
+        """Find a track's row, -1 where there is no such track."""
+        found = self._rows.get(track_id)
+        return int(self._model.items.find([track_id])[0]) if found is None else found
+
     def id(self, row: int) -> str:
         """Name a row."""
         return self._model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]

@@ -7,21 +7,24 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.asked import asked, check_k, known
+from recsys.asked import asked, check_k, known, short_note
 from recsys.audience import audience as rank_audience
 from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
+from recsys.filters import NO_FILTERS, Filters
 from recsys.hybrid.foldin import fold_in
 from recsys.lists import Lists
 from recsys.model import Model
 from recsys.overlay import Catalogue, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
+from recsys.traits import Traits
 from recsys.types import (
     NO_ITEM,
     SPACES,
@@ -53,12 +56,14 @@ class Recommender:
         edges: Float32 | None = None,
         artefacts: Any = None,
         lists: ListSettings | None = None,
+        traits: Traits | None = None,
     ) -> None:
         """Join the arrays, the tables, what is known of the build, and the uploads since.
 
         ``edges`` (n_users,) are the scores at place 20 of the plain lists, computed when needed by default.
         ``artefacts`` is what publishing needs of a fit (see ``recsys.fit``); None for an opened store.
         ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
+        ``traits`` of the tracks are what filters look at; without them nothing is known of any track.
         """
         self._edges = edges
         self.model = model
@@ -68,7 +73,8 @@ class Recommender:
         self._tables = tables
         self._facts = dict(facts)
         self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
-        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists)
+        self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
+        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists, self.traits)
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -132,6 +138,7 @@ class Recommender:
         *,
         max_per_artist: int | None = None,
         diversity: float | None = None,
+        filters: Filters = NO_FILTERS,
         describe: bool = True,
     ) -> RankedList:
         """Rank tracks for a user, heard and disliked ones left out.
@@ -142,6 +149,7 @@ class Recommender:
             max_per_artist: at most so many tracks of one artist; by default what ``[lists]`` said, which is no limit
                 but for popular tracks. The list is shorter only where the whole catalogue has no more.
             diversity: 0 to 1, how much unlikeness counts against the score (MMR); by default what ``[lists]`` said.
+            filters: which tracks may be in the list; where the stored one has too few of them, all are looked at.
             describe: fill ``about``; the server does without.
 
         Raises:
@@ -151,8 +159,9 @@ class Recommender:
         user = int(self.model.users.find([user_id])[0])
         personal = self._lists.personal(user)
         variety = asked(self.lists.usual(personal), max_per_artist, diversity)
-        found = self._lists.of_user(user, user_id, k, variety)
-        return self._list(found[:k], "personal" if personal else "popular", describe)
+        found = self._lists.of_user(user, user_id, k, variety, filters)
+        note = short_note(len(found), k)
+        return replace(self._list(found[:k], "personal" if personal else "popular", describe), note=note)
 
     def popular(self) -> list[Found]:
         """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,26 +14,36 @@ from recsys.overlay import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import open_live
+from recsys.store.lookup import FILE as LOOKUP
+from recsys.store.lookup import Lookup
 from recsys.store.tables import FILE, StoredTables
+from recsys.traits import Traits
 from recsys.types import SPACES, Float32, Space
 
+Backend = Literal["duckdb", "lmdb"]
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 
 
-def open_store(folder: Path) -> Recommender:
-    """Open the current generation, read-only.
+def open_store(folder: Path, backend: Backend = "duckdb", name: str | None = None) -> Recommender:
+    """Open a generation, read-only.
+
+    Args:
+        folder: of the store.
+        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same.
+        name: of the generation; the current one by default.
 
     Raises:
         ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
     """
     store = Store(folder)
-    generation = store.current()
+    generation = store.current() if name is None else store.generation(name)
     facts = read_facts(generation)
     model = Model.load(generation / "arrays")
     edges = _edges(generation / "arrays" / "edges.npy")
     uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
-    lists = _list_settings(facts)
-    return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges, lists=lists)
+    lists, traits = _list_settings(facts), Traits.load(generation / "arrays")
+    tables = Lookup(generation / LOOKUP) if backend == "lmdb" else StoredTables(generation / FILE)
+    return Recommender(model, tables, facts, uploads, edges=edges, lists=lists, traits=traits)
 
 
 def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
