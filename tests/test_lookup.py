@@ -16,7 +16,7 @@ from recsys.recommender import Recommender
 from recsys.store.compile import _records, compile_lookup
 from recsys.store.generation import Store
 from recsys.store.keys import LONGEST, key_of
-from recsys.store.lookup import FILE, Lookup
+from recsys.store.lookup import FILE, Lookup, open_lookup
 from recsys.store.record import Record, head_of, pack, track_bytes
 from recsys.store.tables import StoredTables
 from recsys.types import SPACES
@@ -43,7 +43,7 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(store: Path) -> tuple[Lookup, StoredTables]:
     generation = Store(store).current()
-    return Lookup(generation / FILE), StoredTables(generation / "recommendations.duckdb")
+    return open_lookup(generation / FILE), StoredTables(generation / "recommendations.duckdb")
 
 
 @pytest.mark.parametrize("which", ["tiny", "odd"])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.progress import Progress
 from recsys.store.keys import key_of
-from recsys.store.lookup import DATABASES, FILE, FORMAT, META, POPULAR, space_key
+from recsys.store.lookup import DATABASES, FILE, FORMAT, META, POPULAR, ROW, space_key
 from recsys.store.record import head_of, pack, track_bytes
 from recsys.store.tables import FILE as TABLES
 from recsys.store.tables import connect
@@ -123,7 +123,8 @@ class _Writer:
             for block in blocks:
                 known = block.join(self._rows, on="track_id", how="left", maintain_order="left")
                 values = {
-                    key_of(line["track_id"]): json.dumps(line, separators=(",", ":")).encode()
+                    key_of(line["track_id"]): ROW.pack(line.pop("row"))
+                    + json.dumps(line, separators=(",", ":")).encode()
                     for line in known.iter_rows(named=True)
                 }
                 self.put("tracks", values)

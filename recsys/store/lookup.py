@@ -2,7 +2,7 @@
 
     users       user key                  -> Record of the user's list
     neighbours  letter of space, track key -> Record of a track's neighbours there
-    tracks      track key                 -> JSON of the row of ``tracks``, and of its item row
+    tracks      track key                 -> i32 item row, JSON of the row of ``tracks``
     meta        what the file is; the list of somebody of whom nothing is known
 
 A published file is never written again, so readers need no lock and no list of readers, and any number of processes
@@ -10,10 +10,12 @@ share its pages. It must be opened after a fork.
 """
 
 import json
+import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lmdb
 
@@ -25,6 +27,7 @@ from recsys.types import NO_ITEM, Found, Space
 FILE = "serving.lmdb"
 FORMAT = 1
 DATABASES = ("users", "neighbours", "tracks", "meta")
+ROW = struct.Struct("<i")
 POPULAR, META = b"popular", b"meta"
 
 
@@ -33,8 +36,24 @@ def space_key(space: Space) -> bytes:
     return space[:1].encode()
 
 
+def open_lookup(file: Path) -> "Lookup":
+    """Open a file, or share it with whoever in this process has it open: LMDB opens none twice.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    with _OPENING:
+        found = _OPEN.get(file)
+        if found is None:
+            found = _OPEN[file] = Lookup(file)
+        return found
+
+
 class Lookup:
-    """An open serving.lmdb; it answers like the DuckDB tables (``recsys.types.Tables``) and gives records beside."""
+    """An open serving.lmdb; it answers like the DuckDB tables (``recsys.types.Tables``) and gives records beside.
+
+    Made by ``open_lookup``. The file is closed when the last one who holds this lets go of it.
+    """
 
     def __init__(self, file: Path) -> None:
         """Open the file, read-only.
@@ -56,7 +75,6 @@ class Lookup:
         self._threads = threading.local()
         facts = json.loads(bytes(self._get("meta", META) or b"{}"))
         if facts.get("format") != FORMAT:
-            self.close()
             raise ArtefactError(f"{file} has the format {facts.get('format')}, expected {FORMAT}; build again")
         self.generation = str(facts["generation"])
         self.popular = bytes(self._get("meta", POPULAR) or b"")
@@ -100,19 +118,20 @@ class Lookup:
         for track_id in track_ids:
             line = self._get("tracks", key_of(track_id))
             if line is not None:
-                about = json.loads(bytes(line))
-                about.pop("row")
-                known[track_id] = about
+                known[track_id] = json.loads(bytes(line[ROW.size :]))
         return known
 
     def row(self, track_id: str) -> int:
         """Find a track's item row, -1 where there is no such track."""
         line = self._get("tracks", key_of(track_id))
-        return NO_ITEM if line is None else int(json.loads(bytes(line))["row"])
+        return NO_ITEM if line is None else int(ROW.unpack_from(line)[0])
 
     def close(self) -> None:
-        """Let go of the file; no record may be looked at any more."""
-        self._environment.close()
+        """Do nothing: others may share this."""
+
+
+_OPEN: WeakValueDictionary[Path, Lookup] = WeakValueDictionary()
+_OPENING = threading.Lock()
 
 
 def _check_whole(file: Path, environment: lmdb.Environment) -> None:

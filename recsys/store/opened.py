@@ -15,21 +15,22 @@ from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import open_live
 from recsys.store.lookup import FILE as LOOKUP
-from recsys.store.lookup import Lookup
+from recsys.store.lookup import Lookup, open_lookup
 from recsys.store.tables import FILE, StoredTables
 from recsys.traits import Traits
-from recsys.types import SPACES, Float32, Space
+from recsys.types import SPACES, Float32, Space, Tables
 
 Backend = Literal["duckdb", "lmdb"]
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 
 
-def open_store(folder: Path, backend: Backend = "duckdb", name: str | None = None) -> Recommender:
+def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None) -> Recommender:
     """Open a generation, read-only.
 
     Args:
         folder: of the store.
-        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same.
+        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same and may
+            be open already.
         name: of the generation; the current one by default.
 
     Raises:
@@ -42,8 +43,12 @@ def open_store(folder: Path, backend: Backend = "duckdb", name: str | None = Non
     edges = _edges(generation / "arrays" / "edges.npy")
     uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
     lists, traits = _list_settings(facts), Traits.load(generation / "arrays")
-    tables = Lookup(generation / LOOKUP) if backend == "lmdb" else StoredTables(generation / FILE)
+    tables: Tables = StoredTables(generation / FILE) if backend == "duckdb" else _lookup(backend, generation)
     return Recommender(model, tables, facts, uploads, edges=edges, lists=lists, traits=traits)
+
+
+def _lookup(backend: Backend | Lookup, generation: Path) -> Lookup:
+    return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
 
 
 def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
