@@ -39,6 +39,7 @@ def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | N
     store = Store(folder)
     generation = store.current() if name is None else store.generation(name)
     facts = read_facts(generation)
+    check_sizes(generation, facts.get("files", {}))
     model = Model.load(generation / "arrays")
     edges = _edges(generation / "arrays" / "edges.npy")
     uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
@@ -76,6 +77,26 @@ def read_facts(generation: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtefactError(f"cannot read {generation}/meta.json: {error}; build again") from error
     return facts
+
+
+def file_sizes(generation: Path) -> dict[str, int]:
+    """Bytes of every file of a generation but meta.json, which holds them, by its name below the folder."""
+    files = sorted(file for file in generation.rglob("*") if file.is_file() and file.name != "meta.json")
+    return {file.relative_to(generation).as_posix(): file.stat().st_size for file in files}
+
+
+def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
+    """Refuse a generation with a file that is missing or shorter than it was: mapped ones would kill their reader.
+
+    Raises:
+        ArtefactError: there is one; the message names it.
+    """
+    for name, n_bytes in expected.items():
+        file = generation / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != n_bytes:
+            told = "is missing" if found is None else f"has {found:,} bytes, expected {n_bytes:,}"
+            raise ArtefactError(f"{file} {told}; roll back or build again")
 
 
 def _uploads(store: Store, generation: str, taken_in: int, model: Model) -> Uploads:
