@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.errors import ConfigError
-from recsys.serving.workers import hold_port, parse_address
+from recsys.serving.ports import hold_port, parse_address
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
