@@ -32,7 +32,7 @@ class Rates:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._step_s = 1 / rate
-        self._slack_s = max(BURST_S - self._step_s, 0.0)
+        self._slack_s = max(BURST_S - self._step_s, 0.0) + 0.01 * self._step_s  # a hundredth for what rounding takes
         self._clients = shared_ints(_SETS * _WAYS)
         self._full_at = shared_floats(_SETS * _WAYS)
 
