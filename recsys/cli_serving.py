@@ -1,5 +1,6 @@
 """The commands around the server: ``serve``, and ``token`` to say who may call it."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -31,6 +32,9 @@ def serve(
     log_details: options.LogDetails = False,
 ) -> None:
     """Answer over gRPC until SIGTERM; without tokens only to this machine."""
+    # gRPC's C core writes a line of its own for each failed handshake, as many as a stranger likes and no JSON, unless
+    # it finds this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from recsys.serving.settings import ServeSettings
     from recsys.serving.workers import serve as run
 

@@ -58,8 +58,8 @@ def test_no_token(channel, method):
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic dTpw", "recsys_x"])
 def test_what_is_no_bearer_token(channel, value):
+    metadata = (("authorization", value),)
     with pytest.raises(grpc.RpcError) as caught:
-        metadata = (("authorization", value),)
         channel.unary_unary(f"/{SERVICE}/Recommend")(b"x", timeout=CALL_S, metadata=metadata)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 

@@ -60,12 +60,12 @@ def test_processes_count_together() -> None:
                 os._exit(let_in(rates, 7, 100.0, 4) if second and not third else 99)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
         assert let_in(rates, 7, 100.0, 20) == 6
-        with uploads.place() as free:
-            assert not free, "the place of the process that ended without giving it back"
+        with uploads.place() as another:
+            assert not another, "the place of the process that ended without giving it back"
         uploads.enter(1)  # the one that takes its place
         uploads.enter(0)
-        with uploads.place() as free:
-            assert free
+        with uploads.place() as another:
+            assert another
 
 
 def test_a_place_is_given_back_after_a_failure() -> None:
