@@ -100,7 +100,7 @@ def test_off_loopback_it_does_not_start_with_tokens_in_the_clear(files, tmp_path
 
 
 def test_off_loopback_it_starts_with_both(files, tiny_store):
-    with served(tiny_store, "--tokens", files.tokens, *files.tls, listen="0.0.0.0:0") as server:
+    with served(tiny_store, "--workers", 2, "--tokens", files.tokens, *files.tls, listen="0.0.0.0:0") as server:
         address = server.address.replace("0.0.0.0", "127.0.0.1")
         with connected(address, files.trust) as channel:
             assert call(channel, "Recommend", U1, files.secrets[Role.READ])
