@@ -12,10 +12,11 @@ from doored import CALL_S, SERVICE, bearer, call, connected, doored, eventually,
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.serving.calls import PATHS
-from recsys.serving.doors import NO_TOKEN, NO_TOKENS_FILE, ROLES, UNKNOWN_TOKEN, UPLOAD, Doors
+from recsys.serving.doors import FAULT, NO_TOKEN, NO_TOKENS_FILE, ROLES, UNKNOWN_TOKEN, UPLOAD, Doors
 from recsys.serving.limits import Rates, Uploads
-from recsys.serving.logs import CallLog
+from recsys.serving.logs import CallLog, to_stderr
 from recsys.serving.metrics import Board
+from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Keyring, Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb
 
@@ -223,7 +224,14 @@ def test_calls_are_counted_by_method_path_and_status(board, file, tokens):
         gone = channel.unary_unary(f"/{SERVICE}/Recommend").future(b"slow", timeout=20, metadata=bearer(read))
         time.sleep(0.2)
         gone.cancel()
-        expected = {"OK": 4, "NOT_FOUND": 1, "UNKNOWN": 1, "UNAUTHENTICATED": 1, "DEADLINE_EXCEEDED": 1, "CANCELLED": 1}
+        expected = {
+            "OK": 4,
+            "NOT_FOUND": 1,
+            "INTERNAL": 1,
+            "UNAUTHENTICATED": 1,
+            "DEADLINE_EXCEEDED": 1,
+            "CANCELLED": 1,
+        }
         assert eventually(lambda: board.calls("Recommend") == expected), board.calls("Recommend")
     assert board.calls(UPLOAD) == {"PERMISSION_DENIED": 1}
     assert {path: sum(board.latencies("Recommend", path)[0]) for path in PATHS} == {
@@ -250,6 +258,16 @@ def test_refusals_are_told_and_nothing_else(file, tokens, caplog):
     told = json.dumps([{**vars(record), "msg": record.getMessage()} for record in (denied, unknown)], default=str)
     for secret in ("u-secret", "recsys_mistyped", *tokens.values()):
         assert secret not in told
+
+
+def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys):
+    with to_stderr(ServeSettings(log="json")), doored(Doors()) as address, connected(address) as channel:
+        code, sentence = refused(channel, "Recommend", b"bug")
+    assert (code, sentence) == (grpc.StatusCode.INTERNAL, FAULT)
+    [line] = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["message"], told["method"], told["fault"][-1]) == ("Recommend failed", "Recommend", "KeyError")
+    assert "u-secret" not in line
 
 
 def test_every_call_is_told_if_asked_for(caplog):

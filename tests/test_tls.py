@@ -1,5 +1,6 @@
 """TLS and mutual TLS over the wire, with certificates that are made here; and files that do not do."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,11 +148,40 @@ def test_a_key_with_a_password_is_refused_without_asking(authority, server_files
         read_certificates(ServeSettings(tls_cert=server_files[0], tls_key=locked))
 
 
-def test_a_key_is_not_shown(server_files):
-    found = read_certificates(ServeSettings(tls_cert=server_files[0], tls_key=server_files[1]))
-    assert "PRIVATE" not in repr(found)
-    assert found is not None
-    assert b"PRIVATE" in found.key
+def test_a_renewed_certificate_is_taken_up_and_a_half_renewed_one_is_not(authority, stranger, tmp_path, caplog):
+    def lay(cert: Path, key: Path | None) -> None:
+        shutil.copy(cert, tmp_path / "cert")
+        if key:
+            shutil.copy(key, tmp_path / "key")
+
+    lay(*authority.issue("localhost"))
+    newer = stranger.issue("localhost")
+    with tls_server(tmp_path / "cert", tmp_path / "key") as address:
+        with connected(address, credentials(authority)) as channel:
+            assert call(channel, "Recommend") == b"got x"
+            lay(newer[0], None)
+            with connected(address, credentials(authority)) as another:
+                assert call(another, "Recommend") == b"got x", "the former one stays"
+            assert "the certificate is not renewed" in caplog.text
+            lay(*newer)
+            assert call(channel, "Recommend") == b"got x", "a connection that was open stays open"
+        assert turned_away(address, credentials(authority))
+        with connected(address, credentials(stranger)) as channel:
+            assert call(channel, "Recommend") == b"got x"
+
+
+def test_mutual_tls_stays_mutual_when_renewed(authority, stranger, tmp_path):
+    for file, name in zip((*authority.issue("localhost"), authority.file), ("cert", "key", "ca"), strict=True):
+        shutil.copy(file, tmp_path / name)
+    ours, theirs = authority.issue("client"), stranger.issue("client")
+    with tls_server(tmp_path / "cert", tmp_path / "key", tmp_path / "ca") as address:
+        with connected(address, credentials(authority, ours)) as channel:
+            assert call(channel, "Recommend") == b"got x"
+        shutil.copy(stranger.file, tmp_path / "ca")
+        assert turned_away(address, credentials(authority, ours))
+        assert turned_away(address, credentials(authority))
+        with connected(address, credentials(authority, theirs)) as channel:
+            assert call(channel, "Recommend") == b"got x"
 
 
 def test_a_deadline_holds_over_tls(authority, server_files):

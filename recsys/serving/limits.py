@@ -47,8 +47,10 @@ class Rates:
         return 0.0
 
     def _place(self, client: int) -> int:
-        clients = self._clients
-        ways = range(client % _SETS * _WAYS, client % _SETS * _WAYS + _WAYS)
+        clients, first = self._clients, client % _SETS * _WAYS
+        if clients[first] == client:
+            return first
+        ways = range(first, first + _WAYS)
         for place in ways:
             if clients[place] == client:
                 return place

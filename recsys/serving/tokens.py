@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Role(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """What is kept of a token; ``made_at`` is an ISO 8601 time."""
 
@@ -55,7 +56,7 @@ class Token:
     digest: bytes  # SHA-256
     made_at: str
 
-    @property
+    @cached_property
     def number(self) -> int:
         """A number above 0 that stands for this token in tables."""
         return int.from_bytes(self.digest[:8], "big") >> 1 | 1
