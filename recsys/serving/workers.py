@@ -28,8 +28,10 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.recommender import Recommender
+from recsys.serving.answers import Current
 from recsys.serving.server import create_server
+from recsys.serving.swap import follow, open_answers
+from recsys.store.opened import Backend
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
@@ -82,8 +84,8 @@ class _Worker:
 class _Workers:
     """The processes of one server, each in its place."""
 
-    def __init__(self, store: Path, port_holder: socket.socket) -> None:
-        self._store = store
+    def __init__(self, store: Path, port_holder: socket.socket, backend: Backend) -> None:
+        self._store, self._backend = store, backend
         self._port_holder = port_holder
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
         self._workers: list[_Worker] = []
@@ -99,7 +101,8 @@ class _Workers:
         address = _text(self._port_holder)
         # The child must not keep the port nor its own lifeline open.
         parents_own = (self._port_holder, self._lifeline, report)
-        process = fork.Process(target=_work, args=(self._store, address, self._held_by_workers, tell, parents_own))
+        given = (self._store, address, self._held_by_workers, tell, parents_own, self._backend)
+        process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
         return _Worker(process, report, quick_deaths)
@@ -150,7 +153,7 @@ class _Workers:
                 worker.process.join()
 
 
-def serve(store: Path, address: str, workers: int = 1) -> int:
+def serve(store: Path, address: str, workers: int = 1, backend: Backend = "lmdb") -> int:
     """Serve a store on ``address`` from ``workers`` processes until SIGTERM or SIGINT.
 
     Once all serve, one line on stdout says where: ``serving generation G on 127.0.0.1:50051 (2 workers)``.
@@ -169,7 +172,7 @@ def serve(store: Path, address: str, workers: int = 1) -> int:
     with (
         closing(hold_port(address)) as port_holder,
         _stop_requests() as stop,
-        closing(_Workers(store, port_holder)) as processes,
+        closing(_Workers(store, port_holder, backend)) as processes,
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
@@ -250,7 +253,12 @@ def _stop_requests() -> Iterator[Connection]:
 
 
 def _work(
-    store: Path, address: str, lifeline: Connection, report: Connection, parents_own: Sequence[_Closable]
+    store: Path,
+    address: str,
+    lifeline: Connection,
+    report: Connection,
+    parents_own: Sequence[_Closable],
+    backend: Backend,
 ) -> None:
     """Be a worker: open the store, serve it, say so; in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -258,23 +266,28 @@ def _work(
     for held in parents_own:
         held.close()
     try:
-        with closing(Recommender.open(store)) as recommender:
-            asyncio.run(_answer_calls(recommender, address, lifeline, report))
+        current = Current(open_answers(store, backend))
+        asyncio.run(_answer_calls(current, store, backend, address, lifeline, report))
+        current.answers.close()
     except RecsysError as error:
         report.send(error)
         sys.exit(1)
 
 
-async def _answer_calls(recommender: Recommender, address: str, lifeline: Connection, report: Connection) -> None:
+async def _answer_calls(
+    current: Current, store: Path, backend: Backend, address: str, lifeline: Connection, report: Connection
+) -> None:
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
-    server, _ = await create_server(recommender, address, health=health, shared_port=True)
+    server, _ = await create_server(current, address, health=health, shared_port=True)
     await server.start()
+    following = asyncio.create_task(follow(current, store, backend))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
-    report.send(recommender.generation)
+    report.send(current.answers.recommender.generation)
     await stop.wait()
     loop.remove_reader(lifeline.fileno())  # a closed pipe stays readable: without this the loop would spin
     await health.enter_graceful_shutdown()
     await server.stop(DRAIN_S)
+    following.cancel()
