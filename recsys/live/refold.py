@@ -16,7 +16,6 @@ from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
 from recsys.live.stored import Stored
 from recsys.live.taste import BARRED, Heard, Taste
-from recsys.overlay import Catalogue
 from recsys.rank import exact, ranked
 from recsys.ranking import DEFAULT_K, MAX_K, most_alike
 from recsys.store.record import Record, head_of, pack, track_bytes
@@ -32,7 +31,7 @@ class Refold:
 
     def __init__(self, stored: Stored, snapshot: Snapshot) -> None:
         self._stored, self._snapshot, self._model = stored, snapshot, stored.model
-        self._catalogue = Catalogue(stored.model, snapshot.uploads)
+        self._catalogue = snapshot.catalogue
 
     def __call__(self, writing: Writing, user_id: str) -> None:
         """Write the list, the taste and what was heard of a user; take them away where nothing is known any more."""

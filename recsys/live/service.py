@@ -9,6 +9,7 @@ returns, in every list of this generation that it belongs in, and seen by all pr
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from recsys.store.generation import Store, sync_folder
 from recsys.store.live import LiveStore
 from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
+
+AGAIN_S = 5.0  # after a failure to bring lists up to what others wrote
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class Live:
         self._applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
         self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
         self._guard = threading.Lock()
-        self._version, self._live = -1, _opened(store.live)
+        self._version, self._again_at, self._live = -1, 0.0, _opened(store.live)
         try:
             self._follow()
         except BaseException:
@@ -220,12 +223,13 @@ class Live:
     def _seen(self) -> Iterator[Reading]:
         """Look at the store, and first take in what other processes have written."""
         with self._live.reading() as reading:
-            if reading.version() == self._version:
+            if reading.version() == self._version or time.monotonic() < self._again_at:
                 yield reading
                 return
         try:
             self._follow()
         except ArtefactError as error:  # a full disk, say: what is there goes on answering, and is tried again later
+            self._again_at = time.monotonic() + AGAIN_S
             _LOG.warning("lists of generation %s lag behind what was heard: %s", self.generation, error)
         with self._live.reading() as reading:
             yield reading
