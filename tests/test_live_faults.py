@@ -133,12 +133,11 @@ def test_a_full_disk_changes_nothing_and_is_told(store: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (Store(store).live.stat().st_size, former[1]))
         try:
             with pytest.raises(ArtefactError, match="nothing was changed") as caught:
-                for n in range(200):
-                    known, before = live.version(), live.list_of("u0")
-                    live.record(heard(f"new{n}", *(f"t{m}" for m in range(30))))
+                live.record([listen for n in range(200) for listen in heard(f"new{n}", *(f"t{m}" for m in range(9)))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, former)
         assert "\n" not in str(caught.value)
+        n = 0
         assert (live.version(), live.list_of("u0")) == (known, before)
         assert live.list_of(f"new{n}") is None
         assert live.record(heard(f"new{n}", "t1")).recorded == 1, "and goes on when there is room"

@@ -237,7 +237,6 @@ def test_an_upload_finds_the_new_taste_of_who_listened(store: Path) -> None:
     upload, vectors = new_track(store, "new", "metal")
     with opened(store) as live:
         live.record(heard("somebody", *(f"t{n}" for n in range(1, 25, 3)), plays=5))
-        _, other = new_track(store, "other", "metal", "bb")
         live.add(upload, vectors)
         reached = {user for user in ("somebody", *(f"u{n}" for n in range(30)))
                    if "new" in [t for t, _, _ in Record(live.list_of(user) or bytes(8)).found()]}  # fmt: skip

@@ -68,7 +68,8 @@ class Live:
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files that were opened here."""
+        self._applier.stored.close()
         self._live.close()
 
     # ---- reading ---------------------------------------------------------------------------------------------------

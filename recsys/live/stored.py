@@ -6,7 +6,6 @@ Tables that keep records (``recsys.store.lookup``) give them as they are; those 
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ class Stored:
     def __init__(self, recommender: Recommender, folder: Path) -> None:
         self._recommender, self._folder = recommender, folder
         self._tables: Any = recommender.tables
+        self._audio: StoredTables | None = None
         self.model: Model = recommender.model
         self.generation, self.lists = recommender.generation, recommender.lists
         self.taken_in = int(recommender.facts.get("last_live_number", 0))
@@ -61,8 +61,15 @@ class Stored:
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track whose audio file has this content; only the DuckDB file knows."""
-        with closing(StoredTables(self._folder / FILE)) as tables:
-            return tables.track_of_audio(content_hash)
+        if self._audio is None:
+            is_duckdb = isinstance(self._tables, StoredTables)
+            self._audio = self._tables if is_duckdb else StoredTables(self._folder / FILE)
+        return self._audio.track_of_audio(content_hash)
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        if self._audio is not None and self._audio is not self._tables:
+            self._audio.close()
 
     def query(self, vector: Float32) -> Float32:
         """Weigh the folded vector (d,) of somebody who has played something."""
