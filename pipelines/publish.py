@@ -22,6 +22,7 @@ from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError
 from recsys.fit import Artefacts
+from recsys.live.catchup import catch_up, forget_generations
 from recsys.model import Model
 from recsys.progress import Progress
 from recsys.ranking import DEFAULT_K, MAX_K
@@ -33,7 +34,6 @@ from recsys.store.models import save_models
 from recsys.store.opened import file_sizes, open_store
 from recsys.store.tables import FILE, count_rows, write_tables
 from recsys.types import NO_ITEM, Candidates
-from recsys.uploads import reembed_late_uploads
 
 BLOCK = 2048  # users or tracks a block of rows
 LIBRARIES = ("duckdb", "faiss-cpu", "implicit", "lightfm-next", "numpy", "polars", "torch", "torchaudio")
@@ -56,7 +56,7 @@ def publish(
         settings: of the run; recorded, and the source of depths and caps.
         inputs: facts of the input files, recorded.
         problems: written to ``build_problems``.
-        taken_in: number of the last upload that the fit knew.
+        taken_in: number of the last entry of the live log that the fit knew.
         progress: shows lists and neighbours.
 
     Returns:
@@ -71,16 +71,14 @@ def publish(
         row = _build_row(generation, recommender, settings, inputs, problems)
         _write(partial, recommender, settings, problems, row, taken_in, progress)
         _check(partial, row["counts"])
+        catch_up(store, partial)
         with store.live_lock():
-            artefacts: Artefacts = recommender.artefacts
-            reembed_late_uploads(
-                store, generation, partial / "models", taken_in, artefacts.encoder, recommender.model.blend
-            )
+            catch_up(store, partial)
             store.publish(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    store.prune(settings.store.keep_generations)
+    forget_generations(store, store.prune(settings.store.keep_generations))
     open_store(store.folder).close()
     return row
 
@@ -112,6 +110,7 @@ def _write(
     write_tables(folder / FILE, tables, row)
     compile_lookup(folder, row["generation"], model.items.all(), recommender.popular(), progress)
     np.save(folder / "arrays" / "edges.npy", lists.edges)
+    np.save(folder / "arrays" / "lasts.npy", lists.lasts)
     facts = {
         "generation": row["generation"],
         "created_at": row["created_at"].isoformat(timespec="seconds"),
@@ -172,7 +171,7 @@ def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
 
 
 class _Lists:
-    """The stored lists of all users, block by block; remembers the score at each user's edge."""
+    """The stored lists of all users, block by block; remembers the scores at each user's edge and at the last place."""
 
     def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
@@ -180,6 +179,7 @@ class _Lists:
         artists = recommender.artefacts.tracks.frame["artist"].rank("dense").cast(pl.Int32)
         self._artists = (artists.fill_null(0) - 1).to_numpy()
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
+        self.lasts = self.edges.copy()
 
     def blocks(self) -> Iterator[pl.DataFrame]:
         """Give rows of ``recommendation_lists``."""
@@ -190,6 +190,7 @@ class _Lists:
                 listed = self._recommender.ranking.varied(users, ranked, self._recommender.lists, self._artists)
                 reasons = self._recommender.reasons(user_ids, listed)
                 self.edges[users] = ranked.scores[:, DEFAULT_K - 1]
+                self.lasts[users] = ranked.scores[:, MAX_K - 1]
                 bar.advance(len(users))
                 yield self._frame(user_ids, listed, reasons)
 

@@ -3,12 +3,13 @@
 arguments  ->  check_k, asked  ->  Variety; what is known of a track  ->  known  ->  what is shown
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys.diversity import Variety
 from recsys.errors import ConfigError
 from recsys.ranking import MAX_K
+from recsys.types import Found, RankedTrack
 
 
 def asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
@@ -27,6 +28,14 @@ def known(about: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what says something of the music, and only what is known."""
     shown = ("title", "artist", "album", "genres", "year")
     return {name: about[name] for name in shown if about.get(name) not in (None, [])}
+
+
+def ranked_tracks(found: Sequence[Found], about: Mapping[str, dict[str, Any]]) -> list[RankedTrack]:
+    """Give tracks their ranks, and what is known of them."""
+    return [
+        RankedTrack(track, score, rank, reason, known(about.get(track, {})))
+        for rank, (track, score, reason) in enumerate(found, start=1)
+    ]
 
 
 def check_k(k: int) -> None:

@@ -192,7 +192,7 @@ MOMENTS = (
     (publishing, "save_models"),
     (publishing, "write_tables"),
     (publishing, "count_rows"),
-    (publishing, "reembed_late_uploads"),
+    (publishing, "catch_up"),
     (generation, "sync_tree"),
     (generation, "write_text"),
 )
