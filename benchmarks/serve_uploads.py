@@ -29,7 +29,7 @@ from benchmarks.table import Row, table
 from pipelines.build import Inputs, build
 from recsys.audio.settings import AudioSettings, NetworkSettings
 from recsys.config import RunSettings
-from recsys.errors import DataError, NotFoundError
+from recsys.errors import DataError
 from recsys.live.embedding import Embedder, EmbeddingProcess
 from recsys.live.service import Live
 from recsys.live.upload_settings import UploadSettings
@@ -38,9 +38,7 @@ from recsys.recommender import Recommender
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.uploading import Serving, TrackUploads, upload_handler
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore
 from recsys.store.models import load_sound_model
-from recsys.store.tables import FILE, StoredTables
 from recsys.types import RankedTrack
 from recsys.v1 import recommender_pb2 as pb
 
@@ -121,43 +119,15 @@ def _recordings(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-class _Seen:
-    """The live service as an upload asks it, and the neighbours of a recommender that sees what it has written."""
-
-    def __init__(
-        self, store: Store, recommender: Recommender, live: Live, log: LiveStore, tables: StoredTables
-    ) -> None:
-        self._recommender, self._live, self._log, self._tables = recommender, live, log, tables
-        self.add = live.add
-
-    def _now(self) -> Recommender:
-        return self._recommender.with_uploads(self._live.uploads())
-
-    def track_of_audio(self, content_hash: str) -> str | None:
-        return self._log.track_of_audio(content_hash) or self._tables.track_of_audio(content_hash)
-
-    def knows(self, track_id: str) -> bool:
-        try:
-            self._now().track(track_id)
-        except NotFoundError:
-            return False
-        return True
-
-    def similar(self, track_id: str, k: int) -> Sequence[RankedTrack]:
-        return self._now().similar(track_id, k, describe=False).tracks
-
-
 @contextmanager
 def _serving(folder: Path) -> Iterator[Serving]:
-    store = Store(folder)
-    with (
-        closing(Recommender.open(folder)) as recommender,
-        closing(Live(store, recommender)) as live,
-        closing(LiveStore.open(store.live)) as log,
-        closing(StoredTables(store.current() / FILE)) as tables,
-    ):
-        seen = _Seen(store, recommender, live, log, tables)
-        yield Serving(recommender.generation, seen, seen.similar)
+    """Open what a worker answers with."""
+    with closing(Recommender.open(folder)) as recommender, closing(Live(Store(folder), recommender)) as live:
+
+        def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
+            return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
+
+        yield Serving(recommender.generation, live, similar)
 
 
 @contextmanager

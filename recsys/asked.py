@@ -1,7 +1,6 @@
-"""What a list is asked for with, checked, and how it is told.
+"""What may be asked of a list, and what is told of its tracks.
 
-k, max_per_artist, diversity  ->  check_k, asked  ->  Variety
-found tracks, what is known of them  ->  ranked_tracks  ->  RankedTrack, rank from 1
+arguments  ->  check_k, asked  ->  Variety; what is known of a track  ->  known  ->  what is shown
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,15 +30,24 @@ def known(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in shown if about.get(name) not in (None, [])}
 
 
-def check_k(k: int) -> None:
-    """Refuse a length of a list that is not within 1 to 200."""
-    if not 1 <= k <= MAX_K:
-        raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")
-
-
 def ranked_tracks(found: Sequence[Found], about: Mapping[str, dict[str, Any]]) -> list[RankedTrack]:
     """Give tracks their ranks, and what is known of them."""
     return [
         RankedTrack(track, score, rank, reason, known(about.get(track, {})))
         for rank, (track, score, reason) in enumerate(found, start=1)
     ]
+
+
+def check_k(k: int) -> None:
+    """Refuse lengths that no list has.
+
+    Raises:
+        ConfigError: k is not within 1 to 200.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")
+
+
+def short_note(n_found: int, k: int) -> str:
+    """Say that a list is shorter than was asked for; nothing where it is not."""
+    return "" if n_found >= k else f"{n_found} of {k} tracks: the catalogue has no more that may be in this list"

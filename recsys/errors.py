@@ -7,7 +7,8 @@
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
-    └── LimitError     (RuntimeError)   too large, too many at once, or too slow
+    ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
+    └── RefusedError                    a server did not do what it was asked
 
 Each message is one sentence: what was found, what was expected, what to do.
 ``recsys.cli`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
@@ -44,3 +45,12 @@ class ArtefactError(RecsysError, RuntimeError):
 
 class LimitError(RecsysError, RuntimeError):
     """Something is larger, slower or more at once than this server takes."""
+
+
+class RefusedError(RecsysError):
+    """A server did not do what it was asked; ``status`` is the name of the gRPC status."""
+
+    def __init__(self, sentence: str, status: str) -> None:
+        """Keep the status beside the sentence."""
+        super().__init__(sentence)
+        self.status = status

@@ -16,7 +16,7 @@ import numpy as np
 from recsys.errors import NotFoundError
 from recsys.hybrid.blend import unit_rows
 from recsys.model import Model
-from recsys.types import SPACES, Float32, Int32, Space
+from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,14 +45,23 @@ class Uploads:
         return cls((), np.zeros((0, dim), dtype=np.float32), {}, {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Touched:
-    """What happened to a user since the generation was built: the Record of the list of now, or None, and whether
-    the generation must not use what it knows of them.
+    """What happened to a user since the generation was built.
+
+    ``record`` is the list of now, None where it is the stored one; ``is_gone`` says that the generation must not use
+    what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
+    ``heard`` and ``barred``, uploads among them.
     """
 
-    record: bytes | None
-    is_gone: bool
+    record: bytes | None = None
+    is_gone: bool = False
+    query: Float32 | None = None
+    heard: Int32 | None = None
+    barred: Int32 | None = None
+
+
+UNTOUCHED = Touched()
 
 
 class Catalogue:
@@ -88,15 +97,11 @@ class Catalogue:
             raise NotFoundError(f"track {track_id!r} was deleted; choose another")
         return row
 
-    def is_gone(self, track_id: str) -> bool:
-        """Whether a track that stored lists may name was deleted since."""
-        return bool(self.uploads.gone) and int(self._model.items.find([track_id])[0]) in self.uploads.gone
-
-    def has(self, track_id: str) -> bool:
-        """Whether there is such a track, and it is shown."""
-        return track_id in self._rows or (
-            int(self._model.items.find([track_id])[0]) >= 0 and not self.is_gone(track_id)
-        )
+    def find(self, track_id: str) -> int:
+        """Find a track's row, -1 where there is no such track, or it was deleted."""
+        found = self._rows.get(track_id)
+        row = int(self._model.items.find([track_id])[0]) if found is None else found
+        return NO_ITEM if row in self.uploads.gone else row
 
     def id(self, row: int) -> str:
         """Name a row."""

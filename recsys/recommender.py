@@ -8,42 +8,32 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.asked import asked, check_k, ranked_tracks
+from recsys.asked import asked, check_k, ranked_tracks, short_note
 from recsys.audience import audience as rank_audience
 from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
+from recsys.filters import NO_FILTERS, Filters
 from recsys.hybrid.foldin import fold_in
-from recsys.lists import Lists
+from recsys.lists import NOBODY, Lists, Person
 from recsys.model import Model
-from recsys.overlay import Catalogue, Touched, Uploads
+from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
-from recsys.store.record import Record
-from recsys.types import (
-    NO_ITEM,
-    SPACES,
-    Candidates,
-    Float32,
-    Found,
-    Int32,
-    Plays,
-    RankedList,
-    Space,
-    Tables,
-)
+from recsys.traits import Traits
+from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, Space, Tables
 
 
 class Recommender:
-    """Ranked tracks for users, and tracks that are alike. Thread-safe: nothing changes after construction, but that an
-    opened store gives a user's list as it is now.
+    """Ranked tracks for users, and tracks that are alike. Thread-safe: nothing changes after construction.
 
-    ``k`` is 1 to 200 everywhere. Lists are ``RankedList``: tracks with rank from 1, where they come from, and the
-    generation. Ids are text, as they came in.
+    An opened store gives a user's list as it is now. ``k`` is 1 to 200 everywhere. Lists are ``RankedList``: tracks
+    with rank from 1, where they come from, and the generation. Ids are text, as they came in.
     """
 
     def __init__(
@@ -55,6 +45,7 @@ class Recommender:
         edges: Float32 | None = None,
         artefacts: Any = None,
         lists: ListSettings | None = None,
+        traits: Traits | None = None,
         lasts: Float32 | None = None,
         touched: Callable[[str], Touched] | None = None,
     ) -> None:
@@ -63,6 +54,7 @@ class Recommender:
         ``edges`` (n_users,) are the scores at place 20 of the plain lists, computed when needed by default.
         ``artefacts`` is what publishing needs of a fit (see ``recsys.fit``); None for an opened store.
         ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
+        ``traits`` of the tracks are what filters look at; without them nothing is known of any track.
         ``lasts`` (n_users,) are the scores at the last place of plain lists that are full, -inf for the others; where
         they are not known the edges stand for them. ``touched`` looks up what happened to a user since the build.
         """
@@ -70,11 +62,11 @@ class Recommender:
         self.model = model
         self.lists = lists or ListSettings()
         self.ranking = Ranking(model)
-        self.artefacts = artefacts
-        self._tables = tables
-        self._facts = dict(facts)
+        self.artefacts, self.tables = artefacts, tables
+        self.facts = dict(facts)
         self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
-        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists)
+        self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
+        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists, self.traits)
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -92,7 +84,7 @@ class Recommender:
     @property
     def generation(self) -> str:
         """Id of the generation that answers; 'memory' after a fit."""
-        return str(self._facts.get("generation", "memory"))
+        return str(self.facts.get("generation", "memory"))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -108,10 +100,10 @@ class Recommender:
         """Facts of the generation: generation, created_at, n_tracks, n_users, n_listens, n_uploads, spaces."""
         return {
             "generation": self.generation,
-            "created_at": self._facts.get("created_at", ""),
+            "created_at": self.facts.get("created_at", ""),
             "n_tracks": self._catalogue.n_tracks,
             "n_users": len(self.model.users),
-            "n_listens": int(self._facts.get("n_listens", 0)),
+            "n_listens": int(self.facts.get("n_listens", 0)),
             "n_uploads": self._catalogue.uploads.n_shown,
             "spaces": list(self.spaces),
         }
@@ -127,7 +119,7 @@ class Recommender:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._tables.close()
+        self.tables.close()
 
     # ---- lists ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +130,7 @@ class Recommender:
         *,
         max_per_artist: int | None = None,
         diversity: float | None = None,
+        filters: Filters = NO_FILTERS,
         describe: bool = True,
     ) -> RankedList:
         """Rank tracks for a user, heard and disliked ones left out.
@@ -148,26 +141,23 @@ class Recommender:
             max_per_artist: at most so many tracks of one artist; by default what ``[lists]`` said, which is no limit
                 but for popular tracks. The list is shorter only where the whole catalogue has no more.
             diversity: 0 to 1, how much unlikeness counts against the score (MMR); by default what ``[lists]`` said.
+            filters: which tracks may be in the list; where the stored one has too few of them, all are looked at.
             describe: fill ``about``; the server does without.
 
         Raises:
             ConfigError: k is not within 1 to 200, max_per_artist is below 1, or diversity not within 0 to 1.
         """
         check_k(k)
-        now = Touched(None, False) if self._touched is None else self._touched(user_id)
-        user = NO_ITEM if now.is_gone else int(self.model.users.find([user_id])[0])
-        personal = self._lists.personal(user)
-        if now.record is not None:
-            personal = b"personal" in Record(now.record).head
-        usual = self.lists.usual(personal)
-        variety = asked(usual, max_per_artist, diversity)
-        if now.record is not None:
-            found = self._lists.again(Record(now.record).found(), k, None if variety == usual else variety)
-        else:
-            found = self._lists.of_user(user, user_id, k, variety)
-        if self._catalogue.uploads.gone:
-            found = [line for line in found if not self._catalogue.is_gone(line[0])]
-        return self._list(found[:k], "personal" if personal else "popular", describe)
+        person = self._person(user_id)
+        personal = self._lists.personal(person)
+        variety = asked(self.lists.usual(personal), max_per_artist, diversity)
+        found = self._lists.of_user(person, k, variety, filters)
+        note = short_note(len(found), k)
+        return replace(self._list(found[:k], "personal" if personal else "popular", describe), note=note)
+
+    def popular(self) -> list[Found]:
+        """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""
+        return self._lists.of_user(NOBODY, MAX_K, self.lists.usual(personal=False))
 
     def similar(
         self, track_id: str, k: int = DEFAULT_K, space: Space = "hybrid", *, describe: bool = True
@@ -245,25 +235,11 @@ class Recommender:
         """Score at the last place of each user's full list, (n_users,); -inf for the others."""
         return self.edges if self._lasts is None else self._lasts
 
-    @property
-    def tables(self) -> Tables:
-        """Stored lists, and what is known of tracks."""
-        return self._tables
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What is known of the build, as its meta.json has it."""
-        return self._facts
-
-    def popular(self) -> list[Found]:
-        """The list of somebody of whom nothing is known, 200 deep."""
-        return self._lists.of_user(NO_ITEM, "", MAX_K, self.lists.usual(personal=False))
-
-    def with_uploads(self, uploads: Uploads) -> "Recommender":
-        """Give the same with other uploads and deletions, sharing all else."""
+    def with_uploads(self, uploads: Uploads, touched: Callable[[str], Touched] | None = None) -> "Recommender":
+        """Give the same with other uploads and deletions, and another way to look users up; all else is shared."""
         other = copy.copy(self)
-        other._catalogue = Catalogue(self.model, uploads)
-        other._lists = Lists(self.ranking, other._catalogue, self._tables, self.lists)
+        other._catalogue, other._touched = Catalogue(self.model, uploads), touched or self._touched
+        other._lists = Lists(self.ranking, other._catalogue, self.tables, self.lists, self.traits)
         return other
 
     @property
@@ -310,11 +286,14 @@ class Recommender:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
+    def _person(self, user_id: str) -> Person:
+        touched = UNTOUCHED if self._touched is None else self._touched(user_id)
+        return Person(NO_ITEM if touched.is_gone else int(self.model.users.find([user_id])[0]), user_id, touched)
+
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         uploaded = {t: self._catalogue.uploads.about[t] for t in track_ids if self._catalogue.is_upload(t)}
-        return {**self._tables.about([t for t in track_ids if t not in uploaded]), **uploaded}
+        return {**self.tables.about([t for t in track_ids if t not in uploaded]), **uploaded}
 
     def _list(self, found: Sequence[Found], source: str, describe: bool) -> RankedList:
         about = self._about([track for track, _, _ in found]) if describe else {}
-        tracks = ranked_tracks(found, about)
-        return RankedList(tracks, source, self.generation)
+        return RankedList(ranked_tracks(found, about), source, self.generation)

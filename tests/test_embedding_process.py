@@ -105,9 +105,8 @@ def test_asking_needs_no_torch() -> None:
 @pytest.mark.slow
 def test_killed_at_random_it_loses_nothing_that_was_acknowledged(audio_store: Path, tmp_path: Path) -> None:
     store, rng, acknowledged, refused, n = copied(audio_store, tmp_path), random.Random(3), [], 0, 0
-    now = serving(store)
     killed, stop = threading.Event(), threading.Event()
-    with EmbeddingProcess(store, settings()) as process:
+    with serving(store) as now, EmbeddingProcess(store, settings()) as process:
 
         def look_after() -> None:
             while not stop.is_set():

@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from audio_files import encoded, melody
 from conftest import clip, copied
 from mutagen.id3 import ID3, TIT2, TPE1
-from upload_service import CALL_S, REACHED, PlainLive, pieces, serving, settings, upload_server
+from upload_service import CALL_S, pieces, serving, settings, upload_server
 
 from recsys.errors import ArtefactError, DataError
 from recsys.live.arrivals import NewTrack
@@ -46,10 +47,12 @@ def store(audio_store, tmp_path):
 
 @pytest.fixture
 def stub(store, process):
-    now = serving(store)
-    uploads = TrackUploads(Store(store), Embedder(process.address, settings()), lambda: now, settings())
-    with upload_server(uploads) as stub:
+    with serving(store) as now, upload_server(of(store, process.address, now)) as stub:
         yield stub
+
+
+def of(store, address, now):
+    return TrackUploads(Store(store), Embedder(address, settings()), lambda: now, settings())
 
 
 class FakeEmbedder:
@@ -78,17 +81,18 @@ class FakeLive:
     def __init__(self):
         self.added, self.faults = [], []
 
-    def add(self, upload, vectors):
+    def add(self, upload, vectors, audio):
         if self.faults:
             raise self.faults.pop()
+        audio.replace(audio.with_name(upload.file))
         self.added.append(upload)
         return 1
 
     def track_of_audio(self, content_hash):
         return next((u.track_id for u in self.added if u.content_hash == content_hash), None)
 
-    def knows(self, track_id):
-        return any(u.track_id == track_id for u in self.added)
+    def free_id(self, wanted):
+        return wanted
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def test_a_good_upload_stands_among_the_others(store, stub):
                         lyrics="la la", file_name="../../etc/Some Song.MP3")  # fmt: skip
     answer = stub.UploadTrack(pieces(SONG, about), timeout=CALL_S)
     assert (answer.track_id, answer.known, answer.has_sound, answer.notes) == ("new", False, True, [])
-    assert (answer.users_reached, answer.generation) == (REACHED, Store(store).current().name)
+    assert answer.generation == Store(store).current().name
     assert sorted(near.track_id for near in answer.neighbours) == [f"s{n}" for n in range(8)]
     scores = [near.score for near in answer.neighbours]
     assert scores == sorted(scores, reverse=True)
@@ -141,7 +145,10 @@ def test_a_good_upload_stands_among_the_others(store, stub):
     assert (upload.title, upload.artist, upload.genres, upload.year) == ("A Title", "Band 1", ["jazz", "metal"], 2020)
     assert kept(store) == [f"{upload.content_hash}.mp3"]
     assert (store / "uploads" / upload.file).read_bytes() == SONG
-    assert "new" in [track.track_id for track in Recommender.open(store).similar("s3", 8).tracks]
+    with closing(Recommender.open(store)) as recommender:
+        assert "new" in [track.track_id for track in recommender.similar("s3", 8).tracks]
+        lists = [[track.track_id for track in recommender.recommend(f"v{n}", 8).tracks] for n in range(5)]
+        assert answer.users_reached == sum("new" in tracks for tracks in lists) > 0
 
 
 def test_vectors_are_those_of_the_command_line(store, stub, audio_store, tmp_path):
@@ -220,10 +227,8 @@ def test_a_mislabelled_file_is_taken_with_a_note(stub):
 def test_a_process_that_is_killed_costs_the_upload_under_way_alone(store, audio_store, tmp_path):
     with EmbeddingProcess(store, settings()) as process:
         process.wait_until_warm()
-        now = serving(store)
-        uploads = TrackUploads(Store(store), Embedder(process.address, settings()), lambda: now, settings())
         long = encoded(melody(900.0)[:, :1], "MP3", "MPEG_LAYER_III")
-        with upload_server(uploads) as stub:
+        with serving(store) as now, upload_server(of(store, process.address, now)) as stub:
             call = stub.UploadTrack.future(pieces(long[:-5000], chunk=500_000), timeout=CALL_S)  # cut: read as a whole
             until(lambda: any(path.stat().st_size == len(long) - 5000 for path in (store / "uploads").glob(".*")))
             time.sleep(0.1)
@@ -236,9 +241,7 @@ def test_a_process_that_is_killed_costs_the_upload_under_way_alone(store, audio_
 
 
 def test_a_process_that_is_gone_for_good_is_unavailable(store, tmp_path):
-    now = serving(store)
-    uploads = TrackUploads(Store(store), Embedder(tmp_path / "none", settings()), lambda: now, settings())
-    with upload_server(uploads) as stub:
+    with serving(store) as now, upload_server(of(store, tmp_path / "none", now)) as stub:
         assert refusal(stub, pieces(SONG))[0] == "UNAVAILABLE"
     assert kept(store) == []
 
@@ -445,8 +448,3 @@ def test_the_embedder_alone(process, store, tmp_path):
     (tmp_path / "empty.mp3").touch()
     with pytest.raises(DataError, match="the file is empty"):
         asyncio.run(embedder.embed(tmp_path / "empty.mp3", NewTrack(), generation))
-
-
-def test_plain_live_is_what_the_handler_asks_for(store):
-    live = PlainLive(Store(store), Store(store).current().name)
-    assert (live.knows("s1"), live.knows("zz"), live.track_of_audio("0" * 32)) == (True, False, None)

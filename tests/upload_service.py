@@ -1,4 +1,4 @@
-"""UploadTrack alone on a real server, over uploads as they were before there was a live service."""
+"""UploadTrack alone on a real server, over a real live store, for tests."""
 
 import asyncio
 import threading
@@ -8,57 +8,27 @@ from pathlib import Path
 
 import grpc
 
+from recsys.live.service import Live
 from recsys.live.upload_settings import UploadSettings
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.uploading import Serving, TrackUploads, upload_handler
 from recsys.store.generation import Store
-from recsys.store.live import open_live
 from recsys.store.opened import open_store
-from recsys.store.tables import FILE, StoredTables
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
 CALL_S = 60.0
-REACHED = 3
 
 
-class PlainLive:
-    """Opens all anew for each question; says that every upload reached three users."""
+@contextmanager
+def serving(store: Path) -> Iterator[Serving]:
+    """What a worker answers with, of a store's current generation."""
+    with closing(open_store(store)) as recommender, closing(Live(Store(store), recommender)) as live:
 
-    def __init__(self, store, generation):
-        self.store, self.generation = store, generation
-        self.fault = None
+        def similar(track_id, k):
+            return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
 
-    def add(self, upload, vectors):
-        if self.fault is not None:
-            raise self.fault
-        with self.store.live_lock(), open_live(self.store.live, write=True) as live:
-            live.append(upload, self.generation, vectors)
-        return REACHED
-
-    def track_of_audio(self, content_hash):
-        with open_live(self.store.live) as live:
-            found = None if live is None else live.track_of_audio(content_hash)
-        if found is None:
-            with closing(StoredTables(self.store.generations / self.generation / FILE)) as tables:
-                found = tables.track_of_audio(content_hash)
-        return found
-
-    def knows(self, track_id):
-        recommender = open_store(self.store.folder)
-        with closing(recommender):
-            return track_id in {recommender._catalogue.id(row) for row in range(len(recommender._catalogue))}
-
-    def similar(self, track_id, k):
-        with closing(open_store(self.store.folder)) as recommender:
-            return recommender.similar(track_id, k).tracks
-
-
-def serving(store: Path):
-    """What ``now`` gives for a store's current generation."""
-    generation = Store(store).current().name
-    live = PlainLive(Store(store), generation)
-    return Serving(generation, live, live.similar)
+        yield Serving(recommender.generation, live, similar)
 
 
 @contextmanager

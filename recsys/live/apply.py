@@ -16,7 +16,7 @@ from recsys.live.refold import Refold
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
 from recsys.live.stored import Stored
-from recsys.store.transactions import Writing, user_key
+from recsys.store.transactions import Reading, Writing, user_key
 
 AT_ONCE = 500  # entries that a transaction takes in: others who write wait for it
 
@@ -28,9 +28,9 @@ class Applier:
     stored: Stored
     most: int
 
-    def applied(self, writing: Writing) -> int:
+    def applied(self, reading: Reading) -> int:
         """Up to which number the lists take everything in."""
-        known = writing.applied(self.stored.generation)
+        known = reading.applied(self.stored.generation)
         return self.stored.taken_in if known is None else known
 
     def catch_up(self, writing: Writing, snapshot: Snapshot, at_most: int | None = None) -> tuple[Snapshot, list[int]]:

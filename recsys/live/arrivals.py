@@ -39,16 +39,19 @@ def upload_of(
     Args:
         about: what its uploader says, which goes first.
         inside: what the tags inside the file say.
-        content_hash: of its bytes; the id is made from it where none was given.
+        content_hash: of its bytes.
         duration_s: of the whole recording.
         suffix: with its dot, of the file that keeps the audio.
         name: the title where nobody says one.
+
+    Returns:
+        The upload, its id empty where none was given.
     """
     genre = about.genre if about.genre is not None else inside.get("genre")
     tagged = int(inside.get("year", 0))
     year = tagged if about.year is None and FIRST_YEAR <= tagged <= last_year() else about.year
     return Upload(
-        track_id=about.track_id or f"upload-{content_hash[:12]}",
+        track_id=about.track_id or "",  # made from the content where none is given, once it is known which are taken
         content_hash=content_hash,
         file=f"{content_hash}{suffix}",
         title=about.title or inside.get("title") or name,

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,14 @@ KINDS: dict[str, type[Any]] = {
     "removed": Removed,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+class KnownAudioError(DataError):
+    """This audio is the track ``track_id`` already."""
+
+    def __init__(self, track_id: str) -> None:
+        super().__init__(f"this audio is the track {track_id!r} already")
+        self.track_id = track_id
 
 
 class GenerationMovedError(ArtefactError):

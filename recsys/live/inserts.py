@@ -49,7 +49,7 @@ def insert_uploads(writing: Writing, stored: Stored, snapshot: Snapshot, places:
     Returns:
         For each place how many lists the track came into.
     """
-    catalogue = Catalogue(stored.model, snapshot.uploads)
+    catalogue = snapshot.catalogue
     reached = dict.fromkeys(places, 0)
     shown = [place for place in places if place not in snapshot.uploads.hidden]
     for start in range(0, len(shown), TOGETHER):

@@ -6,6 +6,8 @@ Candidates are the list as it is, the neighbours of what was just heard, and the
 all tracks. Plain numpy, as everything that a server does.
 """
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from recsys.diversity import Source, choose
@@ -14,7 +16,6 @@ from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
 from recsys.live.stored import Stored
 from recsys.live.taste import BARRED, Heard, Taste
-from recsys.overlay import Catalogue
 from recsys.rank import exact, ranked
 from recsys.ranking import DEFAULT_K, MAX_K, most_alike
 from recsys.store.record import Record, head_of, pack, track_bytes
@@ -30,7 +31,7 @@ class Refold:
 
     def __init__(self, stored: Stored, snapshot: Snapshot) -> None:
         self._stored, self._snapshot, self._model = stored, snapshot, stored.model
-        self._catalogue = Catalogue(stored.model, snapshot.uploads)
+        self._catalogue = snapshot.catalogue
 
     def __call__(self, writing: Writing, user_id: str) -> None:
         """Write the list, the taste and what was heard of a user; take them away where nothing is known any more."""
@@ -104,17 +105,25 @@ class Refold:
         if variety.plain:
             return items[:MAX_K], scores[:MAX_K]
 
-        def artists(rows: Int32) -> list[str | None]:
-            track_ids = [self._catalogue.id(row) for row in rows.tolist()]
-            about, built = self._snapshot.uploads.about, self._stored.artists(track_ids)
-            return [built[track] if track in built else about[track]["artist"] for track in track_ids]
-
         source = Source(
             lambda depth: (items[:depth], scores[:depth]),
-            artists,
+            self._artists,
             lambda rows: self._model.blend.likeness(self._catalogue.vectors_of(rows)),
         )
         return choose(source, MAX_K, variety)
+
+    def _artists(self, rows: Int32) -> list[Hashable | None]:
+        """Artists of rows, as numbers, or as names where only uploads have them."""
+        traits, uploads, n_built = self._stored.traits, self._snapshot.uploads, len(self._model.items)
+        found: list[Hashable | None] = []
+        for row in rows.tolist():
+            if row < n_built:
+                number = int(traits.artists[row])
+                found.append(None if number == NO_ITEM else number)
+            else:
+                name = uploads.about[uploads.track_ids[row - n_built]]["artist"]
+                found.append(None if name is None else traits.artist(name))
+        return found
 
     def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
         places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)

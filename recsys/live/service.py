@@ -6,25 +6,34 @@ Opened once a process, after the fork, and again for another generation. What a 
 returns, in every list of this generation that it belongs in, and seen by all processes.
 """
 
+import itertools
+import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
-from recsys.errors import DataError, NotFoundError
+from recsys.errors import ArtefactError, NotFoundError, TakenError
 from recsys.live.apply import AT_ONCE, Applier
 from recsys.live.checks import refusal
-from recsys.live.events import GenerationMovedError, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
-from recsys.overlay import Uploads
+from recsys.live.taste import touched_of
+from recsys.overlay import Touched, Uploads
 from recsys.recommender import Recommender
-from recsys.store.generation import Store
+from recsys.store.generation import Store, sync_folder
 from recsys.store.live import LiveStore
 from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
+
+AGAIN_S = 5.0  # after a failure to bring lists up to what others wrote
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +55,12 @@ class Live:
             ArtefactError: the file is damaged or cannot be written.
         """
         self._store, self.generation = store, recommender.generation
-        stored = Stored(recommender)
+        stored = Stored(recommender, store.generation(self.generation))
         self._taken_in = stored.taken_in
         self._applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
         self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
         self._guard = threading.Lock()
-        self._live = LiveStore.open(store.live)
-        self._version = -1
+        self._version, self._again_at, self._live = -1, 0.0, _opened(store.live)
         try:
             self._follow()
         except BaseException:
@@ -60,7 +68,8 @@ class Live:
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files that were opened here."""
+        self._applier.stored.close()
         self._live.close()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -75,15 +84,20 @@ class Live:
         with self._seen() as reading:
             return reading.list_of(self.generation, user_id)
 
+    def touched(self, user_id: str) -> Touched:
+        """All that happened to a user since this generation: the list, the query, what was heard and barred."""
+        with self._seen() as reading:
+            return touched_of(reading, self.generation, self._taken_in, user_id)
+
     def is_gone_user(self, user_id: str) -> bool:
-        """Whether what this generation knows of a user must not be used, as they were deleted since."""
+        """Whether what this generation stores of a user must not be used; ``list_of`` comes first."""
         with self._live.reading() as reading:
             return reading.user_gone(user_id) > self._taken_in
 
     def gone_rows(self) -> frozenset[int]:
         """Item rows of deleted tracks, uploads among them."""
         uploads, n_built = self.uploads(), len(self._snapshot.model.items)
-        return uploads.gone | {n_built + place for place in uploads.hidden}
+        return uploads.gone | {n_built + place for place in uploads.hidden} if uploads.hidden else uploads.gone
 
     def uploads(self) -> Uploads:
         """The uploads since this generation was built; the same object as long as they are the same."""
@@ -112,12 +126,32 @@ class Live:
                     recorded += 1
         return Recorded(recorded, repeated, refused)
 
-    def add(self, upload: Upload, vectors: Mapping[str, Float32]) -> int:
-        """Take in a track whose audio is in ``uploads/`` already, durably; gives how many lists it came into.
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Find the track, of the generation or uploaded since, that has this audio."""
+        with self._live.reading() as reading:
+            return self._track_of_audio(content_hash, reading)
+
+    def free_id(self, wanted: str) -> str:
+        """Give an id that no track has or had: the wanted one, or that with a number."""
+        with self._live.reading() as reading:
+            for number in itertools.count(1):
+                track_id = wanted if number == 1 else f"{wanted}-{number}"
+                if not self._is_taken(track_id, reading):
+                    break
+        return track_id
+
+    def add(self, upload: Upload, vectors: Mapping[str, Float32], audio: Path | None = None) -> int:
+        """Take in a track; gives how many lists it came into.
+
+        Args:
+            upload: what is known of it.
+            vectors: by space, the joint one under 'hybrid', made with this generation's models.
+            audio: the file, durably written, which moves to its place in ``uploads/``; None where it is there.
 
         Raises:
-            GenerationMovedError: the vectors are of a generation that is no longer current; nothing was written.
-            DataError: the id, or this audio, belongs to another track.
+            GenerationMovedError: another generation is current; nothing was written.
+            KnownAudioError: this audio is another track.
+            TakenError: the id belongs to another track.
             ArtefactError: it cannot be written.
         """
         reached = list[int]()
@@ -127,11 +161,25 @@ class Live:
                 raise GenerationMovedError(
                     f"the generation {current} became current after {self.generation}; send the track again"
                 )
-            with self._writing(reached) as writing:
+            with self._moved(audio, self._store.uploads / upload.file), self._writing(reached) as writing:
                 self._check_new(upload, writing)
                 number = writing.append(upload)
                 writing.set_vectors(self.generation, number, vectors)
         return reached[-1]
+
+    @contextmanager
+    def _moved(self, audio: Path | None, to: Path) -> Iterator[None]:
+        """Have a file at its place, and take it away again if the block fails, unless it was there before."""
+        was_there = to.exists()
+        if audio is not None and not was_there:
+            audio.replace(to)
+            sync_folder(to.parent)
+        try:
+            yield
+        except BaseException:
+            if not was_there:
+                to.unlink(missing_ok=True)
+            raise
 
     def delete_track(self, track_id: str) -> None:
         """Take a track out of all lists and later builds, and the audio of an upload out of the store.
@@ -176,10 +224,14 @@ class Live:
     def _seen(self) -> Iterator[Reading]:
         """Look at the store, and first take in what other processes have written."""
         with self._live.reading() as reading:
-            if reading.version() == self._version:
+            if reading.version() == self._version or time.monotonic() < self._again_at:
                 yield reading
                 return
-        self._follow()
+        try:
+            self._follow()
+        except ArtefactError as error:  # a full disk, say: what is there goes on answering, and is tried again later
+            self._again_at = time.monotonic() + AGAIN_S
+            _LOG.warning("lists of generation %s lag behind what was heard: %s", self.generation, error)
         with self._live.reading() as reading:
             yield reading
 
@@ -190,7 +242,7 @@ class Live:
                 with self._live.reading() as reading:
                     version, last = reading.version(), reading.last_number()
                     behind = last > (reading.applied(self.generation) or self._taken_in)
-                    if not behind:
+                    if not behind or self._live.readonly:
                         self._snapshot = self._snapshot.extended(reading)
                         self._version = version
                         return
@@ -199,12 +251,30 @@ class Live:
                 self._snapshot = snapshot
 
     def _check_new(self, upload: Upload, writing: Writing) -> None:
-        known = writing.track_of_audio(upload.content_hash)
+        known = self._track_of_audio(upload.content_hash, writing)
         if known is not None:
-            raise DataError(f"this audio is the track {known!r} already")
-        taken = self._snapshot.rows_of([upload.track_id])[0] >= 0 or writing.upload_number(upload.track_id)
-        if taken or writing.track_gone(upload.track_id):
-            raise DataError(f"track id {upload.track_id!r} belongs to another track; give another --track-id")
+            raise KnownAudioError(known)
+        if self._is_taken(upload.track_id, writing):
+            raise TakenError(f"track id {upload.track_id!r} belongs to another track; give another id")
+
+    def _track_of_audio(self, content_hash: str, reading: Reading) -> str | None:
+        known = reading.track_of_audio(content_hash) or self._applier.stored.track_of_audio(content_hash)
+        return None if known is None or reading.track_gone(known) else known
+
+    def _is_taken(self, track_id: str, reading: Reading) -> bool:
+        """Whether a track has an id, or had it: a deleted one stays deleted."""
+        here = self._snapshot.rows_of([track_id])[0] >= 0 or reading.upload_number(track_id) > 0
+        return bool(here) or reading.track_gone(track_id)
+
+
+def _opened(file: Path) -> LiveStore:
+    """Open the live store to write, or to read alone where that is all that is allowed."""
+    try:
+        return LiveStore.open(file)
+    except ArtefactError:
+        if not file.exists():
+            return LiveStore.absent(file)
+        return LiveStore.open(file, write=False)
 
 
 def _now() -> str:

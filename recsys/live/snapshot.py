@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys.live.events import Upload
 from recsys.model import Model
-from recsys.overlay import Uploads
+from recsys.overlay import Catalogue, Uploads
 from recsys.store.transactions import TRACK, Reading
 from recsys.types import SPACES, Float32, Int32, Space
 
@@ -29,14 +29,20 @@ class Snapshot:
     model: Model
     generation: str
     folder: Path
-    uploads: Uploads
+    catalogue: Catalogue
     seen: int
     deleted: int = 0
 
     @classmethod
     def at(cls, model: Model, generation: str, folder: Path, taken_in: int) -> "Snapshot":
         """What is known right after a build; ``folder`` holds the uploads' audio."""
-        return cls(model, generation, folder, Uploads.none(model.item_vectors.shape[1]), taken_in)
+        none = Catalogue(model, Uploads.none(model.item_vectors.shape[1]))
+        return cls(model, generation, folder, none, taken_in)
+
+    @property
+    def uploads(self) -> Uploads:
+        """The uploads since the generation."""
+        return self.catalogue.uploads
 
     def extended(self, reading: Reading) -> "Snapshot":
         """Take in what the log holds by now, reading only what is new."""
@@ -49,7 +55,8 @@ class Snapshot:
             uploads = self._with(uploads, fresh, reading)
         if deleted != self.deleted or (fresh and deleted):
             uploads = self._hidden(uploads, reading.gone(TRACK))
-        return replace(self, uploads=uploads, seen=last, deleted=deleted)
+        catalogue = self.catalogue if uploads is self.uploads else Catalogue(self.model, uploads)
+        return replace(self, catalogue=catalogue, seen=last, deleted=deleted)
 
     def rows_of(self, track_ids: Sequence[str]) -> Int32:
         """Rows of tracks (n,), hidden ones too; -1 where neither generation nor uploads have the id."""

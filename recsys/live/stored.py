@@ -6,6 +6,7 @@ Tables that keep records (``recsys.store.lookup``) give them as they are; those 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,21 @@ import numpy as np
 from recsys.model import Model
 from recsys.recommender import Recommender
 from recsys.store.record import head_of, pack, track_bytes
+from recsys.store.tables import FILE, StoredTables
 from recsys.types import NO_ITEM, Float32, Found, Int32
 
 
 class Stored:
     """Stored lists of one generation."""
 
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
+    def __init__(self, recommender: Recommender, folder: Path) -> None:
+        self._recommender, self._folder = recommender, folder
         self._tables: Any = recommender.tables
+        self._audio: StoredTables | None = None
         self.model: Model = recommender.model
         self.generation, self.lists = recommender.generation, recommender.lists
         self.taken_in = int(recommender.facts.get("last_live_number", 0))
+        self.traits = recommender.traits
         self.edges, self.lasts = recommender.edges, recommender.lasts
 
     def record_of(self, user_id: str) -> bytes | None:
@@ -55,9 +59,17 @@ class Stored:
         ids = [track for found in near for track, _ in found]
         return np.unique(self.model.items.find(ids)) if ids else np.zeros(0, dtype=np.int32)
 
-    def artists(self, track_ids: Sequence[str]) -> dict[str, str | None]:
-        """Artists by track id, of the generation's tracks."""
-        return {track: about.get("artist") for track, about in self._tables.about(list(track_ids)).items()}
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Find the track whose audio file has this content; only the DuckDB file knows."""
+        if self._audio is None:
+            is_duckdb = isinstance(self._tables, StoredTables)
+            self._audio = self._tables if is_duckdb else StoredTables(self._folder / FILE)
+        return self._audio.track_of_audio(content_hash)
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        if self._audio is not None and self._audio is not self._tables:
+            self._audio.close()
 
     def query(self, vector: Float32) -> Float32:
         """Weigh the folded vector (d,) of somebody who has played something."""

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.live.events import Listened
+from recsys.overlay import Touched
+from recsys.store.transactions import Reading, user_key
 from recsys.types import NO_ITEM, Float32, Int32
 
 _UP_TO = struct.Struct("<Q")
@@ -69,6 +71,18 @@ class Taste:
     def packed(self) -> bytes:
         """Write it; all of a generation are of one size."""
         return _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
+
+
+def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -> Touched:
+    """Put together what is known of a user since a generation that took in ``taken_in`` entries."""
+    key = user_key(generation, user_id)
+    record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > taken_in
+    kept, taste = reading.get("heard", key), reading.get("tastes", key)
+    if kept is None:
+        return Touched(record, is_gone)
+    heard = Heard.read(kept)
+    query = None if taste is None else np.frombuffer(taste, "<f4", offset=_STANDARDS.size)
+    return Touched(record, is_gone, query, heard.items[heard.played], heard.items[heard.plays == BARRED])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

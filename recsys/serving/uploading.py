@@ -9,23 +9,22 @@ of one: then the track is embedded again with the models of the new one.
 """
 
 import asyncio
-import fcntl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from recsys.errors import ArtefactError, DataError, LimitError, NotFoundError, TakenError
+from recsys.errors import ArtefactError, DataError, LimitError, NotFoundError
 from recsys.live.arrivals import NewTrack, upload_of
 from recsys.live.embedding import INSTALL, Embedded
-from recsys.live.events import GenerationMovedError, Upload
+from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
 from recsys.live.upload_settings import UploadSettings
 from recsys.serving.about import About, read_about
 from recsys.serving.copies import Copy
-from recsys.store.generation import Store, disk_errors, sync_folder
+from recsys.store.generation import Store, disk_errors
 from recsys.types import Float32, RankedTrack
 from recsys.v1 import recommender_pb2 as pb
 
@@ -41,14 +40,14 @@ Refusal = tuple[grpc.StatusCode, str]
 class Live(Protocol):
     """What an upload needs of the live store (``recsys.live.service``); called from threads."""
 
-    def add(self, upload: Upload, vectors: dict[str, Float32]) -> int:
-        """Append an upload with its vectors, durably, and give the number of users whose lists it came into."""
+    def add(self, upload: Upload, vectors: dict[str, Float32], audio: Path) -> int:
+        """Take in a track and move its audio to its place, durably; gives how many lists it came into."""
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track with this audio, uploaded or built."""
 
-    def knows(self, track_id: str) -> bool:
-        """Whether a track has this id, uploaded or built."""
+    def free_id(self, wanted: str) -> str:
+        """Give an id that no track has or had: the wanted one, or that with a number."""
 
 
 class Asked(Protocol):
@@ -135,43 +134,18 @@ class TrackUploads:
             described = embedded.inside, copy.content_hash, embedded.duration_s
             upload = upload_of(about.track, *described, about.suffix, about.name)
             try:
-                known, reached = await _to_its_end(
-                    asyncio.to_thread(self._add, copy, upload, embedded.vectors, serving)
-                )
+                added = asyncio.to_thread(_add, serving.live, upload, embedded.vectors, copy.path)
+                track_id, reached = await _to_its_end(added)
+            except KnownAudioError as error:  # sent twice at once
+                return await self._known(serving, error.track_id)
             except GenerationMovedError:
                 await self._moved(serving.generation)
                 continue
-            if known is not None:
-                return await self._known(serving, known)
-            response = await self._described(serving, upload.track_id)
+            response = await self._described(serving, track_id)
             response.has_sound, response.users_reached = embedded.has_sound, reached
             response.notes.extend(embedded.notes)
             return response
         raise ArtefactError(f"generations changed {_TRIES} times during one upload; try again")
-
-    def _add(self, copy: Copy, upload: Upload, vectors: dict[str, Float32], serving: Serving) -> tuple[str | None, int]:
-        """Give the audio its lasting name and the log its entry, unless another upload did meanwhile; on a thread."""
-        live = serving.live
-        with disk_errors("writing the upload"), _alone(self._store):
-            if self._now().generation != serving.generation:
-                raise GenerationMovedError("another generation is served since")
-            known = live.track_of_audio(upload.content_hash)
-            if known is not None:
-                return known, 0
-            if live.knows(upload.track_id):
-                raise TakenError(f"track id {upload.track_id!r} belongs to another track; give another track_id")
-            kept = self._store.uploads / upload.file
-            copy.path.replace(kept)
-            try:
-                sync_folder(self._store.uploads)
-                return None, live.add(upload, vectors)
-            except BaseException as error:
-                known = live.track_of_audio(upload.content_hash)
-                if known is None:  # else an entry is there, and needs the file
-                    kept.replace(copy.path)  # where the next try looks for it, and where it is cleared away
-                elif isinstance(error, DataError):  # `recsys add`, which knows of no lock but the store's, came first
-                    return known, 0
-                raise
 
     async def _moved(self, generation: str) -> None:
         """Wait until this worker has noticed that a generation is not the current one any more."""
@@ -223,12 +197,10 @@ async def _both(embedding: Awaitable[Embedded], syncing: Awaitable[None]) -> tup
     return embedded, None
 
 
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Let one upload at a time, of all processes, look whether its audio and id are new and be written."""
-    with (store.folder / "uploading.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _add(live: Live, upload: Upload, vectors: dict[str, Float32], audio: Path) -> tuple[str, int]:
+    upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
+    with disk_errors("writing the upload"):
+        return upload.track_id, live.add(upload, vectors, audio)
 
 
 def upload_handler(

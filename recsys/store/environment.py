@@ -23,7 +23,6 @@ DATABASES = (
     *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
     *("gone", "lists", "tastes", "heard", "state"),
 )  # fmt: skip
-SPARE_PAGES = 16  # at the end of a file, which LMDB counts and need not have written
 
 
 class Environment:
@@ -103,7 +102,7 @@ def _found(opened: Any, name: str, transaction: Any) -> Any:
 
 def _check_whole(file: Path, opened: Any) -> None:
     """Refuse a file that was cut off: looking at a page that is not there kills the process."""
-    needed = (opened.info()["last_pgno"] + 1 - SPARE_PAGES) * opened.stat()["psize"]
+    needed = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
     n_bytes = file.stat().st_size
     if n_bytes < needed:
         raise OSError(f"it was cut off: {n_bytes:,} of {needed:,} bytes are there")
@@ -122,7 +121,10 @@ def acquire(file: Path, write: bool) -> Environment:
     name = file.resolve()
     with _GUARD:
         known = _OPEN.get(name)
-        if known is None or known.pid != os.getpid() or not _is_at(known, name):
+        if known is not None and known.pid != os.getpid():
+            known.lmdb.close()  # the parent's, of which LMDB has a copy here; the parent's own stays as it is
+            known = None
+        if known is None or not _is_at(known, name):
             known = _OPEN[name] = Environment(name, write)
         if write and known.readonly:
             raise ArtefactError(f"the live store {file} cannot be written; check its rights and the disk's")

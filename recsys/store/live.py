@@ -15,7 +15,7 @@ import lmdb
 
 from recsys.errors import ArtefactError
 from recsys.live.events import Upload
-from recsys.store.environment import acquire, release
+from recsys.store.environment import DATABASES, Environment, acquire, release
 from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
 
@@ -25,9 +25,9 @@ __all__ = ["LiveStore", "Upload", "open_live"]
 class LiveStore:
     """The live store of a folder, open until ``close``."""
 
-    def __init__(self, file: Path, write: bool) -> None:
+    def __init__(self, file: Path, write: bool, environment: Environment | None) -> None:
         self._file, self._write = file, write
-        self._environment = acquire(file, write)
+        self._environment = environment
 
     @classmethod
     def open(cls, file: Path, write: bool = True) -> "LiveStore":
@@ -36,11 +36,22 @@ class LiveStore:
         Raises:
             ArtefactError: the file is damaged or cannot be written.
         """
-        return cls(file, write)
+        return cls(file, write, acquire(file, write))
+
+    @classmethod
+    def absent(cls, file: Path) -> "LiveStore":
+        """One in which there is nothing, where none can be made."""
+        return cls(file, False, None)
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing can be written."""
+        return not self._write
 
     def close(self) -> None:
         """Let go of the file; whoever else has it in this process keeps it."""
-        release(self._environment)
+        if self._environment is not None:
+            release(self._environment)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -49,6 +60,9 @@ class LiveStore:
         Raises:
             ArtefactError: the file is damaged.
         """
+        if self._environment is None:
+            yield Reading(None, dict.fromkeys(DATABASES))
+            return
         try:
             if None in self._environment.databases.values():
                 self._environment.find_databases(self._environment.lmdb, create=False)
@@ -64,8 +78,8 @@ class LiveStore:
         Raises:
             ArtefactError: the file cannot be written, a full disk among the reasons; nothing was changed.
         """
-        if not self._write:
-            raise ArtefactError(f"the live store {self._file} was opened to be read")
+        if self._environment is None or not self._write:
+            raise ArtefactError(f"the live store {self._file} cannot be written; check its rights and the disk's")
         try:
             if None in self._environment.databases.values():
                 self._environment.find_databases(self._environment.lmdb, create=True)
@@ -123,7 +137,7 @@ def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
     if not write and not file.exists():
         yield None
         return
-    store = LiveStore(file, write)
+    store = LiveStore.open(file, write)
     try:
         yield store
     finally:

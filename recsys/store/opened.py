@@ -1,59 +1,76 @@
-"""Opening a store: a generation's arrays and tables, and what was uploaded, heard and deleted since laid over them."""
+"""Opening a store: the current generation's arrays and tables, and the uploads since laid over them."""
 
 import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from recsys.diversity import ListSettings, Variety
 from recsys.errors import ArtefactError
 from recsys.live.snapshot import ITEM, Snapshot
+from recsys.live.taste import touched_of
 from recsys.model import Model
-from recsys.overlay import Touched, Uploads
+from recsys.overlay import UNTOUCHED, Touched, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import open_live
+from recsys.store.lookup import FILE as LOOKUP
+from recsys.store.lookup import Lookup, open_lookup
 from recsys.store.tables import FILE, StoredTables
-from recsys.types import Float32
+from recsys.traits import Traits
+from recsys.types import Float32, Tables
 
-__all__ = ["ITEM", "open_generation", "open_store", "read_facts"]
+Backend = Literal["duckdb", "lmdb"]
+__all__ = ["ITEM", "check_sizes", "file_sizes", "open_generation", "open_store", "read_facts"]
 
 
-def open_store(folder: Path) -> Recommender:
-    """Open the current generation, read-only.
+def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None) -> Recommender:
+    """Open a generation, read-only.
+
+    Args:
+        folder: of the store.
+        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same and may
+            be open already.
+        name: of the generation; the current one by default.
 
     Raises:
         ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
     """
     store = Store(folder)
-    return open_generation(store, store.current())
+    return open_generation(store, store.current() if name is None else store.generation(name), backend)
 
 
-def open_generation(store: Store, generation: Path) -> Recommender:
+def open_generation(store: Store, generation: Path, backend: Backend | Lookup = "duckdb") -> Recommender:
     """Open a generation by its folder, which may still be one that is being written, read-only.
 
     Raises:
         ArtefactError: a file is missing or damaged.
     """
     facts = read_facts(generation)
-    model = Model.load(generation / "arrays")
-    edges = _scores(generation / "arrays" / "edges.npy")
-    lasts = generation / "arrays" / "lasts.npy"
-    name = str(facts["generation"])
-    uploads = _uploads(store, Snapshot.at(model, name, store.uploads, int(facts["last_live_number"])))
+    check_sizes(generation, facts.get("files", {}))
+    name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
+    arrays = generation / "arrays"
+    model = Model.load(arrays)
+    uploads = _uploads(store, Snapshot.at(model, name, store.uploads, taken_in))
+    tables: Tables = StoredTables(generation / FILE) if backend == "duckdb" else _lookup(backend, generation)
     return Recommender(
         model,
-        StoredTables(generation / FILE),
+        tables,
         facts,
         uploads,
-        edges=edges,
+        edges=_scores(arrays / "edges.npy"),
         lists=_list_settings(facts),
-        lasts=_scores(lasts) if lasts.exists() else None,
-        touched=partial(_touched, store, name, int(facts["last_live_number"])),
+        traits=Traits.load(arrays),
+        lasts=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
+        touched=partial(_touched, store, name, taken_in),
     )
+
+
+def _lookup(backend: Backend | Lookup, generation: Path) -> Lookup:
+    return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
 
 
 def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
@@ -83,6 +100,26 @@ def read_facts(generation: Path) -> dict[str, Any]:
     return facts
 
 
+def file_sizes(generation: Path) -> dict[str, int]:
+    """Bytes of every file of a generation but meta.json, which holds them, by its name below the folder."""
+    files = sorted(file for file in generation.rglob("*") if file.is_file() and file.name != "meta.json")
+    return {file.relative_to(generation).as_posix(): file.stat().st_size for file in files}
+
+
+def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
+    """Refuse a generation with a file that is missing or shorter than it was: mapped ones would kill their reader.
+
+    Raises:
+        ArtefactError: there is one; the message names it.
+    """
+    for name, n_bytes in expected.items():
+        file = generation / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != n_bytes:
+            told = "is missing" if found is None else f"has {found:,} bytes, expected {n_bytes:,}"
+            raise ArtefactError(f"{file} {told}; roll back or build again")
+
+
 def _uploads(store: Store, snapshot: Snapshot) -> Uploads:
     """Gather the uploads that the generation does not know yet, and what was deleted."""
     with open_live(store.live) as live:
@@ -96,6 +133,6 @@ def _touched(store: Store, generation: str, taken_in: int, user_id: str) -> Touc
     """Look up what happened to one user's list, by whatever process."""
     with open_live(store.live) as live:
         if live is None:
-            return Touched(None, False)
+            return UNTOUCHED
         with live.reading() as reading:
-            return Touched(reading.list_of(generation, user_id), reading.user_gone(user_id) > taken_in)
+            return touched_of(reading, generation, taken_in, user_id)

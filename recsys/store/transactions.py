@@ -156,6 +156,11 @@ class Reading:
         found = self.get("state", _applied_key(generation))
         return None if found is None else number_of(found)
 
+    def generations(self) -> list[str]:
+        """The generations that have lists."""
+        prefix = _applied_key("")
+        return [key[len(prefix) :].decode() for key, _ in self.pairs("state", prefix=prefix)]
+
     def list_of(self, generation: str, user_id: str) -> bytes | None:
         """The Record of a touched user."""
         return self.get("lists", user_key(generation, user_id))
@@ -207,11 +212,6 @@ class Writing(Reading):
             self.delete("of_user", key + number_key(number))
         for generation in self.generations():
             self.drop_list(generation, user_id)
-
-    def generations(self) -> list[str]:
-        """The generations that have lists."""
-        prefix = _applied_key("")
-        return [key[len(prefix) :].decode() for key, _ in self.pairs("state", prefix=prefix)]
 
     def forget_generation(self, generation: str) -> None:
         """Take away all that belongs to a generation that is no more."""
