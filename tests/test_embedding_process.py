@@ -66,13 +66,13 @@ def test_parents_own_is_what_keeps_it_alive(tmp_path: Path) -> None:
         process.process.wait(timeout=30)
 
 
-def test_what_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+def test_what_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     monkeypatch.setattr("recsys.live.embedding.sys.executable", "/bin/false")
     process = EmbeddingProcess(tmp_path, settings())
     for started in range(MAX_FAILED_STARTS):
         assert connection.wait([process.sentinel], 10) == [process.sentinel]
         assert process.revive() == (started < MAX_FAILED_STARTS - 1)
-    assert capfd.readouterr().err.count("starting another") == MAX_FAILED_STARTS - 1
+    assert caplog.text.count("starting another") == MAX_FAILED_STARTS - 1
     with pytest.raises(ArtefactError):
         process.wait_until_warm(1)
     assert not process.address.parent.exists()

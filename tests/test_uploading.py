@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import threading
 import time
 from contextlib import closing
@@ -224,20 +225,29 @@ def test_a_mislabelled_file_is_taken_with_a_note(stub):
     assert answer.notes == ["the name says wav, the content is mp3"]
 
 
-def test_a_process_that_is_killed_costs_the_upload_under_way_alone(store, audio_store, tmp_path):
-    with EmbeddingProcess(store, settings()) as process:
+def children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def test_a_process_that_is_killed_costs_the_upload_under_way_alone(store):
+    with (
+        EmbeddingProcess(store, settings()) as process,
+        serving(store) as now,
+        upload_server(of(store, process.address, now)) as stub,
+    ):
         process.wait_until_warm()
-        long = encoded(melody(900.0)[:, :1], "MP3", "MPEG_LAYER_III")
-        with serving(store) as now, upload_server(of(store, process.address, now)) as stub:
-            call = stub.UploadTrack.future(pieces(long[:-5000], chunk=500_000), timeout=CALL_S)  # cut: read as a whole
-            until(lambda: any(path.stat().st_size == len(long) - 5000 for path in (store / "uploads").glob(".*")))
-            time.sleep(0.1)
-            os.kill(process.process.pid, 9)
-            error = call.exception()
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-            assert kept(store) == []
-            assert process.revive()
-            assert not stub.UploadTrack(pieces(SONG), timeout=CALL_S).known
+        [decoder] = children(process.process.pid)
+        os.kill(decoder, signal.SIGSTOP)  # so that the upload is certainly under way
+        call = stub.UploadTrack.future(pieces(SONG), timeout=CALL_S)
+        until(lambda: any(path.stat().st_size == len(SONG) for path in (store / "uploads").glob(".*")))
+        time.sleep(0.5)
+        assert not call.done()
+        process.process.kill()
+        assert call.exception().code() == grpc.StatusCode.UNAVAILABLE
+        os.kill(decoder, signal.SIGKILL)
+        assert kept(store) == []
+        assert process.revive()
+        assert not stub.UploadTrack(pieces(SONG), timeout=CALL_S).known
 
 
 def test_a_process_that_is_gone_for_good_is_unavailable(store, tmp_path):
@@ -369,7 +379,8 @@ def test_a_new_generation_meanwhile_is_embedded_for(fake):
 
 def test_a_full_disk_is_unavailable(fake, monkeypatch):
     monkeypatch.setattr("recsys.serving.copies.os.fsync", _full)
-    assert refusal(fake.stub, pieces(b"abc"))[0] == "UNAVAILABLE"
+    sentence = "the track cannot be taken in right now; try again later"
+    assert refusal(fake.stub, pieces(b"abc")) == ("UNAVAILABLE", sentence)
     assert kept(fake.folder) == []
 
 
@@ -390,6 +401,10 @@ def test_a_file_name_is_never_a_path():
     said = read_about(pb.NewTrack(file_name="/etc/passwd"))
     assert (said.suffix, said.name) == ("", "passwd")
     assert read_about(pb.NewTrack(file_name="..")).suffix == ""
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def mutated(audio: bytes, rng: random.Random) -> bytes:
@@ -417,8 +432,10 @@ def mutated(audio: bytes, rng: random.Random) -> bytes:
 def test_damaged_audio_crashes_nothing(store, stub, process, n):
     rng = random.Random(n)
     whole = [clip(f"x.{kind}", 60 + place) for place, kind in enumerate(("mp3", "flac", "ogg", "wav"))]
-    before, codes = process.process.pid, []
+    before, codes, early_mb = process.process.pid, [], 0.0
     for number in range(n):
+        if number == n // 5:
+            early_mb = rss_mb(before)
         audio = mutated(whole[number % 4], rng)
         suffix = rng.choice((".mp3", ".flac", ".wav", ".m4a", ""))
         try:
@@ -431,6 +448,7 @@ def test_damaged_audio_crashes_nothing(store, stub, process, n):
     assert min(counts.values()) > n / 10, "neither all harmless nor all rubbish"
     assert (process.process.poll(), process.process.pid) == (None, before)
     assert len(kept(store)) == len(logged(store)) <= codes.count("OK")
+    assert rss_mb(before) < early_mb + 30, "memory grows with uploads"
 
 
 def test_the_embedder_alone(process, store, tmp_path):

@@ -9,6 +9,7 @@ the next; only what was being embedded is lost, and refused. What runs in it is 
 
 import asyncio
 import importlib.util
+import logging
 import os
 import shutil
 import socket
@@ -34,6 +35,8 @@ MAX_FAILED_STARTS = 5  # in a row, before no other is started
 FAILED_START_S = 10.0  # a process that ended with an error (not by a signal) within this could not start
 _MAX_ADDRESS_BYTES = 100  # of a Unix socket's path, with some to spare
 _NEEDED = ("torch", "torchaudio", "soundfile", "soxr", "av", "safetensors", "sentencepiece")
+
+_LOG = logging.getLogger(__name__)
 
 
 def can_embed() -> bool:
@@ -160,7 +163,7 @@ class EmbeddingProcess:
             raise ArtefactError("the embedding process did not start; see above what it wrote") from error
 
     def revive(self) -> bool:
-        """Put another process in the place of the one that has ended, with a line on stderr; False when it gave up.
+        """Put another process in the place of the one that has ended, with a line in the log; False when it gave up.
 
         Then ``sentinel`` is closed, and uploads are refused until the server is started anew.
         """
@@ -170,10 +173,10 @@ class EmbeddingProcess:
         self._failed_starts = self._failed_starts + 1 if failed else 0
         told = f"the embedding process {self.process.pid} ended with status {status}"
         if self._failed_starts >= MAX_FAILED_STARTS:
-            print(f"{told}, {self._failed_starts} times in a row; no uploads from here on", file=sys.stderr, flush=True)
+            _LOG.error("%s, %d times in a row; no uploads from here on", told, self._failed_starts)
             self.close()
             return False
-        print(f"{told}; starting another", file=sys.stderr, flush=True)
+        _LOG.warning("%s; starting another", told)
         self._start()
         return True
 

@@ -29,6 +29,7 @@ from recsys.types import Float32, RankedTrack
 from recsys.v1 import recommender_pb2 as pb
 
 NOT_HERE = f"this server was installed without what embeds audio; install it with {INSTALL}"
+NOT_NOW = "the track cannot be taken in right now; try again later"
 _TRIES = 3  # with generations that come and go
 _MOVE_S = 10.0  # in which a worker has noticed a new generation
 _LOOK_S = 0.05
@@ -220,7 +221,8 @@ def upload_handler(
         async with aclosing(aiter(requests)) as pieces:  # what is refused early is not read to its end
             outcome = (await asyncio.gather(uploads.take(pieces), return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
-            await context.abort(*refusal(outcome, "UploadTrack"))
+            status, sentence = refusal(outcome, "UploadTrack")
+            await context.abort(status, NOT_NOW if isinstance(outcome, ArtefactError) else sentence)
             raise outcome  # not reached: abort raises
         response: bytes = outcome.SerializeToString()
         return response
