@@ -1,5 +1,6 @@
 """The embedding process as the server's parent holds it: it starts, dies, comes again and ends with its parent."""
 
+import asyncio
 import os
 import random
 import subprocess
@@ -16,6 +17,7 @@ from conftest import clip, copied
 from upload_service import CALL_S, pieces, serving, settings, upload_server
 
 from recsys.errors import ArtefactError
+from recsys.live.arrivals import NewTrack
 from recsys.live.embedding import MAX_FAILED_STARTS, Embedder, EmbeddingProcess, can_embed
 from recsys.serving.uploading import TrackUploads
 from recsys.store.generation import Store
@@ -45,6 +47,7 @@ def test_it_ends_with_its_parent_however_that_ends(audio_store: Path, tmp_path: 
         from recsys.live.embedding import EmbeddingProcess
         from recsys.live.upload_settings import UploadSettings
         process = EmbeddingProcess(Path({str(audio_store)!r}), UploadSettings())
+        process.start()
         process.wait_until_warm()
         print(process.process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -69,6 +72,7 @@ def test_parents_own_is_what_keeps_it_alive(tmp_path: Path) -> None:
 def test_what_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     monkeypatch.setattr("recsys.live.embedding.sys.executable", "/bin/false")
     process = EmbeddingProcess(tmp_path, settings())
+    process.start()
     for started in range(MAX_FAILED_STARTS):
         assert connection.wait([process.sentinel], 10) == [process.sentinel]
         assert process.revive() == (started < MAX_FAILED_STARTS - 1)
@@ -76,6 +80,20 @@ def test_what_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ArtefactError):
         process.wait_until_warm(1)
     assert not process.address.parent.exists()
+    assert process.sentinel is None
+
+
+def test_what_is_asked_before_it_starts_waits_for_it(audio_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(clip("a.wav", 70))
+    process = EmbeddingProcess(audio_store, settings())
+    try:
+        embedder, generation = Embedder(process.address, settings()), Store(audio_store).current().name
+        later = threading.Timer(0.3, process.start)
+        later.start()
+        assert asyncio.run(embedder.embed(tmp_path / "a.wav", NewTrack(), generation)).has_sound
+        later.join()
+    finally:
+        process.close()
 
 
 def test_nobody_else_may_enter_the_folder_of_its_socket(tmp_path: Path) -> None:

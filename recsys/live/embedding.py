@@ -97,10 +97,11 @@ def _embedded(reply: dict[str, Any], vectors: dict[str, Float32]) -> Embedded:
 
 
 class EmbeddingProcess:
-    """The process as its parent holds it; a context manager. Call it before gRPC exists, on the main thread.
+    """The process as its parent holds it; a context manager, which starts and ends it.
 
-    ``address`` is the socket's path, in a folder that only this user may enter. ``sentinel`` is readable once the
-    process has ended: then call ``revive``.
+    ``address`` is the socket's path, in a folder that only this user may enter; it takes requests, which wait, from the
+    first moment. So workers can be forked first and ``start`` called after: torch takes seconds of a core to import.
+    ``sentinel`` is readable once a process that was started has ended: then call ``revive``.
     """
 
     def __init__(self, store: Path, settings: UploadSettings) -> None:
@@ -114,17 +115,20 @@ class EmbeddingProcess:
         self._listener.bind(str(self.address))
         self._listener.listen(128)
         self._failed_starts = 0
-        self._start()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.sentinel: FileIO | None = None
 
     def __enter__(self) -> Self:
-        """Return the process, which is starting."""
+        """Start it."""
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it."""
         self.close()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start a process; it is warm a few seconds later."""
         ends, held = os.pipe()
         self.sentinel = FileIO(ends)
         try:
@@ -144,8 +148,8 @@ class EmbeddingProcess:
     @property
     def parents_own(self) -> tuple[socket.socket | IO[bytes] | FileIO, ...]:
         """What a forked child must close, so that all ends when the parent does."""
-        stdin = self.process.stdin
-        return (self._listener, self.sentinel, *(() if stdin is None else (stdin,)))
+        held = (self.sentinel, None if self.process is None else self.process.stdin)
+        return (self._listener, *(one for one in held if one is not None))
 
     def wait_until_warm(self, limit_s: float = 120.0) -> None:
         """Wait until it takes requests.
@@ -165,8 +169,10 @@ class EmbeddingProcess:
     def revive(self) -> bool:
         """Put another process in the place of the one that has ended, with a line in the log; False when it gave up.
 
-        Then ``sentinel`` is closed, and uploads are refused until the server is started anew.
+        Then ``sentinel`` is None, and uploads are refused until the server is started anew.
         """
+        if self.process is None:
+            return False
         status = self.process.wait()
         self._let_go()
         failed = status > 0 and time.monotonic() - self._started < FAILED_START_S
@@ -177,19 +183,22 @@ class EmbeddingProcess:
             self.close()
             return False
         _LOG.warning("%s; starting another", told)
-        self._start()
+        self.start()
         return True
 
     def _let_go(self) -> None:
-        self.sentinel.close()
-        if self.process.stdin is not None:
+        if self.sentinel is not None:
+            self.sentinel.close()
+            self.sentinel = None
+        if self.process is not None and self.process.stdin is not None:
             with suppress(OSError):
                 self.process.stdin.close()
 
     def close(self) -> None:
         """End the process at once, and take the socket away."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
         self._let_go()
         self._listener.close()
         shutil.rmtree(self.address.parent, ignore_errors=True)
