@@ -260,7 +260,7 @@ async def _answer_calls(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
-    report.send(current.answers.recommender.generation)
+    report.send(current.answers.generation)
     await stop.wait()
     loop.remove_reader(lifeline.fileno())  # a closed pipe stays readable: without this the loop would spin
     await health.enter_graceful_shutdown()
