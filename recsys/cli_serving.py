@@ -18,6 +18,7 @@ def serve(
     store: options.Store,
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:50051",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on the one port.")] = 1,
+    backend: options.Backend = options.BackendName.lmdb,
     tokens: options.ServeTokens = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
@@ -39,6 +40,7 @@ def serve(
     from recsys.serving.workers import serve as run
 
     settings = ServeSettings(
+        backend=backend.value,
         tokens=tokens,
         tls_cert=tls_cert,
         tls_key=tls_key,
@@ -53,6 +55,14 @@ def serve(
         log_details=log_details,
     )
     raise typer.Exit(run(store, listen, workers, settings))
+
+
+@app.command()
+def rollback(store: options.Store, to: options.RollbackTo = None) -> None:
+    """Let an earlier generation answer, or a named one; running servers notice within a second."""
+    from recsys.store.rollback import rollback as run
+
+    say(f"{run(store, to)} answers now")
 
 
 @token_app.command("add")

@@ -125,3 +125,19 @@ Metrics = Annotated[
 Log = Annotated[LogStyle, typer.Option("--log", help="How lines on standard error are written.")]
 LogCalls = Annotated[bool, typer.Option("--log-calls", help="A line for every call, not only refusals and faults.")]
 LogDetails = Annotated[bool, typer.Option("--log-details", help="Tell what faults say, which may name a user.")]
+
+
+class BackendName(StrEnum):
+    """Where stored lists are looked up."""
+
+    lmdb = "lmdb"
+    duckdb = "duckdb"
+
+
+Backend = Annotated[
+    BackendName,
+    typer.Option("--backend", help="Where stored lists are looked up; duckdb is slower and needs no LMDB file."),
+]
+RollbackTo = Annotated[
+    str | None, typer.Option("--to", help="The generation's id; by default that before the current one.")
+]

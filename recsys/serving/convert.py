@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from recsys.errors import ConfigError
+from recsys.filters import Filters
 from recsys.types import SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 
@@ -69,6 +70,56 @@ def given_track_ids(values: Sequence[str]) -> list[str]:
     return [given_id(value, f"track_ids[{place}]") for place, value in enumerate(values)]
 
 
+def is_plain(request: pb.RecommendRequest) -> bool:
+    """Whether nothing but a user and a length is asked for."""
+    return not (
+        request.exclude_track_ids
+        or request.genres
+        or request.artists
+        or request.include_heard
+        or request.only_new
+        or request.HasField("min_year")
+        or request.HasField("max_year")
+        or request.HasField("max_per_artist")
+        or request.HasField("diversity")
+    )
+
+
+def filters(request: pb.RecommendRequest) -> Filters:
+    """Read which tracks may be in a list.
+
+    Raises:
+        ConfigError: there are more than 1000 of anything.
+    """
+    for field in ("exclude_track_ids", "genres", "artists"):
+        if len(getattr(request, field)) > MAX_GIVEN_TRACKS:
+            raise ConfigError(f"{field} holds {len(getattr(request, field))}, expected at most {MAX_GIVEN_TRACKS}")
+    return Filters(
+        exclude_track_ids=tuple(request.exclude_track_ids),
+        genres=tuple(request.genres),
+        artists=tuple(request.artists),
+        min_year=request.min_year if request.HasField("min_year") else None,
+        max_year=request.max_year if request.HasField("max_year") else None,
+        include_heard=request.include_heard,
+        only_new=request.only_new,
+    )
+
+
+def variety(request: pb.RecommendRequest) -> tuple[int | None, float | None]:
+    """Read ``max_per_artist`` and ``diversity``, None where unset.
+
+    Raises:
+        ConfigError: max_per_artist is 0, or diversity not within 0 to 1.
+    """
+    most = request.max_per_artist if request.HasField("max_per_artist") else None
+    diversity = request.diversity if request.HasField("diversity") else None
+    if most == 0:
+        raise ConfigError("max_per_artist is 0, expected 1 or more; leave it out for what is usual")
+    if diversity is not None and not 0 <= diversity <= 1:
+        raise ConfigError(f"diversity is {diversity}, expected 0 (by score alone) to 1")
+    return most, diversity
+
+
 def ranked_list(kind: type[ListResponse], answer: RankedList) -> ListResponse:
     """Write a list as a response of that kind, best first; a missing reason is an empty text."""
     return kind(
@@ -78,7 +129,14 @@ def ranked_list(kind: type[ListResponse], answer: RankedList) -> ListResponse:
         ],
         generation=answer.generation,
         source=answer.source,
+        **({"note": answer.note} if answer.note else {}),
     )
+
+
+def audience(members: Sequence[tuple[str, float]], generation: str) -> pb.AudienceOfResponse:
+    """Write users and their margins."""
+    users = [pb.AudienceMember(user_id=user_id, margin=margin) for user_id, margin in members]
+    return pb.AudienceOfResponse(users=users, generation=generation)
 
 
 def track(about: Mapping[str, Any]) -> pb.Track:

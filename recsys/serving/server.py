@@ -1,8 +1,9 @@
-"""One gRPC server over one open store: ``create_server(recommender, address)`` gives a server to start.
+"""One gRPC server over one open store: ``create_server(current, address)`` gives a server to start.
 
-    request -> arguments (recsys.serving.convert) -> Recommender, on a thread -> response or status
+    request -> stored bytes (recsys.serving.answers), on the loop                                  -> response or status
+            -> or arguments (recsys.serving.convert) -> Recommender, on a thread -> message -> bytes
 
-The event loop only moves bytes: look-ups block for about a millisecond, so they run on the loop's own
+The event loop moves bytes and cuts them; what is computed takes milliseconds, so that runs on the loop's own
 small pool of threads. Errors raised on purpose become statuses with their own sentence; anything else is
 logged in full here and told to the client as INTERNAL without details. Processes, ports and signals are
 not here but in ``recsys.serving.workers``.
@@ -23,6 +24,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.recommender import Recommender
 from recsys.serving import convert
+from recsys.serving.answers import Answers, Current
 from recsys.serving.doors import Doors
 from recsys.serving.metrics import Meter
 from recsys.v1 import recommender_pb2 as pb
@@ -45,8 +47,16 @@ _LOG = logging.getLogger(__name__)
 
 def recommend(recommender: Recommender, request: pb.RecommendRequest) -> pb.RecommendResponse:
     """Answer Recommend."""
-    user_id = convert.given_id(request.user_id, "user_id")
-    answer = recommender.recommend(user_id, convert.list_length(request.k), describe=False)
+    user_id, k = convert.given_id(request.user_id, "user_id"), convert.list_length(request.k)
+    max_per_artist, diversity = convert.variety(request)
+    answer = recommender.recommend(
+        user_id,
+        k,
+        max_per_artist=max_per_artist,
+        diversity=diversity,
+        filters=convert.filters(request),
+        describe=False,
+    )
     return convert.ranked_list(pb.RecommendResponse, answer)
 
 
@@ -78,27 +88,46 @@ def get_status(recommender: Recommender, _request: pb.GetStatusRequest) -> pb.Ge
     return convert.status(recommender.status())
 
 
-# Every method of the proto: how it is answered, and what it is asked with.
+def audience_of(recommender: Recommender, request: pb.AudienceOfRequest) -> pb.AudienceOfResponse:
+    """Answer AudienceOf."""
+    track_id, k = convert.given_id(request.track_id, "track_id"), convert.list_length(request.k)
+    return convert.audience(recommender.audience(track_id, k), recommender.generation)
+
+
+# Every method that reads: how it is answered, and what it is asked with.
 METHODS: dict[str, tuple[Callable[[Recommender, Any], Any], type[Any]]] = {
     "Recommend": (recommend, pb.RecommendRequest),
     "SimilarTracks": (similar_tracks, pb.SimilarTracksRequest),
     "RecommendFromTracks": (recommend_from_tracks, pb.RecommendFromTracksRequest),
     "GetTrack": (get_track, pb.GetTrackRequest),
     "GetStatus": (get_status, pb.GetStatusRequest),
+    "AudienceOf": (audience_of, pb.AudienceOfRequest),
 }
 
 
-def _handler(recommender: Recommender, name: str) -> grpc.RpcMethodHandler:
-    """Make what gRPC calls for one method: bytes in and out, the work on a thread, an error as a status."""
+def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
+    """Make what gRPC calls for one method: bytes in and out, an error as a status.
+
+    What is stored is answered at once, here on the loop; whatever takes longer works on a thread.
+    """
     answer, request_type = METHODS[name]
 
-    def work(request: bytes) -> bytes:
-        response: bytes = answer(recommender, request_type.FromString(request)).SerializeToString()
+    def work(answers: Answers, request: bytes) -> bytes:
+        response: bytes = answer(answers.recommender, request_type.FromString(request)).SerializeToString()
         return response
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
-        outcome = (await asyncio.gather(asyncio.to_thread(work, request), return_exceptions=True))[0]
+        answers = current.answers
+        quick = answers.quick(name)
+        outcome: bytes | BaseException | None = None
+        if quick is not None:
+            try:
+                outcome = quick(request)
+            except Exception as error:  # noqa: BLE001 - told below, as those of the thread are
+                outcome = error
+        if outcome is None:
+            # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
+            outcome = (await asyncio.gather(asyncio.to_thread(work, answers, request), return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             await context.abort(*_refusal(outcome, name))
             raise outcome  # not reached: abort raises
@@ -119,7 +148,7 @@ def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
 
 
 async def create_server(
-    recommender: Recommender,
+    current: Current,
     address: str,
     *,
     health: health_aio.HealthServicer | None = None,
@@ -130,7 +159,7 @@ async def create_server(
     """Make a server that is bound to ``address`` and answers once started; call it on the loop that runs it.
 
     Args:
-        recommender: an open store; the caller closes it after the server has stopped.
+        current: the answers of an open store; the caller closes them after the server has stopped.
         address: HOST:PORT, ``[::1]:0`` for IPv6; port 0 takes a free one.
         health: the health service to offer, SERVING from the start; a caller that keeps it can say
             NOT_SERVING before it stops the server. Without it the server has its own.
@@ -146,7 +175,7 @@ async def create_server(
     """
     doors = doors or Doors()
     server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
-    handlers = doors.guarded({name: _handler(recommender, name) for name in METHODS}, meter)
+    handlers = doors.guarded({name: _handler(current, name) for name in METHODS}, meter)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

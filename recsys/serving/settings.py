@@ -14,6 +14,7 @@ from recsys.settings import Settings
 class ServeSettings(Settings):
     """Doors, limits, and what is seen from outside."""
 
+    backend: Literal["lmdb", "duckdb"] = "lmdb"  # where stored lists are looked up
     tokens: Path | None = None  # None lets everybody in, and only loopback may then be listened on
     tls_cert: Path | None = None  # PEM, the chain
     tls_key: Path | None = None  # PEM, without a password

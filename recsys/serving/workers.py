@@ -29,13 +29,14 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.recommender import Recommender
+from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
 from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
+from recsys.serving.swap import follow, open_answers
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
@@ -230,31 +231,39 @@ def _work(
     for held in parents_own:
         held.close()
     try:
-        with closing(Recommender.open(store)) as recommender:
-            asyncio.run(_answer_calls(recommender, address, lifeline, report, fittings, place))
+        current = Current(open_answers(store, fittings.settings.backend))
+        asyncio.run(_answer_calls(current, store, address, lifeline, report, fittings, place))
+        current.answers.close()
     except RecsysError as error:
         report.send(error)
         sys.exit(1)
 
 
 async def _answer_calls(
-    recommender: Recommender, address: str, lifeline: Connection, report: Connection, fittings: Fittings, place: int
+    current: Current,
+    store: Path,
+    address: str,
+    lifeline: Connection,
+    report: Connection,
+    fittings: Fittings,
+    place: int,
 ) -> None:
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
     doors, meter = fittings.enter(place)
-    server, _ = await create_server(recommender, address, health=health, shared_port=True, doors=doors, meter=meter)
+    server, _ = await create_server(current, address, health=health, shared_port=True, doors=doors, meter=meter)
     await server.start()
-    telling = [asyncio.create_task(meter.tell())] if meter else []
+    tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
     if meter:
-        meter.watch(built_at=lambda: moment(recommender.status()["created_at"]))
+        tasks.append(asyncio.create_task(meter.tell()))
+        meter.watch(built_at=lambda: moment(current.answers.recommender.status()["created_at"]))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
-    report.send(recommender.generation)
+    report.send(current.answers.recommender.generation)
     await stop.wait()
     loop.remove_reader(lifeline.fileno())  # a closed pipe stays readable: without this the loop would spin
     await health.enter_graceful_shutdown()
     await server.stop(DRAIN_S)
-    for task in telling:
+    for task in tasks:
         task.cancel()

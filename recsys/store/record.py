@@ -24,21 +24,29 @@ _NUMBER = struct.Struct("<I")
 
 def head_of(generation: str, source: str) -> bytes:
     """Write what stands before the tracks."""
-    return pb.RecommendResponse(generation=generation, source=source).SerializeToString()
+    head: bytes = pb.RecommendResponse(generation=generation, source=source).SerializeToString()
+    return head
 
 
 def track_bytes(found: Found) -> bytes:
     """Write one track as a response holds it."""
     track_id, score, reason = found
     line = pb.RankedTrack(track_id=track_id, score=score, reason_track_id=reason or "")
-    return pb.RecommendResponse(tracks=[line]).SerializeToString()
+    track: bytes = pb.RecommendResponse(tracks=[line]).SerializeToString()
+    return track
 
 
-def pack(head: bytes, tracks: Sequence[bytes], rows: Sequence[int] | Int32) -> bytes:
-    """Join a head and tracks (n) with their rows (n,), which are those of the generation's items."""
-    ends = np.cumsum([len(track) for track in tracks], dtype=np.uint32)
-    start = _START.pack(len(tracks), len(head))
-    return b"".join([start, ends.tobytes(), np.asarray(rows, dtype="<i4").tobytes(), head, *tracks])
+def pack(
+    head: bytes, tracks: Sequence[bytes], rows: Sequence[int] | Int32, ends: NDArray[np.integer] | None = None
+) -> bytes:
+    """Join a head and n tracks with their rows (n,), which are those of the generation's items.
+
+    With ``ends`` (n,) the tracks may be in fewer pieces: it says where each ends.
+    """
+    if ends is None:
+        ends = np.cumsum([len(track) for track in tracks], dtype=np.uint32)
+    numbers = [ends.astype("<u4").tobytes(), np.asarray(rows, dtype="<i4").tobytes()]
+    return b"".join([_START.pack(len(rows), len(head)), *numbers, head, *tracks])
 
 
 class Record:

@@ -1,0 +1,65 @@
+"""Bringing a generation's lists up to the log before it is made current, by a build that ends or a rollback.
+
+    Store, generation  ->  catch_up  ->  vectors of uploads that it has not met, and lists that miss nothing
+
+Most is done while others go on writing, a little at a time; the rest, at last, under the live lock, so that nothing
+comes between it and the rename of CURRENT.
+"""
+
+from pathlib import Path
+
+from recsys.live.apply import AT_ONCE, Applier
+from recsys.live.settings import LiveSettings
+from recsys.live.snapshot import Snapshot
+from recsys.live.stored import Stored
+from recsys.recommender import Recommender
+from recsys.store.generation import Store
+from recsys.store.live import LiveStore, open_live
+from recsys.store.opened import open_generation
+from recsys.uploads import embed_missing
+
+
+def catch_up(store: Store, generation: Path) -> None:
+    """Bring the lists of a generation up to the log; call it before the live lock, and once more under it.
+
+    Args:
+        store: the store.
+        generation: folder of the generation, which may still be one that is being written.
+
+    Raises:
+        ArtefactError: a file is damaged, or the live store cannot be written.
+    """
+    if not store.live.exists():
+        return
+    with open_live(store.live, write=True) as live:
+        if live is None:
+            return
+        recommender = open_generation(store, generation)
+        try:
+            embed_missing(store, live, recommender, generation / "models")
+            _apply_all(store, live, recommender, generation)
+        finally:
+            recommender.close()
+
+
+def forget_generations(store: Store, generations: list[str]) -> None:
+    """Take away the lists and vectors of generations that were deleted."""
+    if not generations or not store.live.exists():
+        return
+    with open_live(store.live, write=True) as live:
+        for generation in generations:
+            if live is not None:
+                with live.writing() as writing:
+                    writing.forget_generation(generation)
+
+
+def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:
+    stored = Stored(recommender, folder)
+    applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
+    snapshot = Snapshot.at(stored.model, stored.generation, store.uploads, stored.taken_in)
+    while True:
+        with live.reading() as reading:
+            if applier.applied(reading) >= reading.last_number():
+                return
+        with live.writing() as writing:
+            snapshot, _ = applier.catch_up(writing, snapshot, AT_ONCE)

@@ -1,0 +1,52 @@
+"""Answering from the newest generation: a new one is noticed, opened beside the old one, and takes its place.
+
+    CURRENT changes  ->  open_answers, on a thread  ->  Current.answers = the new ones
+
+A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of with the
+last call that holds them. A generation that cannot be opened is told of once, and the old one goes on answering.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from recsys.errors import ArtefactError
+from recsys.serving.answers import Answers, Current
+from recsys.store.generation import Store
+from recsys.store.lookup import FILE, open_lookup
+from recsys.store.opened import Backend, open_store
+
+LOOK_S = 0.5  # between looks at CURRENT
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_answers(folder: Path, backend: Backend = "lmdb") -> Answers:
+    """Open a store's current generation; after the fork, since LMDB files are not shared across one.
+
+    Raises:
+        ArtefactError: nothing was published here, or a file is missing or damaged.
+    """
+    generation = Store(folder).current()
+    lookup = open_lookup(generation / FILE) if backend == "lmdb" else None
+    return Answers(open_store(folder, lookup or backend, generation.name), lookup)
+
+
+async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S) -> None:
+    """Look for a new generation until cancelled, and let it answer."""
+    refused = ""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            named = Store(folder).current().name
+        except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
+            continue
+        if named in (current.answers.recommender.generation, refused):
+            continue
+        try:
+            current.answers = await asyncio.to_thread(open_answers, folder, backend)
+        except ArtefactError as error:
+            refused = named
+            _LOG.error("%s; generation %s goes on answering", error, current.answers.recommender.generation)
+        else:
+            _LOG.info("serving generation %s", current.answers.recommender.generation)
