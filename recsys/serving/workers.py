@@ -191,7 +191,7 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
-            fittings.warn()
+            fittings.announce()
             where, s = text_of(port_holder), "" if workers == 1 else "s"
             print(f"serving generation {processes.generation} on {where} ({workers} worker{s})", flush=True)
             processes.wait(stop, until_serving=False)
