@@ -32,6 +32,16 @@ def rollback(folder: Path, name: str | None = None) -> str:
         chosen = store.generation(name or earlier[-1])
         open_store(folder, "duckdb", chosen.name).close()
         open_lookup(chosen / FILE)
+        _catch_up(store, chosen)
         with store.live_lock(), disk_errors("going back"):
+            _catch_up(store, chosen)
             write_text(folder / "CURRENT", chosen.name + "\n")
     return chosen.name
+
+
+def _catch_up(store: Store, generation: Path) -> None:
+    """Bring the lists of a generation up to what was uploaded, heard and deleted while another one was current."""
+    if store.live.exists():
+        from recsys.live.catchup import catch_up  # only now: embedding uploads loads torch
+
+        catch_up(store, generation)
