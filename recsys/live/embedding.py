@@ -116,7 +116,7 @@ class EmbeddingProcess:
         self._listener.listen(128)
         self._failed_starts = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self.sentinel: FileIO | None = None
+        self._end: FileIO | None = None
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -130,7 +130,7 @@ class EmbeddingProcess:
     def start(self) -> None:
         """Start a process; it is warm a few seconds later."""
         ends, held = os.pipe()
-        self.sentinel = FileIO(ends)
+        self._end = FileIO(ends)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "recsys.live.embedder", str(self._listener.fileno()), str(self._store),
@@ -146,9 +146,14 @@ class EmbeddingProcess:
         self._started = time.monotonic()
 
     @property
+    def sentinel(self) -> int | None:
+        """A descriptor that is readable once the process has ended; None while there is none."""
+        return None if self._end is None else self._end.fileno()
+
+    @property
     def parents_own(self) -> tuple[socket.socket | IO[bytes] | FileIO, ...]:
         """What a forked child must close, so that all ends when the parent does."""
-        held = (self.sentinel, None if self.process is None else self.process.stdin)
+        held = (self._end, None if self.process is None else self.process.stdin)
         return (self._listener, *(one for one in held if one is not None))
 
     def wait_until_warm(self, limit_s: float = 120.0) -> None:
@@ -187,9 +192,9 @@ class EmbeddingProcess:
         return True
 
     def _let_go(self) -> None:
-        if self.sentinel is not None:
-            self.sentinel.close()
-            self.sentinel = None
+        if self._end is not None:
+            self._end.close()
+            self._end = None
         if self.process is not None and self.process.stdin is not None:
             with suppress(OSError):
                 self.process.stdin.close()

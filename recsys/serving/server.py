@@ -28,6 +28,7 @@ from recsys.serving import convert
 from recsys.serving.answers import Answers, Current
 from recsys.serving.doors import Doors
 from recsys.serving.metrics import Meter
+from recsys.serving.uploading import TrackUploads, upload_handler
 from recsys.v1 import recommender_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
@@ -201,6 +202,7 @@ async def create_server(
     shared_port: bool = False,
     doors: Doors | None = None,
     meter: Meter | None = None,
+    uploads: TrackUploads | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Make a server that is bound to ``address`` and answers once started; call it on the loop that runs it.
 
@@ -212,6 +214,7 @@ async def create_server(
         shared_port: let other processes of this user listen on the same port.
         doors: who may call what, and over what; without them all may, in the clear.
         meter: counts the calls.
+        uploads: takes new tracks in; without them UploadTrack is UNIMPLEMENTED.
 
     Returns:
         The server, not started, and the port that it is bound to.
@@ -221,7 +224,9 @@ async def create_server(
     """
     doors = doors or Doors()
     server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
-    handlers = doors.guarded({name: _handler(current, name) for name in (*METHODS, *WRITES)}, meter)
+    handlers = {name: _handler(current, name) for name in (*METHODS, *WRITES)}
+    handlers["UploadTrack"] = upload_handler(uploads, _refusal)
+    handlers = doors.guarded(handlers, meter)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

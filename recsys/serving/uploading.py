@@ -23,6 +23,7 @@ from recsys.live.embedding import INSTALL, Embedded
 from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
 from recsys.live.upload_settings import UploadSettings
 from recsys.serving.about import About, read_about
+from recsys.serving.answers import Current
 from recsys.serving.copies import Copy
 from recsys.store.generation import Store, disk_errors
 from recsys.types import Float32, RankedTrack
@@ -65,6 +66,22 @@ class Serving:
     generation: str
     live: Live
     similar: Callable[[str, int], Sequence[RankedTrack]]
+
+
+def serving_now(current: Current) -> Serving:
+    """Say what a worker answers with at this moment.
+
+    Raises:
+        ArtefactError: it was started without a live store.
+    """
+    answers = current.answers
+    if answers.live is None:
+        raise ArtefactError("this server was started without a live store")
+
+    def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
+        return answers.recommender.similar(track_id, k, describe=False).tracks
+
+    return Serving(answers.generation, answers.live, similar)
 
 
 class TrackUploads:

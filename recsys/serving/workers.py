@@ -29,6 +29,8 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
+from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
+from recsys.live.upload_settings import UploadSettings
 from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
@@ -37,6 +39,8 @@ from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
 from recsys.serving.swap import follow, open_answers
+from recsys.serving.uploading import TrackUploads, serving_now
+from recsys.store.generation import Store
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
@@ -91,8 +95,11 @@ class _Worker:
 class _Workers:
     """The processes of one server, each in its place."""
 
-    def __init__(self, store: Path, port_holder: socket.socket, fittings: Fittings) -> None:
+    def __init__(
+        self, store: Path, port_holder: socket.socket, fittings: Fittings, embedding: EmbeddingProcess | None
+    ) -> None:
         self._store = store
+        self._embedding = embedding
         self._port_holder = port_holder
         self._fittings = fittings
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
@@ -108,8 +115,11 @@ class _Workers:
         report, tell = fork.Pipe(duplex=False)
         address = text_of(self._port_holder)
         # The child must not keep the ports nor its own lifeline open.
+        embedding = self._embedding
         parents_own = (self._port_holder, self._lifeline, report, *self._fittings.sockets)
-        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, place)
+        parents_own += () if embedding is None else embedding.parents_own
+        embedder = None if embedding is None else embedding.address
+        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, place, embedder)
         process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
@@ -120,9 +130,13 @@ class _Workers:
         while not (until_serving and all(worker.generation is not None for worker in self._workers)):
             reports = [worker.report for worker in self._workers if not worker.report.closed]
             ends = [worker.process.sentinel for worker in self._workers]
+            embedding_end = None if self._embedding is None else self._embedding.sentinel
+            ends += [] if embedding_end is None else [embedding_end]
             ready = connection.wait([stop, *reports, *ends, *self._fittings.sockets])
             if stop in ready:
                 return False
+            if self._embedding is not None and embedding_end in ready:
+                self._embedding.revive()
             self._fittings.answer(ready)
             for place, worker in enumerate(self._workers):
                 if worker.report in ready:
@@ -187,15 +201,22 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
         closing(hold_port(settings.metrics)) if settings.metrics else nullcontext() as figures_holder,
         closing(fitted(settings, workers, port_holder, figures_holder)) as fittings,
         _stop_requests() as stop,
-        closing(_Workers(store, port_holder, fittings)) as processes,
+        closing(EmbeddingProcess(store, _upload_settings(settings))) if can_embed() else nullcontext() as embedding,
+        closing(_Workers(store, port_holder, fittings, embedding)) as processes,
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
             fittings.announce()
             where, s = text_of(port_holder), "" if workers == 1 else "s"
             print(f"serving generation {processes.generation} on {where} ({workers} worker{s})", flush=True)
+            if embedding is not None:
+                embedding.start()  # only now: it takes seconds of a core to be warm
             processes.wait(stop, until_serving=False)
     return 0
+
+
+def _upload_settings(settings: ServeSettings) -> UploadSettings:
+    return UploadSettings(at_once=settings.max_uploads)
 
 
 @contextmanager
@@ -224,6 +245,7 @@ def _work(
     parents_own: Sequence[_Closable],
     fittings: Fittings,
     place: int,
+    embedder: Path | None,
 ) -> None:
     """Be a worker: open the store, serve it, say so; in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -232,7 +254,7 @@ def _work(
         held.close()
     try:
         current = Current(open_answers(store, fittings.settings.backend))
-        asyncio.run(_answer_calls(current, store, address, lifeline, report, fittings, place))
+        asyncio.run(_answer_calls(current, store, address, lifeline, report, fittings, place, embedder))
         current.answers.close()
     except RecsysError as error:
         report.send(error)
@@ -247,11 +269,17 @@ async def _answer_calls(
     report: Connection,
     fittings: Fittings,
     place: int,
+    embedder: Path | None,
 ) -> None:
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
     doors, meter = fittings.enter(place)
-    server, _ = await create_server(current, address, health=health, shared_port=True, doors=doors, meter=meter)
+    uploads, limits = None, _upload_settings(fittings.settings)
+    if embedder is not None:
+        uploads = TrackUploads(Store(store), Embedder(embedder, limits), lambda: serving_now(current), limits)
+    server, _ = await create_server(
+        current, address, health=health, shared_port=True, doors=doors, meter=meter, uploads=uploads
+    )
     await server.start()
     tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
     if meter:
