@@ -107,6 +107,15 @@ class Catalogue:
         """Name a row."""
         return self._model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]
 
+    def ids(self, rows: Int32) -> list[str]:
+        """Name many rows, in their order."""
+        built = rows < self.n_built
+        if built.all():
+            return self._model.items.ids(rows)
+        names = iter(self._model.items.ids(rows[built]))
+        track_ids, n_built = self.uploads.track_ids, self.n_built
+        return [next(names) if row < n_built else track_ids[row - n_built] for row in rows.tolist()]
+
     def is_upload(self, track_id: str) -> bool:
         """Whether a track came after the generation was built."""
         return track_id in self._rows

@@ -268,7 +268,7 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
     lasts = edges - rng.random(n).astype(np.float32)
     lasts[::9] = -np.inf
     has_plays, left_out = rng.random(n) < 0.9, rng.random(n) < 0.1
-    blend = SimpleNamespace(queries=lambda vectors, plays: vectors)
+    blend = SimpleNamespace(weights=lambda: np.ones(d, dtype=np.float32))
     model = SimpleNamespace(user_vectors=users, has_plays=has_plays, blend=blend)
     monkeypatch.setattr("recsys.audience.BLOCK", 64)
     found = reach(model, vectors, edges, lasts, left_out, 20)
