@@ -31,7 +31,7 @@ from recsys.retrieval import PoolSettings, user_blocks
 from recsys.store.compile import compile_lookup
 from recsys.store.generation import Store
 from recsys.store.models import save_models
-from recsys.store.opened import open_store
+from recsys.store.opened import file_sizes, open_store
 from recsys.store.tables import FILE, count_rows, write_tables
 from recsys.types import NO_ITEM, Candidates
 
@@ -117,6 +117,7 @@ def _write(
         "n_listens": row["counts"]["listens"],
         "last_live_number": taken_in,
         "format": 1,
+        "files": file_sizes(folder),
         **{name: row[name] for name in ("counts", "versions", "settings", "inputs", "durations")},
     }
     (folder / "meta.json").write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from recsys import options
+from recsys import cli_serving, options
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
 from recsys.screen import console, print_list, print_table, say, say_build, say_problems
@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_serving.app)
 
 
 @app.command()
@@ -146,18 +147,6 @@ def sql(query: str, store: options.Store) -> None:
 
     names, rows = run(Store(store).current() / FILE, query)
     print_table("", names, rows)
-
-
-@app.command()
-def serve(
-    store: options.Store,
-    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:50051",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on the one port.")] = 1,
-) -> None:
-    """Answer over gRPC until SIGTERM."""
-    from recsys.serving.workers import serve as run
-
-    raise typer.Exit(run(store, listen, workers))
 
 
 @app.command()

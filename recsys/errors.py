@@ -5,7 +5,8 @@
     ├── ConfigError    (ValueError)     a setting is unknown or out of range
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
-    └── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    └── RefusedError                    a server did not do what it was asked
 
 Each message is one sentence: what was found, what was expected, what to do.
 ``recsys.cli`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
@@ -34,3 +35,12 @@ class NoSpaceError(NotFoundError):
 
 class ArtefactError(RecsysError, RuntimeError):
     """A store, generation or model file is missing, damaged or busy."""
+
+
+class RefusedError(RecsysError):
+    """A server did not do what it was asked; ``status`` is the name of the gRPC status."""
+
+    def __init__(self, sentence: str, status: str) -> None:
+        """Keep the status beside the sentence."""
+        super().__init__(sentence)
+        self.status = status

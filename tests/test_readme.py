@@ -35,8 +35,14 @@ def words(line: str) -> list[str]:
 USED = [line for line in (*lines("bash"), *lines("console")) if line.startswith("recsys ")]
 
 
+def parameters(command: str) -> list[typer.core.TyperArgument | typer.core.TyperOption]:
+    """What a command takes; of a group of commands, what any of them takes."""
+    members = getattr(COMMANDS[command], "commands", {command: COMMANDS[command]}).values()
+    return [parameter for member in members for parameter in member.params]
+
+
 def options(command: str) -> set[str]:
-    return {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    return {option for parameter in parameters(command) for option in parameter.opts}
 
 
 @pytest.mark.parametrize("line", USED)
@@ -45,7 +51,7 @@ def test_each_command_exists_with_its_options(line: str) -> None:
     assert command in COMMANDS, line
     used = [word.partition("=")[0] for word in rest if word.startswith("-")]
     assert set(used) <= options(command), line
-    needed = {p.opts[0] for p in COMMANDS[command].params if p.required and p.opts[0].startswith("--")}
+    needed = {p.opts[0] for p in parameters(command) if p.required and p.opts[0].startswith("--")}
     assert needed <= set(used), f"{line} lacks a required option"
 
 
@@ -63,7 +69,8 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
         "similar": {"--store", "-k", "--space", "--json"},
         "add": {"--store", "--track-id", "--title", "--artist", "--genre", "--year", "--lyrics-file", "--json"},
         "sql": {"--store"},
-        "serve": {"--store", "--listen", "--workers"},
+        "serve": {"--store", "--listen", "--workers", "--tokens", "--tls-cert", "--tls-key", "--client-ca"},
+        "token": {"--tokens", "--role", "--name"},
         "evaluate": {"--tracks", "--listens", "--tags", "--audio-root", "--out", "--store", "--protocol", "-k"},
         "tune": {
             "--tracks",
@@ -89,7 +96,7 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
 def test_every_command_has_help(command: str) -> None:
     ran = run(command, "--help")
     assert (ran.status, ran.err) == (0, "")
-    assert all(parameter.help for parameter in COMMANDS[command].params if parameter.name in ("store", "tracks", "out"))
+    assert all(parameter.help for parameter in parameters(command) if parameter.name in ("store", "tracks", "out"))
 
 
 def test_make_targets_exist() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from recsys.filters import Filters, first_places
 from recsys.overlay import Uploads
 from recsys.recommender import Recommender
-from recsys.serving import convert
+from recsys.serving import calls, convert
 from recsys.store.lookup import Lookup
 from recsys.store.record import Record
 from recsys.types import NO_ITEM
@@ -52,13 +52,17 @@ class Answers:
         if convert.is_plain(asked):
             if record.n < k:
                 return None
+            calls.path("plain")
             return record.first(k)
         filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
         plain = self.recommender.lists.plain and stored is not None  # a varied list is not in the order of its scores
         if not plain or diversity or filters.include_heard:
             return None
         places = self._places(record, filters, max_per_artist, k)
-        return record.picked(places) if len(places) == k else None
+        if len(places) < k:
+            return None
+        calls.path("filtered")
+        return record.picked(places)
 
     def _places(self, record: Record, filters: Filters, max_per_artist: int | None, k: int) -> list[int]:
         """Choose places of a stored list that pass the filters."""
@@ -79,7 +83,10 @@ class Answers:
         if stored is None:
             return None
         record = Record(stored)
-        return record.first(k) if record.n >= k else None
+        if record.n < k:
+            return None
+        calls.path("plain")
+        return record.first(k)
 
 
 class Current:

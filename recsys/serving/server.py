@@ -20,12 +20,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
-from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.recommender import Recommender
 from recsys.serving import convert
 from recsys.serving.answers import Answers, Current
+from recsys.serving.doors import Doors
+from recsys.serving.metrics import Meter
 from recsys.v1 import recommender_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
@@ -152,6 +153,8 @@ async def create_server(
     *,
     health: health_aio.HealthServicer | None = None,
     shared_port: bool = False,
+    doors: Doors | None = None,
+    meter: Meter | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Make a server that is bound to ``address`` and answers once started; call it on the loop that runs it.
 
@@ -161,6 +164,8 @@ async def create_server(
         health: the health service to offer, SERVING from the start; a caller that keeps it can say
             NOT_SERVING before it stops the server. Without it the server has its own.
         shared_port: let other processes of this user listen on the same port.
+        doors: who may call what, and over what; without them all may, in the clear.
+        meter: counts the calls.
 
     Returns:
         The server, not started, and the port that it is bound to.
@@ -168,15 +173,16 @@ async def create_server(
     Raises:
         ConfigError: the address cannot be bound.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port))])
-    handlers = {name: _handler(current, name) for name in METHODS}
+    doors = doors or Doors()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
+    handlers = doors.guarded({name: _handler(current, name) for name in METHODS}, meter)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    enable_server_reflection([SERVICE, HEALTH, REFLECTION], server)
+    doors.add_reflection(server, [SERVICE, HEALTH, REFLECTION])
     try:
-        port = server.add_insecure_port(address)  # this listens: from here on connections are accepted
+        port = doors.listen(server, address)  # this listens: from here on connections are accepted
     except RuntimeError as error:
         raise ConfigError(f"cannot listen on {address}; expected HOST:PORT with a free port") from error
     return server, port

@@ -24,7 +24,7 @@ from recsys.traits import Traits
 from recsys.types import Float32, Tables
 
 Backend = Literal["duckdb", "lmdb"]
-__all__ = ["ITEM", "open_generation", "open_store", "read_facts"]
+__all__ = ["ITEM", "check_sizes", "file_sizes", "open_generation", "open_store", "read_facts"]
 
 
 def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None) -> Recommender:
@@ -50,6 +50,7 @@ def open_generation(store: Store, generation: Path, backend: Backend | Lookup = 
         ArtefactError: a file is missing or damaged.
     """
     facts = read_facts(generation)
+    check_sizes(generation, facts.get("files", {}))
     name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
     arrays = generation / "arrays"
     model = Model.load(arrays)
@@ -97,6 +98,26 @@ def read_facts(generation: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtefactError(f"cannot read {generation}/meta.json: {error}; build again") from error
     return facts
+
+
+def file_sizes(generation: Path) -> dict[str, int]:
+    """Bytes of every file of a generation but meta.json, which holds them, by its name below the folder."""
+    files = sorted(file for file in generation.rglob("*") if file.is_file() and file.name != "meta.json")
+    return {file.relative_to(generation).as_posix(): file.stat().st_size for file in files}
+
+
+def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
+    """Refuse a generation with a file that is missing or shorter than it was: mapped ones would kill their reader.
+
+    Raises:
+        ArtefactError: there is one; the message names it.
+    """
+    for name, n_bytes in expected.items():
+        file = generation / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != n_bytes:
+            told = "is missing" if found is None else f"has {found:,} bytes, expected {n_bytes:,}"
+            raise ArtefactError(f"{file} {told}; roll back or build again")
 
 
 def _uploads(store: Store, snapshot: Snapshot) -> Uploads:
