@@ -1,6 +1,6 @@
 """Back to an earlier generation, or on to a later one: checked, then made current by one rename.
 
-    store, id of a generation  ->  opened as a server would  ->  CURRENT
+    store, id of a generation  ->  opened as a server would  ->  what came live since into its lists  ->  CURRENT
 
 Nothing is deleted, so a rollback can be rolled back. Servers notice within a second.
 """
@@ -8,6 +8,7 @@ Nothing is deleted, so a rollback can be rolled back. Servers notice within a se
 from pathlib import Path
 
 from recsys.errors import ArtefactError
+from recsys.live.catchup import catch_up
 from recsys.store.generation import Store, disk_errors, write_text
 from recsys.store.lookup import FILE, open_lookup
 from recsys.store.opened import open_store
@@ -32,6 +33,8 @@ def rollback(folder: Path, name: str | None = None) -> str:
         chosen = store.generation(name or earlier[-1])
         open_store(folder, "duckdb", chosen.name).close()
         open_lookup(chosen / FILE)
+        catch_up(store, chosen)
         with store.live_lock(), disk_errors("going back"):
+            catch_up(store, chosen)
             write_text(folder / "CURRENT", chosen.name + "\n")
     return chosen.name
