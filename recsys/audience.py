@@ -17,6 +17,7 @@ from recsys.model import Model
 from recsys.types import Float32, Int32
 
 BLOCK = 65_536  # users at a time
+SPARE = 200  # looked at besides those asked for, as some may have been deleted or have heard the track since
 
 
 def audience(model: Model, vector: Float32, item: int, edges: Float32, k: int) -> tuple[Int32, Float32]:

@@ -60,6 +60,10 @@ class Touched:
     heard: Int32 | None = None
     barred: Int32 | None = None
 
+    def is_open_to(self, item: int) -> bool:
+        """Whether they were not deleted, and have not heard or disliked a track since."""
+        return not self.is_gone and not any(rows is not None and item in rows for rows in (self.heard, self.barred))
+
 
 UNTOUCHED = Touched()
 

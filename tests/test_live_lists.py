@@ -1,6 +1,8 @@
 """Lists between builds: what is heard, uploaded and deleted shows at once, for those whom it concerns."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,6 +280,31 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
         assert reached.rows.tolist() == np.argsort(-margins, kind="stable")[:20].tolist()
         np.testing.assert_allclose(reached.scores, scores[reached.rows, at], rtol=1e-5)
     assert len(reach(model, vectors, edges, np.full(n, 99, np.float32), left_out, 20)[0].rows) == 0
+
+
+def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None:
+    upload, vectors = new_track(store, "new", "jazz")
+    with opened(store) as live:
+        live.add(upload, vectors)
+        users = [user for user, _ in Recommender.open(store).audience("new", 200)]
+        live.record([*heard(users[0], "new"), Listened(users[2], "new", disliked=True), *heard(users[3], "t1")])
+        live.delete_user(users[1])
+    assert [user for user, _ in Recommender.open(store).audience("new", 4)] == users[3:7]
+
+
+def test_nothing_of_it_loads_torch(store: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from recsys.live.service import Live; from recsys.live.events import Listened\n"
+        "from recsys.store.generation import Store; from recsys.store.opened import open_store\n"
+        "from recsys.store.rollback import rollback\n"
+        "live = Live(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
+        "assert live.record([Listened('u0', 't2')]).recorded == 1\n"
+        "rollback(Path(sys.argv[1]), live.generation)\n"
+        "print([m for m in ('torch', 'implicit', 'lightfm', 'faiss', 'torchaudio') if m in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 # ---- deletions ---------------------------------------------------------------------------------------------------
