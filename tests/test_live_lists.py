@@ -251,6 +251,32 @@ def test_an_upload_finds_the_new_taste_of_who_listened(store: Path) -> None:
         assert reached == {max(margins, key=lambda user: margins[user])}
 
 
+def test_who_listened_since_is_asked_once(store: Path) -> None:
+    """By the taste of now, and not by that of the generation as well."""
+    with_reach(store, 12)
+    upload, vectors = new_track(store, "new", "jazz")
+    with opened(store) as live:
+        live.record([listen for n in range(2, 28, 3) for listen in heard(f"u{n}", "t2")])
+        assert live.add(upload, vectors) == 12
+
+
+@pytest.mark.parametrize("space", ["hybrid", "content"])
+def test_neighbours_with_uploads_are_those_of_a_whole_pass(store: Path, space: str) -> None:
+    with opened(store) as live:
+        for n, genre in enumerate(("jazz", "metal", "jazz")):
+            live.add(*new_track(store, f"new{n}", genre, f"{n}"))
+        live.delete_track("t5")
+        live.delete_track("new2")
+    recommender = Recommender.open(store)
+    for track in ("t2", "t39"):
+        found = [(t.track_id, t.score) for t in recommender.similar(track, 20, space).tracks]
+        whole = recommender._lists.nearest(recommender.model.items.row(track), track, 20, space)
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in whole], atol=1e-5)
+        assert {t for t, _ in found[:15]} <= {t for t, _ in whole}
+        assert not {"t5", "new2"} & {t for t, _ in found}
+    assert "new0" in {t.track_id for t in recommender.similar("t2", 20, space).tracks}
+
+
 def listed_scores(live: Live, recommender: Recommender) -> list[float]:
     """Scores of the generation's own tracks in the list of 'somebody'."""
     found = Record(live.list_of("somebody") or b"").found()
