@@ -35,6 +35,11 @@ class Uploads:
     gone: frozenset[int] = frozenset()
 
     @property
+    def nothing(self) -> bool:
+        """Whether the catalogue is what it was when the generation was built."""
+        return not (self.track_ids or self.gone)
+
+    @property
     def n_shown(self) -> int:
         """Count the uploads that are shown."""
         return len(self.track_ids) - len(self.hidden)

@@ -16,7 +16,7 @@ from recsys.serving.calls import PATHS
 from recsys.serving.doors import ROLES
 from recsys.serving.exposition import CONTENT_TYPE, exposition
 from recsys.serving.metrics import BOUNDS_S, Board, moment
-from recsys.serving.ports import hold_port
+from recsys.serving.ports import hold_port, parse_address
 from recsys.serving.scrape import MAX_CALLERS, Scrapes
 
 METHODS = tuple(ROLES)
@@ -148,7 +148,7 @@ def asked(scrapes: Scrapes, path: str = "/metrics", method: str = "GET"):
     thread = threading.Thread(target=loop)
     thread.start()
     try:
-        with urlopen(Request(f"http://127.0.0.1:{scrapes.port}{path}", method=method), timeout=5) as answer:
+        with urlopen(Request(f"http://{scrapes.where}{path}", method=method), timeout=5) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read()
     finally:
         done.set()
@@ -169,7 +169,7 @@ def test_nothing_else_is_given(scrapes, path, method):
 
 
 def test_callers_that_say_nothing_hold_up_nobody_and_are_let_go(scrapes):
-    silent = [socket.create_connection(("127.0.0.1", scrapes.port)) for _ in range(MAX_CALLERS + 5)]
+    silent = [socket.create_connection(parse_address(scrapes.where)) for _ in range(MAX_CALLERS + 5)]
     start = time.monotonic()
     assert asked(scrapes)[2] == b"figures\n"
     assert time.monotonic() - start < 2
@@ -180,7 +180,7 @@ def test_callers_that_say_nothing_hold_up_nobody_and_are_let_go(scrapes):
 
 
 def test_bytes_that_are_no_request(scrapes):
-    with socket.create_connection(("127.0.0.1", scrapes.port)) as caller:
+    with socket.create_connection(parse_address(scrapes.where)) as caller:
         caller.sendall(b"\x16\x03\x01\x00\xff" * 100)
         assert asked(scrapes)[2] == b"figures\n"
         assert caller.recv(100).startswith(b"HTTP/1.1 404")

@@ -136,44 +136,39 @@ def test_options_that_do_not_do_are_one_line(tmp_path, options, told):
 # ---- what workers have in common -----------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    from recsys.serving.ports import hold_port
-
-    with hold_port("127.0.0.1:0") as holder:
-        return int(holder.getsockname()[1])
-
-
-def figures(port: int) -> dict[tuple[str, ...], float]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=CALL_S) as answer:
+def figures(where: str) -> dict[tuple[str, ...], float]:
+    with urlopen(where, timeout=CALL_S) as answer:
         return samples(answer.read())
 
 
-def counted(port: int) -> float:
-    return figures(port).get(("recsys_calls_total", "Recommend", "OK"), 0)
+def counted(where: str) -> float:
+    return figures(where).get(("recsys_calls_total", "Recommend", "OK"), 0)
 
 
 def test_figures_are_summed_over_two_workers_and_outlive_one(tiny_store):
-    port = free_port()
-    with served(tiny_store, "--workers", "2", "--metrics", f"127.0.0.1:{port}") as server:
-        assert eventually(lambda: figures(port)["recsys_workers",] == 2)
+    with served(tiny_store, "--workers", "2", "--metrics", "127.0.0.1:0") as server:
+        assert server.process.stderr.readline() == f"{OPEN}\n"
+        where = server.process.stderr.readline().removeprefix("figures for Prometheus: ").strip()
+        assert eventually(lambda: figures(where)["recsys_workers",] == 2)
         before = server.workers()
         for _ in range(20):  # connections, so that both workers are very likely asked
             with connected(server.address) as channel:
                 call(channel, "Recommend", U1)
                 refused(channel, "GetTrack", pb.GetTrackRequest(track_id="none").SerializeToString())
-        found = figures(port)
+        found = figures(where)
         assert found["recsys_calls_total", "Recommend", "OK"] == 20
         assert found["recsys_calls_total", "GetTrack", "NOT_FOUND"] == 20
         assert found["recsys_call_seconds_count", "GetTrack", "computed"] == 20
         assert 0 < found["recsys_generation_age_seconds",] < 86_400
         for victim in before:  # whichever of them counted
             os.kill(victim, signal.SIGKILL)
+        assert eventually(lambda: figures(where)["recsys_workers",] < 2), "the dead are left out"
         assert eventually(lambda: len(server.workers() - before) == 2)
-        assert eventually(lambda: figures(port)["recsys_workers",] == 2)
-        assert counted(port) == 20
+        assert eventually(lambda: figures(where)["recsys_workers",] == 2)
+        assert counted(where) == 20
         with connected(server.address) as channel:
             channel.unary_unary("/recsys.v1.Recommender/Recommend")(U1, timeout=CALL_S, wait_for_ready=True)
-        assert eventually(lambda: counted(port) == 21)
+        assert eventually(lambda: counted(where) == 21)
 
 
 def test_a_rate_counts_over_two_workers(files, tiny_store):

@@ -1,10 +1,12 @@
 """Rates and places, with a clock of their own."""
 
 import os
+from hashlib import sha256
 
 import pytest
 
 from recsys.serving.limits import _SETS, _WAYS, Rates, Uploads
+from recsys.serving.tokens import Role, Token
 
 
 def let_in(rates: Rates, client: int, now: float, n: int) -> int:
@@ -30,22 +32,28 @@ def test_waiting_as_long_as_was_said_is_enough_and_less_is_not() -> None:
 
 def test_clients_have_a_bucket_each_also_those_of_one_set() -> None:
     rates = Rates(3.0)
-    clients = [5 + _SETS * n for n in range(_WAYS)]
+    clients = [5 + 2 * _SETS * n for n in range(_WAYS)]
     assert [let_in(rates, client, 100.0, 9) for client in clients] == [3] * _WAYS
     assert [let_in(rates, client, 100.0, 9) for client in clients] == [0] * _WAYS
 
 
 def test_a_place_is_free_again_once_its_bucket_is_full() -> None:
     rates = Rates(3.0)
-    for client in (5 + _SETS * n for n in range(_WAYS)):
+    for client in (5 + 2 * _SETS * n for n in range(_WAYS)):
         let_in(rates, client, 100.0, 9)
-    newcomer = 5 + _SETS * _WAYS
+    newcomer = 5 + 2 * _SETS * _WAYS
     assert let_in(rates, newcomer, 102.0, 9) == 3
+
+
+def test_clients_are_spread_over_all_sets() -> None:
+    rates = Rates(3.0)
+    tokens = [Token("", Role.READ, sha256(bytes([n % 256, n // 256])).digest(), "") for n in range(20_000)]
+    assert len({rates._place(token.number) // _WAYS for token in tokens}) > 0.8 * _SETS
 
 
 def test_a_full_set_is_shared_and_not_overrun() -> None:
     rates = Rates(3.0)
-    assert sum(let_in(rates, 5 + _SETS * n, 100.0, 9) for n in range(100 * _WAYS)) == 3 * _WAYS
+    assert sum(let_in(rates, 5 + 2 * _SETS * n, 100.0, 9) for n in range(100 * _WAYS)) == 3 * _WAYS
 
 
 def test_processes_count_together() -> None:

@@ -97,7 +97,7 @@ def test_a_flood_of_refusals_is_not_one_of_lines(capsys, monkeypatch):
         log.refused("Recommend", "UNAUTHENTICATED", "no token")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == logs.LINES_S + 2
-    assert lines[-2] == f"{1000 - logs.LINES_S} more lines about calls were left out"
+    assert lines[-2] == f"{1000 - logs.LINES_S} more refusals were not told one by one"
 
 
 def test_nothing_is_left_behind(capsys):

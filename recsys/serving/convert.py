@@ -7,11 +7,14 @@ recommender to say.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from recsys.errors import ConfigError
 from recsys.filters import Filters
+from recsys.live.events import Listened
+from recsys.live.service import Recorded
+from recsys.store.record import head_of
 from recsys.types import SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 
@@ -19,6 +22,8 @@ DEFAULT_K = 20
 MAX_K = 200  # lists are stored 200 deep
 MAX_GIVEN_TRACKS = 1000  # a list of this length says all about a taste, and its look-ups stay in milliseconds
 DEFAULT_SPACE: Space = "hybrid"
+
+PERSONAL = head_of("", "personal")
 
 ListResponse = TypeVar("ListResponse", pb.RecommendResponse, pb.SimilarTracksResponse, pb.RecommendFromTracksResponse)
 
@@ -68,6 +73,48 @@ def given_track_ids(values: Sequence[str]) -> list[str]:
     if not 1 <= len(values) <= MAX_GIVEN_TRACKS:
         raise ConfigError(f"track_ids holds {len(values)} ids, expected 1 to {MAX_GIVEN_TRACKS}")
     return [given_id(value, f"track_ids[{place}]") for place, value in enumerate(values)]
+
+
+def is_personal(head: bytes) -> bool:
+    """Whether the head of a stored list says that it is a user's own."""
+    return head.endswith(PERSONAL)
+
+
+def listened(request: pb.RecordListensRequest) -> list[Listened]:
+    """Read a batch of events; whether each is good is for the live store to say.
+
+    Raises:
+        ConfigError: there are none, or more than 1000.
+    """
+    if not 1 <= len(request.listens) <= MAX_GIVEN_TRACKS:
+        raise ConfigError(f"listens holds {len(request.listens)} events, expected 1 to {MAX_GIVEN_TRACKS}")
+    return [
+        Listened(
+            event.user_id,
+            event.track_id,
+            at=_text_of(event),
+            plays=event.plays or 1.0,
+            disliked=event.disliked,
+            event_id=event.event_id,
+        )
+        for event in request.listens
+    ]
+
+
+def _text_of(event: pb.Listen) -> str:
+    """The time of an event as ISO 8601, empty where it has none."""
+    if not event.HasField("listened_at"):
+        return ""
+    try:
+        return str(event.listened_at.ToDatetime(UTC).isoformat(timespec="milliseconds"))
+    except (ValueError, OverflowError):  # seconds beyond the years that there are
+        return "no time"
+
+
+def recorded(found: Recorded) -> pb.RecordListensResponse:
+    """Write what became of a batch."""
+    refused = [pb.Refused(place=place, reason=reason) for place, reason in found.refused]
+    return pb.RecordListensResponse(recorded=found.recorded, repeated=found.repeated, refused=refused)
 
 
 def is_plain(request: pb.RecommendRequest) -> bool:

@@ -43,10 +43,12 @@ class Fittings:
         """What the parent waits on, beside its workers."""
         return self.scrapes.sockets if self.scrapes else []
 
-    def warn(self) -> None:
-        """Say so where anybody may come in."""
+    def announce(self) -> None:
+        """Say where figures are, and so where anybody may come in."""
         if self.keyring is None:
             _LOG.warning(OPEN)
+        if self.scrapes:
+            _LOG.info("figures for Prometheus: http://%s/metrics", self.scrapes.where)
 
     def answer(self, ready: Collection[object]) -> None:
         """Answer who asks for figures."""

@@ -47,7 +47,7 @@ class Rates:
         return 0.0
 
     def _place(self, client: int) -> int:
-        clients, first = self._clients, client % _SETS * _WAYS
+        clients, first = self._clients, (client >> 1) % _SETS * _WAYS  # the last bit is always 1
         if clients[first] == client:
             return first
         ways = range(first, first + _WAYS)

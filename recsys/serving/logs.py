@@ -22,7 +22,7 @@ from recsys.errors import ArtefactError
 from recsys.serving.calls import CALL
 from recsys.serving.settings import ServeSettings
 
-LINES_S = 20  # lines about calls that a process writes in a second; a flood of refusals must not become one of lines
+LINES_S = 20  # refusals that a process tells in a second: a flood of them must not become one of lines
 OF_THIS_MACHINE = (ArtefactError, OSError)
 
 _LOG = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def to_stderr(settings: ServeSettings) -> Iterator[None]:
 
 
 class CallLog:
-    """Lines about calls: those that were turned away, and all if asked for; never more than ``LINES_S`` a second."""
+    """Lines about calls: some of those that were turned away, ``LINES_S`` a second at most, and all if asked for."""
 
     def __init__(self, every_call: bool = False) -> None:
         self.every_call = every_call
@@ -118,7 +118,7 @@ class CallLog:
 
     def answered(self, method: str, status: str, seconds: float, **about: object) -> None:
         """Say how a call ended, if every call is to be told."""
-        if self.every_call and self._may_write():
+        if self.every_call:
             fields = {"status": status, "ms": round(1000 * seconds, 3), **about}
             _LOG.info("%s answered", method, extra={"call": fields})
 
@@ -126,7 +126,7 @@ class CallLog:
         second = int(time.monotonic())
         if second != self._second:
             if self._left_out:
-                _LOG.warning("%d more lines about calls were left out", self._left_out, extra={"call": {}})
+                _LOG.warning("%d more refusals were not told one by one", self._left_out, extra={"call": {}})
             self._second, self._written, self._left_out = second, 0, 0
         self._written += 1
         self._left_out += self._written > LINES_S

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
+from recsys.serving.ports import text_of
+
 MAX_CALLERS = 16  # connected at once, before the one that has been silent longest is let go
 MAX_REQUEST = 8192  # bytes that are read of a request; what matters is its first line
 SEND_S = 1.0  # the kernel takes the whole answer at once unless the caller has stopped reading
@@ -32,9 +34,9 @@ class Scrapes:
         return [self._listener, *self._callers]
 
     @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return int(self._listener.getsockname()[1])
+    def where(self) -> str:
+        """The address that is listened on."""
+        return text_of(self._listener)
 
     def answer(self, ready: Collection[object]) -> None:
         """Answer those of the sockets that have something to say."""

@@ -22,6 +22,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
+from recsys.live.service import Live
 from recsys.recommender import Recommender
 from recsys.serving import convert
 from recsys.serving.answers import Answers, Current
@@ -105,16 +106,58 @@ METHODS: dict[str, tuple[Callable[[Recommender, Any], Any], type[Any]]] = {
 }
 
 
+def record_listens(live: Live, request: pb.RecordListensRequest) -> pb.RecordListensResponse:
+    """Answer RecordListens; what it says was recorded is on disk."""
+    return convert.recorded(live.record(convert.listened(request)))
+
+
+def delete_track(live: Live, request: pb.DeleteTrackRequest) -> pb.DeleteTrackResponse:
+    """Answer DeleteTrack."""
+    live.delete_track(convert.given_id(request.track_id, "track_id"))
+    return pb.DeleteTrackResponse()
+
+
+def delete_user(live: Live, request: pb.DeleteUserRequest) -> pb.DeleteUserResponse:
+    """Answer DeleteUser."""
+    live.delete_user(convert.given_id(request.user_id, "user_id"))
+    return pb.DeleteUserResponse()
+
+
+# Every method that writes a message's worth; uploads are in recsys.serving.uploading.
+WRITES: dict[str, tuple[Callable[[Live, Any], Any], type[Any]]] = {
+    "RecordListens": (record_listens, pb.RecordListensRequest),
+    "DeleteTrack": (delete_track, pb.DeleteTrackRequest),
+    "DeleteUser": (delete_user, pb.DeleteUserRequest),
+}
+
+
+def _working(name: str) -> Callable[[Answers, bytes], bytes]:
+    """Give what answers a method on a thread."""
+    if name in WRITES:
+        write, written_type = WRITES[name]
+
+        def work(answers: Answers, request: bytes) -> bytes:
+            if answers.live is None:
+                raise ArtefactError("this server was started without a live store")
+            response: bytes = write(answers.live, written_type.FromString(request)).SerializeToString()
+            return response
+
+        return work
+    read, read_type = METHODS[name]
+
+    def look(answers: Answers, request: bytes) -> bytes:
+        response: bytes = read(answers.recommender, read_type.FromString(request)).SerializeToString()
+        return response
+
+    return look
+
+
 def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
     """Make what gRPC calls for one method: bytes in and out, an error as a status.
 
     What is stored is answered at once, here on the loop; whatever takes longer works on a thread.
     """
-    answer, request_type = METHODS[name]
-
-    def work(answers: Answers, request: bytes) -> bytes:
-        response: bytes = answer(answers.recommender, request_type.FromString(request)).SerializeToString()
-        return response
+    work = _working(name)
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         answers = current.answers
@@ -143,7 +186,8 @@ def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
             return status, str(error)[:MAX_SENTENCE]
     _LOG.error("%s failed", call, exc_info=error)
     if isinstance(error, ArtefactError):  # its sentence names files of this machine
-        return grpc.StatusCode.UNAVAILABLE, "the store cannot be read right now; try again later"
+        doing = "written" if call in WRITES else "read"
+        return grpc.StatusCode.UNAVAILABLE, f"the store cannot be {doing} right now; try again later"
     return grpc.StatusCode.INTERNAL, "the server failed to answer this call; its log has the details"
 
 
@@ -175,7 +219,7 @@ async def create_server(
     """
     doors = doors or Doors()
     server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
-    handlers = doors.guarded({name: _handler(current, name) for name in METHODS}, meter)
+    handlers = doors.guarded({name: _handler(current, name) for name in (*METHODS, *WRITES)}, meter)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from recsys.errors import ArtefactError
+from recsys.live.service import Live
 from recsys.serving.answers import Answers, Current
 from recsys.store.generation import Store
 from recsys.store.lookup import FILE, open_lookup
@@ -22,14 +23,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_answers(folder: Path, backend: Backend = "lmdb") -> Answers:
-    """Open a store's current generation; after the fork, since LMDB files are not shared across one.
+    """Open a store's current generation and its live store; after the fork, as LMDB files are not shared across one.
 
     Raises:
         ArtefactError: nothing was published here, or a file is missing or damaged.
     """
-    generation = Store(folder).current()
+    store = Store(folder)
+    generation = store.current()
     lookup = open_lookup(generation / FILE) if backend == "lmdb" else None
-    return Answers(open_store(folder, lookup or backend, generation.name), lookup)
+    recommender = open_store(folder, lookup or backend, generation.name)
+    return Answers(recommender, lookup, Live(store, recommender))
 
 
 async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S) -> None:
@@ -41,12 +44,12 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
             named = Store(folder).current().name
         except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
             continue
-        if named in (current.answers.recommender.generation, refused):
+        if named in (current.answers.generation, refused):
             continue
         try:
             current.answers = await asyncio.to_thread(open_answers, folder, backend)
         except ArtefactError as error:
             refused = named
-            _LOG.error("%s; generation %s goes on answering", error, current.answers.recommender.generation)
+            _LOG.error("%s; generation %s goes on answering", error, current.answers.generation)
         else:
-            _LOG.info("serving generation %s", current.answers.recommender.generation)
+            _LOG.info("serving generation %s", current.answers.generation)

@@ -191,7 +191,7 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
-            fittings.warn()
+            fittings.announce()
             where, s = text_of(port_holder), "" if workers == 1 else "s"
             print(f"serving generation {processes.generation} on {where} ({workers} worker{s})", flush=True)
             processes.wait(stop, until_serving=False)
@@ -260,7 +260,7 @@ async def _answer_calls(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
-    report.send(current.answers.recommender.generation)
+    report.send(current.answers.generation)
     await stop.wait()
     loop.remove_reader(lifeline.fileno())  # a closed pipe stays readable: without this the loop would spin
     await health.enter_graceful_shutdown()

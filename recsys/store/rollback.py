@@ -1,6 +1,6 @@
 """Back to an earlier generation, or on to a later one: checked, then made current by one rename.
 
-    store, id of a generation  ->  opened as a server would  ->  what came live since into its lists  ->  CURRENT
+    store, id of a generation  ->  opened as a server would  ->  CURRENT
 
 Nothing is deleted, so a rollback can be rolled back. Servers notice within a second.
 """
@@ -8,7 +8,6 @@ Nothing is deleted, so a rollback can be rolled back. Servers notice within a se
 from pathlib import Path
 
 from recsys.errors import ArtefactError
-from recsys.live.catchup import catch_up
 from recsys.store.generation import Store, disk_errors, write_text
 from recsys.store.lookup import FILE, open_lookup
 from recsys.store.opened import open_store
@@ -33,8 +32,16 @@ def rollback(folder: Path, name: str | None = None) -> str:
         chosen = store.generation(name or earlier[-1])
         open_store(folder, "duckdb", chosen.name).close()
         open_lookup(chosen / FILE)
-        catch_up(store, chosen)
+        _catch_up(store, chosen)
         with store.live_lock(), disk_errors("going back"):
-            catch_up(store, chosen)
+            _catch_up(store, chosen)
             write_text(folder / "CURRENT", chosen.name + "\n")
     return chosen.name
+
+
+def _catch_up(store: Store, generation: Path) -> None:
+    """Bring the lists of a generation up to what was uploaded, heard and deleted while another one was current."""
+    if store.live.exists():
+        from recsys.live.catchup import catch_up  # only now: embedding uploads loads torch
+
+        catch_up(store, generation)
