@@ -17,6 +17,7 @@ from recsys.model import Model
 from recsys.types import Float32, Int32
 
 BLOCK = 65_536  # users at a time
+SPARE = 200  # looked at besides those asked for, as some may have been deleted or have heard the track since
 
 
 def audience(model: Model, vector: Float32, item: int, edges: Float32, k: int) -> tuple[Int32, Float32]:
@@ -90,14 +91,14 @@ def reach(
         For each track its users, those with the largest margins over their own edge.
     """
     found = [Reached.nobody()] * len(vectors)
-    asked = model.has_plays & ~left_out
-    for start in range(0, len(asked), BLOCK):
-        rows = np.flatnonzero(asked[start : start + BLOCK]).astype(np.int32) + np.int32(start)
-        if not len(rows):
-            continue
-        users = np.asarray(model.user_vectors[start : start + BLOCK], dtype=np.float32)[rows - start]
-        scores = model.blend.queries(users, np.ones(len(rows), dtype=bool)) @ vectors.T
-        margins = np.where(scores > lasts[rows, None], scores - edges[rows, None], -np.inf).astype(np.float32)
+    out = ~model.has_plays | left_out
+    weighted = vectors * model.blend.weights()  # instead of the users' vectors, of which there are many more
+    for start in range(0, len(out), BLOCK):
+        block = slice(start, start + BLOCK)
+        scores = np.asarray(model.user_vectors[block] @ weighted.T, dtype=np.float32)
+        rows = np.arange(start, start + len(scores), dtype=np.int32)
+        margins = np.where(scores > lasts[block, None], scores - edges[block, None], np.float32(-np.inf))
+        margins[out[block]] = -np.inf
         found = [best.merged(rows, margins[:, at], scores[:, at], n) for at, best in enumerate(found)]
     return found
 

@@ -126,6 +126,7 @@ def add(
     if as_json:
         print(json.dumps({
             "track_id": added.track_id, "known": added.known, "notes": list(added.notes),
+            "users_reached": added.users_reached,
             "similar": [track.track_id for track in near.tracks],
             "audience": [{"user_id": user, "margin": margin} for user, margin in audience],
         }, ensure_ascii=False))  # fmt: skip

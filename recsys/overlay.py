@@ -65,6 +65,10 @@ class Touched:
     heard: Int32 | None = None
     barred: Int32 | None = None
 
+    def is_open_to(self, item: int) -> bool:
+        """Whether they were not deleted, and have not heard or disliked a track since."""
+        return not self.is_gone and not any(rows is not None and item in rows for rows in (self.heard, self.barred))
+
 
 UNTOUCHED = Touched()
 
@@ -111,6 +115,15 @@ class Catalogue:
     def id(self, row: int) -> str:
         """Name a row."""
         return self._model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]
+
+    def ids(self, rows: Int32) -> list[str]:
+        """Name many rows, in their order."""
+        built = rows < self.n_built
+        if built.all():
+            return self._model.items.ids(rows)
+        names = iter(self._model.items.ids(rows[built]))
+        track_ids, n_built = self.uploads.track_ids, self.n_built
+        return [next(names) if row < n_built else track_ids[row - n_built] for row in rows.tolist()]
 
     def is_upload(self, track_id: str) -> bool:
         """Whether a track came after the generation was built."""

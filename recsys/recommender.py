@@ -9,6 +9,7 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from recsys.asked import asked, check_k, ranked_tracks, short_note
+from recsys.audience import SPARE
 from recsys.audience import audience as rank_audience
 from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
@@ -59,11 +61,9 @@ class Recommender:
         they are not known the edges stand for them. ``touched`` looks up what happened to a user since the build.
         """
         self._edges, self._lasts, self._touched = edges, lasts, touched
-        self.model = model
         self.lists = lists or ListSettings()
-        self.ranking = Ranking(model)
-        self.artefacts, self.tables = artefacts, tables
-        self.facts = dict(facts)
+        self.model, self.ranking = model, Ranking(model)
+        self.artefacts, self.tables, self.facts = artefacts, tables, dict(facts)
         self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
         self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
         self._lists = Lists(self.ranking, self._catalogue, tables, self.lists, self.traits)
@@ -222,8 +222,9 @@ class Recommender:
         check_k(k)
         item = self._catalogue.row(track_id)
         vector = self._catalogue.vectors_of([item])[0]
-        users, margins = rank_audience(self.model, vector, item, self.edges, k)
-        return list(zip(self.model.users.ids(users), margins.tolist(), strict=True))
+        users, margins = rank_audience(self.model, vector, item, self.edges, k + SPARE)
+        found = zip(self.model.users.ids(users), margins.tolist(), strict=True)
+        return list(islice((line for line in found if self._person(line[0]).touched.is_open_to(item)), k))
 
     @property
     def edges(self) -> Float32:

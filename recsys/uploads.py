@@ -9,7 +9,7 @@ The file is decoded in a limited process, embedded with the current generation's
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,21 +156,15 @@ def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: B
     return vectors
 
 
-def embed_missing(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> None:
-    """Give the uploads since a generation their vectors under it, where they have none yet; needs the build extra."""
-    generation = recommender.generation
-    with live.reading() as reading:
-        late = [
-            (number, upload)
-            for number, upload in reading.uploads(int(recommender.facts["last_live_number"]))
-            if not reading.track_gone(upload.track_id) and not reading.vectors(generation, number)
-        ]
-    if not late:
-        return
+def embed_late(
+    store: Store, live: LiveStore, late: Sequence[tuple[int, Upload]], recommender: Recommender, models: Path
+) -> None:
+    """Give uploads, with their numbers in the log, their vectors under a generation that had none of them."""
     encoder = load_encoder(models)
     for number, upload in late:
         try:
             sound = _hear(store.uploads / upload.file, models).vector
         except DataError:  # its file was damaged or taken away since: placed by what else is known
             sound = None
-        live.set_vectors(generation, number, vectors_of(upload, sound, encoder, recommender.model.blend))
+        vectors = vectors_of(upload, sound, encoder, recommender.model.blend)
+        live.set_vectors(recommender.generation, number, vectors)

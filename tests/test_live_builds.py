@@ -16,9 +16,10 @@ from recsys.live.catchup import catch_up
 from recsys.live.events import Listened
 from recsys.progress import Silent
 from recsys.recommender import Recommender
-from recsys.store.generation import Store, write_text
+from recsys.store.generation import Store
 from recsys.store.live import open_live
 from recsys.store.record import Record
+from recsys.store.rollback import rollback
 from recsys.uploads import NewTrack, add_track
 
 
@@ -34,11 +35,7 @@ def rebuilt(catalogue: TinyCatalogue | Inputs, store: Path) -> Path:
 
 
 def rolled_back(store: Path, generation: Path) -> None:
-    """What `recsys rollback` does."""
-    catch_up(Store(store), generation)
-    with Store(store).live_lock():
-        catch_up(Store(store), generation)
-        write_text(store / "CURRENT", generation.name + "\n")
+    assert rollback(store, generation.name) == generation.name
 
 
 def plays(store: Path, user: str) -> dict[str, float]:

@@ -228,6 +228,21 @@ def test_ids_that_begin_alike_or_are_long_keep_apart(tmp_path: Path) -> None:
             assert [len(reading.listens_of(user)) for user in users[1:]] == [2] * 6
 
 
+def test_after_a_failure_that_lmdb_does_not_come_back_from_the_file_is_opened_anew(tmp_path: Path) -> None:
+    def fail(live: LiveStore) -> None:
+        with live.writing() as writing:
+            writing.append(Listened("a", "t"))
+            raise lmdb.PanicError("mdb_txn_commit: MDB_PANIC")
+
+    with open_live(tmp_path / "live.lmdb", write=True) as live:
+        with pytest.raises(ArtefactError, match="nothing was changed"):
+            fail(live)
+        with live.writing() as writing:
+            assert writing.append(Listened("b", "t")) == 1
+    with open_live(tmp_path / "live.lmdb") as live:
+        assert live.last_number() == 1
+
+
 def test_a_child_after_a_fork_opens_its_own(tmp_path: Path) -> None:
     file = tmp_path / "live.lmdb"
     with open_live(file, write=True) as live:

@@ -1,6 +1,8 @@
 """Lists between builds: what is heard, uploaded and deleted shows at once, for those whom it concerns."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,6 +251,32 @@ def test_an_upload_finds_the_new_taste_of_who_listened(store: Path) -> None:
         assert reached == {max(margins, key=lambda user: margins[user])}
 
 
+def test_who_listened_since_is_asked_once(store: Path) -> None:
+    """By the taste of now, and not by that of the generation as well."""
+    with_reach(store, 12)
+    upload, vectors = new_track(store, "new", "jazz")
+    with opened(store) as live:
+        live.record([listen for n in range(2, 28, 3) for listen in heard(f"u{n}", "t2")])
+        assert live.add(upload, vectors) == 12
+
+
+@pytest.mark.parametrize("space", ["hybrid", "content"])
+def test_neighbours_with_uploads_are_those_of_a_whole_pass(store: Path, space: str) -> None:
+    with opened(store) as live:
+        for n, genre in enumerate(("jazz", "metal", "jazz")):
+            live.add(*new_track(store, f"new{n}", genre, f"{n}"))
+        live.delete_track("t5")
+        live.delete_track("new2")
+    recommender = Recommender.open(store)
+    for track in ("t2", "t39"):
+        found = [(t.track_id, t.score) for t in recommender.similar(track, 20, space).tracks]
+        whole = recommender._lists.nearest(recommender.model.items.row(track), track, 20, space)
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in whole], atol=1e-5)
+        assert {t for t, _ in found[:15]} <= {t for t, _ in whole}
+        assert not {"t5", "new2"} & {t for t, _ in found}
+    assert "new0" in {t.track_id for t in recommender.similar("t2", 20, space).tracks}
+
+
 def listed_scores(live: Live, recommender: Recommender) -> list[float]:
     """Scores of the generation's own tracks in the list of 'somebody'."""
     found = Record(live.list_of("somebody") or b"").found()
@@ -268,7 +296,7 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
     lasts = edges - rng.random(n).astype(np.float32)
     lasts[::9] = -np.inf
     has_plays, left_out = rng.random(n) < 0.9, rng.random(n) < 0.1
-    blend = SimpleNamespace(queries=lambda vectors, plays: vectors)
+    blend = SimpleNamespace(weights=lambda: np.ones(d, dtype=np.float32))
     model = SimpleNamespace(user_vectors=users, has_plays=has_plays, blend=blend)
     monkeypatch.setattr("recsys.audience.BLOCK", 64)
     found = reach(model, vectors, edges, lasts, left_out, 20)
@@ -278,6 +306,31 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
         assert reached.rows.tolist() == np.argsort(-margins, kind="stable")[:20].tolist()
         np.testing.assert_allclose(reached.scores, scores[reached.rows, at], rtol=1e-5)
     assert len(reach(model, vectors, edges, np.full(n, 99, np.float32), left_out, 20)[0].rows) == 0
+
+
+def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None:
+    upload, vectors = new_track(store, "new", "jazz")
+    with opened(store) as live:
+        live.add(upload, vectors)
+        users = [user for user, _ in Recommender.open(store).audience("new", 200)]
+        live.record([*heard(users[0], "new"), Listened(users[2], "new", disliked=True), *heard(users[3], "t1")])
+        live.delete_user(users[1])
+    assert [user for user, _ in Recommender.open(store).audience("new", 4)] == users[3:7]
+
+
+def test_nothing_of_it_loads_torch(store: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from recsys.live.service import Live; from recsys.live.events import Listened\n"
+        "from recsys.store.generation import Store; from recsys.store.opened import open_store\n"
+        "from recsys.store.rollback import rollback\n"
+        "live = Live(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
+        "assert live.record([Listened('u0', 't2')]).recorded == 1\n"
+        "rollback(Path(sys.argv[1]), live.generation)\n"
+        "print([m for m in ('torch', 'implicit', 'lightfm', 'faiss', 'torchaudio') if m in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 # ---- deletions ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Most is done while others go on writing, a little at a time; the rest, at last, 
 comes between it and the rename of CURRENT.
 """
 
+import logging
 from pathlib import Path
 
 from recsys.live.apply import AT_ONCE, Applier
@@ -16,7 +17,8 @@ from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_generation
-from recsys.uploads import embed_missing
+
+_LOG = logging.getLogger(__name__)
 
 
 def catch_up(store: Store, generation: Path) -> None:
@@ -36,7 +38,7 @@ def catch_up(store: Store, generation: Path) -> None:
             return
         recommender = open_generation(store, generation)
         try:
-            embed_missing(store, live, recommender, generation / "models")
+            _embed_late(store, live, recommender, generation / "models")
             _apply_all(store, live, recommender, generation)
         finally:
             recommender.close()
@@ -51,6 +53,27 @@ def forget_generations(store: Store, generations: list[str]) -> None:
             if live is not None:
                 with live.writing() as writing:
                     writing.forget_generation(generation)
+
+
+def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> None:
+    """Give the uploads since a generation their vectors under it, where they have none yet."""
+    with live.reading() as reading:
+        late = [
+            (number, upload)
+            for number, upload in reading.uploads(int(recommender.facts["last_live_number"]))
+            if not reading.track_gone(upload.track_id) and not reading.vectors(recommender.generation, number)
+        ]
+    if not late:
+        return
+    try:
+        from recsys.uploads import embed_late
+    except ModuleNotFoundError as error:  # going back must not wait for an installation
+        _LOG.warning(
+            "%d uploads are not shown under generation %s until the next build: embedding them needs %s: "
+            "pip install 'recsys[build]'", len(late), recommender.generation, error.name,
+        )  # fmt: skip
+    else:
+        embed_late(store, live, late, recommender, models)
 
 
 def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:

@@ -127,8 +127,8 @@ class Refold:
 
     def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
         places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)
-        ids = [self._catalogue.id(row) for row in items.tolist()]
-        reasons = [self._catalogue.id(row) for row in played[places].tolist()]
+        ids, names = self._catalogue.ids(items), self._catalogue.ids(played)
+        reasons = [names[place] for place in places.tolist()]
         lines = zip(ids, scores.tolist(), reasons, strict=True)
         return pack(head_of(self._stored.generation, "personal"), [track_bytes(line) for line in lines], items)
 

@@ -27,8 +27,9 @@ from recsys.live.taste import touched_of
 from recsys.overlay import Touched, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, sync_folder
-from recsys.store.live import LiveStore
-from recsys.store.transactions import Reading, Writing
+from recsys.store.keys import key_of
+from recsys.store.live import LiveStore, StaleError
+from recsys.store.transactions import USER, Reading, Writing, number_of, user_key
 from recsys.types import Float32
 
 AGAIN_S = 5.0  # after a failure to bring lists up to what others wrote
@@ -56,11 +57,12 @@ class Live:
         """
         self._store, self.generation = store, recommender.generation
         stored = Stored(recommender, store.generation(self.generation))
-        self._taken_in = stored.taken_in
+        self._taken_in, self._prefix = stored.taken_in, user_key(self.generation, None)
         self._applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
         self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
+        self._gone = self._snapshot.uploads, frozenset[int]()
         self._guard = threading.Lock()
-        self._version, self._again_at, self._live = -1, 0.0, _opened(store.live)
+        self._version, self._again_at, self._live = 0, 0.0, _opened(store.live)
         try:
             self._follow()
         except BaseException:
@@ -76,13 +78,16 @@ class Live:
 
     def version(self) -> int:
         """A number that is another one after every write of any process."""
-        with self._live.reading() as reading:
-            return reading.version()
+        found = self._live.get("state", b"version")
+        return 0 if found is None else number_of(found)
 
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
-        with self._seen() as reading:
-            return reading.list_of(self.generation, user_id)
+        try:
+            return self._live.get("lists", self._prefix + key_of(user_id), self._version)
+        except StaleError:
+            with self._seen() as reading:
+                return reading.list_of(self.generation, user_id)
 
     def touched(self, user_id: str) -> Touched:
         """All that happened to a user since this generation: the list, the query, what was heard and barred."""
@@ -91,18 +96,24 @@ class Live:
 
     def is_gone_user(self, user_id: str) -> bool:
         """Whether what this generation stores of a user must not be used; ``list_of`` comes first."""
-        with self._live.reading() as reading:
-            return reading.user_gone(user_id) > self._taken_in
+        number = self._live.get("gone", USER + key_of(user_id))
+        return number is not None and number_of(number) > self._taken_in
 
     def gone_rows(self) -> frozenset[int]:
         """Item rows of deleted tracks, uploads among them."""
-        uploads, n_built = self.uploads(), len(self._snapshot.model.items)
-        return uploads.gone | {n_built + place for place in uploads.hidden} if uploads.hidden else uploads.gone
+        uploads, (known, gone) = self.uploads(), self._gone
+        if uploads is not known:
+            n_built = len(self._snapshot.model.items)
+            gone = uploads.gone | {n_built + place for place in uploads.hidden}
+            self._gone = uploads, gone
+        return gone
 
     def uploads(self) -> Uploads:
         """The uploads since this generation was built; the same object as long as they are the same."""
-        with self._seen():
-            return self._snapshot.uploads
+        if self.version() != self._version:
+            with self._seen():
+                pass
+        return self._snapshot.uploads
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 

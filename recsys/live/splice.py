@@ -15,8 +15,7 @@ from recsys.v1 import recommender_pb2 as pb
 
 def score_at(record: Record, place: int) -> float:
     """Read the score of one track."""
-    [track] = record.tracks([place])
-    return float(pb.RecommendResponse.FromString(track).tracks[0].score)
+    return float(pb.RecommendResponse.FromString(record.span(place, place + 1)).tracks[0].score)
 
 
 def place_of(record: Record, score: float, plain: bool) -> int:
@@ -30,14 +29,17 @@ def inserted(buffer: bytes, track: bytes, row: int, score: float, plain: bool) -
     """Put a track in at its place by score; None where it is in the list, or would come after its last place."""
     record = Record(buffer)
     rows = record.rows
-    if (rows == row).any():
+    if row in rows:
         return None
     place = place_of(record, score, plain)
     if place >= MAX_K:
         return None
-    tracks = record.tracks()
-    tracks.insert(place, track)
-    return pack(record.head, tracks[:MAX_K], np.insert(rows, place, row)[:MAX_K])
+    kept = min(record.n, MAX_K - 1)
+    ends = record.ends[:kept].astype(np.int64)
+    at = int(ends[place - 1]) if place else 0
+    moved = np.concatenate([ends[:place], [at + len(track)], ends[place:] + len(track)])
+    pieces = [record.span(0, place), track, record.span(place, kept)]
+    return pack(record.head, pieces, np.concatenate([rows[:place], [row], rows[place:kept]]), moved)
 
 
 def without(buffer: bytes, rows: Int32) -> bytes | None:

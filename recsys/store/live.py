@@ -16,10 +16,14 @@ import lmdb
 from recsys.errors import ArtefactError
 from recsys.live.events import Upload
 from recsys.store.environment import DATABASES, Environment, acquire, release
-from recsys.store.transactions import Reading, Writing
+from recsys.store.transactions import Reading, Writing, number_key
 from recsys.types import Float32
 
-__all__ = ["LiveStore", "Upload", "open_live"]
+__all__ = ["LiveStore", "StaleError", "Upload", "open_live"]
+
+
+class StaleError(Exception):
+    """Something was written since; take it in and ask again."""
 
 
 class LiveStore:
@@ -91,6 +95,29 @@ class LiveStore:
             if isinstance(error, lmdb.PanicError):
                 self._environment.mend()
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
+
+    def get(self, database: str, key: bytes, version: int | None = None) -> bytes | None:
+        """Find one value, in a few microseconds: every call of a server asks.
+
+        Raises:
+            StaleError: the store's version is another one than the caller knows.
+            ArtefactError: the file is damaged.
+        """
+        if self._environment is None:
+            return None
+        databases = self._environment.databases
+        state, asked = databases["state"], databases[database]
+        if state is None or asked is None:
+            with self.reading() as reading:
+                return reading.get(database, key)
+        try:
+            with self._environment.lmdb.begin() as transaction:
+                if version is not None and transaction.get(b"version", db=state) != number_key(version):
+                    raise StaleError
+                found: bytes | None = transaction.get(key, db=asked)
+                return found
+        except lmdb.Error as error:
+            raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 
     # ---- in a transaction of their own ----------------------------------------------------------------------------
 

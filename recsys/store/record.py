@@ -90,6 +90,13 @@ class Record:
         chosen = range(self.n) if places is None else places
         return [bytes(self._bytes[start + ends[place] : start + ends[place + 1]]) for place in chosen]
 
+    def span(self, start: int, stop: int) -> bytes:
+        """Give the bytes of the tracks from one place up to another, in one piece."""
+        body = self._body + self._length_of_head
+        first = _NUMBER.unpack_from(self._bytes, 4 + 4 * start)[0] if start else 0
+        last = _NUMBER.unpack_from(self._bytes, 4 + 4 * stop)[0] if stop else 0
+        return bytes(self._bytes[body + first : body + last])
+
     def picked(self, places: Iterable[int]) -> bytes:
         """Give the response with the tracks at these places, in this order."""
         return b"".join([self.head, *self.tracks(places)])
