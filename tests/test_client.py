@@ -2,10 +2,7 @@
 
 import json
 import socket
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,37 +10,13 @@ import numpy as np
 import pytest
 import trustme
 from conftest import clip, copied
+from served import served
 
 from recsys.client import Client, Listen, Recorded
 from recsys.errors import ConfigError, NotFoundError, RefusedError
 from recsys.recommender import Recommender
 from recsys.serving.tokens import Role, add_token
 from recsys.store.generation import Store
-
-# what `recsys serve` runs, with embedding where a test asks for it: it costs seconds of a core
-SERVER = """
-import sys
-from recsys.cli import main
-from recsys.serving import workers
-embed = sys.argv.pop(1) == "embed"
-workers.can_embed = lambda: embed
-main()
-"""
-
-
-@contextmanager
-def served(store: Path, *options: object, embed: bool = False):
-    """`recsys serve` on a store; gives its address."""
-    command = [sys.executable, "-c", SERVER, "embed" if embed else "plain", "serve", "--store", store, *options]
-    listen = ["--listen", "127.0.0.1:0"]
-    process = subprocess.Popen([*map(str, command), *listen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        yield line.split(" on ")[1].split()[0]
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
