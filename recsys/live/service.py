@@ -115,6 +115,11 @@ class Live:
                 pass
         return self._snapshot.uploads
 
+    def backlog(self) -> int:
+        """How many entries the log has that this generation was built without."""
+        with self._live.reading() as reading:
+            return max(reading.last_number() - self._taken_in, 0)
+
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def record(self, listens: Sequence[Listened]) -> Recorded:

@@ -34,7 +34,6 @@ from recsys.live.upload_settings import UploadSettings
 from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
-from recsys.serving.metrics import moment
 from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
@@ -284,7 +283,7 @@ async def _answer_calls(
     tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
-        meter.watch(built_at=lambda: moment(current.answers.recommender.status()["created_at"]))
+        meter.watch(lambda: current.answers.built_at, lambda: current.answers.backlog)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
