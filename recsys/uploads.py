@@ -36,7 +36,7 @@ from recsys.store.models import load_encoder, load_sound_model
 from recsys.store.opened import open_generation
 from recsys.types import Float32
 
-__all__ = ["Added", "NewTrack", "add_track", "embed_missing", "vectors_of"]
+__all__ = ["Added", "NewTrack", "add_track", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
