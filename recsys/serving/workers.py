@@ -284,7 +284,10 @@ async def _answer_calls(
     tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
-        meter.watch(built_at=lambda: moment(current.answers.recommender.status()["created_at"]))
+        meter.watch(
+            built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
+            backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
+        )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
