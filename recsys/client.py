@@ -10,9 +10,9 @@ One connection reaches one worker process of a server, whatever is sent over it.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import grpc
 
@@ -25,12 +25,17 @@ CHUNK = 1 << 18  # bytes of an upload at a time
 DEADLINE_S = 10.0
 UPLOAD_S = 300.0
 
-Answer = TypeVar("Answer")
+SEVERAL = ("track_ids", "exclude_track_ids", "genres", "artists")  # fields that are lists
+
+Message = TypeVar("Message")
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Somebody heard a track, or dislikes it; ``event_id`` makes a repeated call harmless."""
+    """Somebody heard a track, or dislikes it; ``event_id`` makes a repeated call harmless.
+
+    ``listened_at`` is UTC where it names no zone, and the time of arrival where there is none.
+    """
 
     user_id: str
     track_id: str
@@ -87,10 +92,17 @@ class Client:
             deadline_s: seconds that a call may take; an upload may take 300.
 
         Raises:
-            ConfigError: ``connections`` is below 1, or a certificate comes without its key.
+            ConfigError: a number is out of range, a certificate comes without its key, a file cannot be read, or the
+                token has other than visible ASCII characters.
         """
         if connections < 1:
             raise ConfigError(f"connections is {connections}, expected 1 or more")
+        if not deadline_s > 0:
+            raise ConfigError(f"deadline_s is {deadline_s}, expected seconds above 0")
+        if token is not None and (not token or not all("!" <= character <= "~" for character in token)):
+            raise ConfigError(
+                "the token is empty or has a space, a line's end or the like in it; give it as it was shown"
+            )
         if (certificate is None) != (key is None) or (certificate is not None and ca is None):
             raise ConfigError("a client's certificate needs its key, and ca beside them; give all three")
         # without this option channels to one address would share one connection
@@ -98,12 +110,12 @@ class Client:
         if ca is None:
             self._channels = [grpc.insecure_channel(address, options) for _ in range(connections)]
         else:
-            own = (None, None) if key is None or certificate is None else (key.read_bytes(), certificate.read_bytes())
-            credentials = grpc.ssl_channel_credentials(ca.read_bytes(), *own)
+            own = (None, None) if key is None or certificate is None else (_bytes(key), _bytes(certificate))
+            credentials = grpc.ssl_channel_credentials(_bytes(ca), *own)
             self._channels = [grpc.secure_channel(address, credentials, options) for _ in range(connections)]
         self._stubs = itertools.cycle([_stub(channel) for channel in self._channels])
         self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
-        self._deadline_s = deadline_s
+        self._deadline_s, self._closed = deadline_s, False
 
     def __enter__(self) -> "Client":
         """Give itself."""
@@ -115,6 +127,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        self._closed = True
         for channel in self._channels:
             channel.close()
 
@@ -122,58 +135,48 @@ class Client:
 
     def recommend(self, user_id: str, k: int = 20, **filters: Any) -> RankedList:
         """Rank tracks for a user; ``filters`` are further fields of RecommendRequest, such as ``genres=["jazz"]``."""
-        try:
-            request = pb.RecommendRequest(user_id=user_id, k=k, **filters)
-        except (TypeError, ValueError) as error:
-            names = [field.name for field in pb.RecommendRequest.DESCRIPTOR.fields][2:]
-            raise ConfigError(f"{error}; filters are {', '.join(names)}") from error
-        return _ranked(self._call("Recommend", request))
+        return _ranked(self._call("Recommend", _message(pb.RecommendRequest, user_id=user_id, k=k, **filters)))
 
     def similar(self, track_id: str, k: int = 20, space: Space = "hybrid") -> RankedList:
         """Rank the tracks that are most like one."""
-        return _ranked(self._call("SimilarTracks", pb.SimilarTracksRequest(track_id=track_id, k=k, space=space)))
+        request = _message(pb.SimilarTracksRequest, track_id=track_id, k=k, space=space)
+        return _ranked(self._call("SimilarTracks", request))
 
     def recommend_from_tracks(self, track_ids: Sequence[str], k: int = 20) -> RankedList:
         """Rank tracks for somebody who likes these."""
-        request = pb.RecommendFromTracksRequest(track_ids=track_ids, k=k)
+        request = _message(pb.RecommendFromTracksRequest, track_ids=track_ids, k=k)
         return _ranked(self._call("RecommendFromTracks", request))
 
     def audience(self, track_id: str, k: int = 20) -> list[tuple[str, float]]:
         """Name the users who would like a track most, with their margins."""
-        found = self._call("AudienceOf", pb.AudienceOfRequest(track_id=track_id, k=k))
+        found = self._call("AudienceOf", _message(pb.AudienceOfRequest, track_id=track_id, k=k))
         return [(member.user_id, member.margin) for member in found.users]
 
     def track(self, track_id: str) -> dict[str, Any]:
         """Tell what is known of a track; what is not known is missing."""
-        found = self._call("GetTrack", pb.GetTrackRequest(track_id=track_id)).track
+        found = self._call("GetTrack", _message(pb.GetTrackRequest, track_id=track_id)).track
         known = {field.name: value for field, value in found.ListFields()}
         return {name: list(value) if name == "genres" else value for name, value in known.items()}
 
     def status(self) -> dict[str, Any]:
-        """Tell which generation is served, and how much is in it."""
+        """Tell which generation is served, and how much is in it; ``created_at`` is ISO 8601, empty where unknown."""
         found = self._call("GetStatus", pb.GetStatusRequest())
-        names = ("generation", "n_tracks", "n_users", "n_listens", "n_uploads")
-        return {**{name: getattr(found, name) for name in names}, "spaces": list(found.spaces)}
+        known = found.HasField("created_at")
+        created_at = found.created_at.ToDatetime(UTC).isoformat(timespec="seconds") if known else ""
+        names = ("n_tracks", "n_users", "n_listens", "n_uploads")
+        counts = {name: getattr(found, name) for name in names}
+        return {"generation": found.generation, "created_at": created_at, **counts, "spaces": list(found.spaces)}
 
     # ---- writes ------------------------------------------------------------------------------------------------------
 
     def upload(self, audio: Path, **about: Any) -> Uploaded:
         """Send a track's audio; ``about`` are fields of NewTrack, such as ``artist="X"``, ``genres=["jazz"]``."""
-        try:
-            known = pb.NewTrack(file_name=audio.name, **about)
-        except (TypeError, ValueError) as error:
-            names = [field.name for field in pb.NewTrack.DESCRIPTOR.fields]
-            raise ConfigError(f"{error}; what can be told of a track is {', '.join(names)}") from error
-
-        def pieces() -> Iterator[pb.UploadTrackRequest]:
-            yield pb.UploadTrackRequest(about=known)
-            with audio.open("rb") as stream:
-                while chunk := stream.read(CHUNK):
-                    yield pb.UploadTrackRequest(chunk=chunk)
-
-        if not audio.is_file():
-            raise ConfigError(f"there is no audio file {audio}")
-        found = self._call("UploadTrack", pieces(), UPLOAD_S)
+        known = _message(pb.NewTrack, **{"file_name": Path(audio).name, **about})
+        try:  # opened before the call: what fails while gRPC asks for the next piece, it tells nobody
+            with Path(audio).open("rb") as stream:
+                found = self._call("UploadTrack", _pieces(known, stream), UPLOAD_S)
+        except OSError as error:
+            raise ConfigError(f"the audio file {audio} cannot be read: {error.strerror}") from error
         neighbours = tuple((track.track_id, track.score) for track in found.neighbours)
         return Uploaded(
             found.track_id, found.known, found.has_sound, neighbours, found.users_reached, tuple(found.notes)
@@ -187,19 +190,22 @@ class Client:
 
     def delete_track(self, track_id: str) -> None:
         """Take a track out of every list and every later build."""
-        self._call("DeleteTrack", pb.DeleteTrackRequest(track_id=track_id))
+        self._call("DeleteTrack", _message(pb.DeleteTrackRequest, track_id=track_id))
 
     def delete_user(self, user_id: str) -> None:
         """Take a user, and all that was recorded of them, out of everything."""
-        self._call("DeleteUser", pb.DeleteUserRequest(user_id=user_id))
+        self._call("DeleteUser", _message(pb.DeleteUserRequest, user_id=user_id))
 
     def _call(self, method: str, request: Any, deadline_s: float | None = None) -> Any:
         """Make one call.
 
         Raises:
             NotFoundError: the server says NOT_FOUND.
-            RefusedError: it refuses for another reason; ``status`` names it.
+            RefusedError: it refuses for another reason, or is not there (UNAVAILABLE); ``status`` names it.
+            ConfigError: an argument cannot be sent, or the client was closed.
         """
+        if self._closed:
+            raise ConfigError("this client was closed; make another one")
         stub = next(self._stubs)
         try:
             return getattr(stub, method)(request, timeout=deadline_s or self._deadline_s, metadata=self._metadata)
@@ -224,7 +230,10 @@ def _ranked(answer: Any) -> RankedList:
 
 
 def _event(listen: Listen) -> pb.Listen:
-    event = pb.Listen(
+    if listen.plays == 0 and not listen.disliked:  # on the wire 0 is unset, and unset is one play
+        raise ConfigError(f"plays of {listen.track_id!r} is 0, expected above 0; leave the event out")
+    event = _message(
+        pb.Listen,
         user_id=listen.user_id,
         track_id=listen.track_id,
         plays=listen.plays,
@@ -234,3 +243,32 @@ def _event(listen: Listen) -> pb.Listen:
     if listen.listened_at is not None:
         event.listened_at.FromDatetime(listen.listened_at)
     return event
+
+
+def _message(kind: type[Message], **fields: Any) -> Message:
+    """Make a message of fields that a caller gave.
+
+    Raises:
+        ConfigError: there is no such field, a value does not fit, or one text stands where several belong.
+    """
+    for name, value in fields.items():
+        if isinstance(value, str) and name in SEVERAL:  # it would be taken letter by letter
+            raise ConfigError(f"{name} is the text {value!r}, expected a list of texts")
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        names = ", ".join(field.name for field in kind.DESCRIPTOR.fields)  # type: ignore[attr-defined]
+        raise ConfigError(f"{error}; {kind.__name__} has {names}") from error
+
+
+def _pieces(known: pb.NewTrack, stream: BinaryIO) -> Iterator[pb.UploadTrackRequest]:
+    yield pb.UploadTrackRequest(about=known)
+    while chunk := stream.read(CHUNK):
+        yield pb.UploadTrackRequest(chunk=chunk)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the file {file} cannot be read: {error.strerror}") from error

@@ -141,3 +141,10 @@ Backend = Annotated[
 RollbackTo = Annotated[
     str | None, typer.Option("--to", help="The generation's id; by default that before the current one.")
 ]
+At = Annotated[str, typer.Option("--at", help="HOST:PORT of the server.")]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", help="A file that holds the token; else RECSYS_TOKEN, if it is set.")
+]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", help="The authority that signed the server's certificate (PEM); with it, TLS.")
+]
