@@ -22,11 +22,13 @@ import typer
 from rich.console import Console
 
 from benchmarks.load import Load, Loaded
-from benchmarks.served_store import StoreSizes, made_store, user_id
+from benchmarks.served_store import FACTORS, StoreSizes, made_store, user_id
 from benchmarks.serving_child import EMPTY_SERVICE
 from benchmarks.table import Row, table
+from recsys.live.events import Listened, Upload
 from recsys.progress import Bars, Progress
 from recsys.serving.server import SERVICE
+from recsys.serving.swap import open_answers
 from recsys.store.generation import Store, write_text
 from recsys.v1 import recommender_pb2 as pb
 
@@ -44,9 +46,10 @@ class Sizes:
     seconds: float = 4.0  # of one load
     rounds: int = 5
     n_swaps: int = 20
+    n_uploads: int = 1000
 
 
-QUICK = Sizes(StoreSizes(500, 700, 50), StoreSizes(300, 300, 20), seconds=0.3, rounds=1, n_swaps=2)
+QUICK = Sizes(StoreSizes(500, 700, 50), StoreSizes(300, 300, 20), seconds=0.3, rounds=1, n_swaps=2, n_uploads=5)
 
 
 @contextmanager
@@ -134,6 +137,38 @@ def measure_answers(store: Path, sizes: Sizes, progress: Progress) -> list[Row]:
     ]  # fmt: skip
 
 
+def measure_live(store: Path, sizes: Sizes, progress: Progress) -> Row:
+    """Plain lists beside empty calls once tracks were uploaded and one user in a hundred has a list of now."""
+    current = open_answers(store)
+    rng, live = np.random.default_rng(4), current.live
+    assert live is not None
+    touched: set[str] = set()
+    with progress.bar("live uploads", sizes.n_uploads, "uploads") as bar:
+        for n in range(sizes.n_uploads):
+            vector = np.append(rng.normal(size=FACTORS), [0.5, 1.0]).astype(np.float32)
+            live.add(_upload(n), {"hybrid": vector})
+            bar.advance()
+    wanted = sizes.store.n_users // 100
+    for start in range(0, wanted, 500):  # those whom uploads reached are few: the others have heard something
+        users = [user_id(int(n)) for n in rng.integers(0, sizes.store.n_users, min(500, wanted - start))]
+        live.record([Listened(user, f"track{int(rng.integers(sizes.store.n_tracks)):07d}") for user in users])
+        touched.update(users)
+    current.close()
+    plain = requests_of(sizes.store.n_users, 5)
+    with served(store) as (port, _, _):
+        found = peaks(port, {"empty": (EMPTY, nothing), "plain": (RECOMMEND, plain)}, sizes, progress)
+    rate = ratio(found, "plain", "empty")
+    failed = sum(one.n_failed for loads in found.values() for one in loads)
+    what = f"plain after {sizes.n_uploads:,} uploads, {len(touched):,} users touched, to an empty call"
+    return Row(what, f"{rate:.2f} ({failed} failed)", ">= 0.7", rate >= 0.7 and not failed)
+
+
+def _upload(n: int) -> Upload:
+    name = f"upload{n}"
+    return Upload(name, f"hash{n}", f"{name}.mp3", name, f"Artist {n}", None, ["genre 1"], 2026, None, 180.0,
+                  "2026-01-01T00:00:00+00:00")  # fmt: skip
+
+
 def measure_memory(store: Path, sizes: Sizes) -> Row:
     """What a further worker takes: proportional share of memory of three processes less that of two."""
     plain, taken = requests_of(sizes.store.n_users, 2), []
@@ -204,8 +239,10 @@ def main(
         folder = store or Path(temporary) / "store"
         if not Store(folder).has_current():
             made_store(folder, sizes.store, 0, progress)
+        (folder / "live.lmdb").unlink(missing_ok=True)  # of an earlier run
         rows = measure_answers(folder, sizes, progress)
         rows.append(measure_memory(folder, sizes))
+        rows.append(measure_live(folder, sizes, progress))
         rows += measure_swaps(Path(temporary) / "swapped", sizes, progress)
     title = f"{sizes.store.n_users:,} users x 200 of {sizes.store.n_tracks:,} tracks, made up; k = 20, one worker"
     Console().print(table(rows, title))

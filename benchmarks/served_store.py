@@ -28,6 +28,7 @@ BLOCK = 8192
 DEPTH, N_NEIGHBOURS = 200, 50
 FACTORS = 32
 N_GENRES = 12
+REACH = 10  # lists that an upload comes into at once
 N_ARTISTS = 20  # tracks of each
 
 
@@ -77,7 +78,7 @@ def made_store(folder: Path, sizes: StoreSizes, seed: int, progress: Progress) -
     popular = [(track_ids[n], 1.0, None) for n in range(min(DEPTH, sizes.n_tracks))]
     compile_lookup(partial, name, track_ids, popular, progress)
     facts = {"generation": name, "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "n_listens": 0,
-             "last_live_number": 0, "format": 1, "settings": {"lists": {}}}  # fmt: skip
+             "last_live_number": 0, "format": 1, "settings": {"lists": {}, "live": {"reach": REACH}}}  # fmt: skip
     (partial / "meta.json").write_text(json.dumps(facts), encoding="utf-8")
     store.publish(partial)
     return name

@@ -35,8 +35,9 @@ class Served:
     errors: list[str] = field(default_factory=list)
 
     def workers(self) -> set[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return set(map(int, children.split()))
+        """The processes that answer; the one that embeds uploads is started by a command line of its own."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return {int(pid) for pid in children if "embedder" not in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
 @contextmanager

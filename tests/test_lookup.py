@@ -143,11 +143,10 @@ def test_a_damaged_file_is_told_in_a_sentence(how: str, odd_store: Path, tmp_pat
 
 def test_a_disk_that_is_full_is_an_oserror(odd_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = copied(odd_store, tmp_path)
-    generation = Store(store).current()
+    generation, recommender = Store(store).current(), Recommender.open(store)
     (generation / FILE).unlink()
     real = lmdb.open
     monkeypatch.setattr(lmdb, "open", lambda *args, **named: real(*args, **{**named, "map_size": 1 << 16}))
-    recommender = Recommender.open(store)
     with pytest.raises(OSError, match=FILE):
         compile_lookup(generation, "g", recommender.model.items.all(), recommender.popular(), Silent())
     assert not (generation / "lists.parquet").exists()

@@ -81,6 +81,11 @@ class Live:
         found = self._live.get("state", b"version")
         return 0 if found is None else number_of(found)
 
+    def backlog(self) -> int:
+        """Count the entries of the log that the generation was built without."""
+        with self._live.reading() as reading:
+            return max(reading.last_number() - self._taken_in, 0)
+
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
         try:
@@ -114,11 +119,6 @@ class Live:
             with self._seen():
                 pass
         return self._snapshot.uploads
-
-    def backlog(self) -> int:
-        """How many entries the log has that this generation was built without."""
-        with self._live.reading() as reading:
-            return max(reading.last_number() - self._taken_in, 0)
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 

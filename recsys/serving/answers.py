@@ -7,7 +7,6 @@ Quick are the stored lists, cut at k, and filters that the 200 stored candidates
 the tracks are slices of what is stored. Everything else is computed.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +16,6 @@ from recsys.live.service import Live
 from recsys.overlay import Uploads
 from recsys.recommender import Recommender
 from recsys.serving import calls, convert
-from recsys.serving.metrics import moment
 from recsys.store.lookup import Lookup
 from recsys.store.record import Record
 from recsys.types import NO_ITEM
@@ -52,16 +50,6 @@ class Answers:
     def generation(self) -> str:
         """Id of the generation."""
         return self._recommender.generation
-
-    @property
-    def built_at(self) -> float:
-        """When the generation was built, in seconds since 1970; NaN where that is not known."""
-        return moment(self._recommender.facts.get("created_at", ""))
-
-    @property
-    def backlog(self) -> float:
-        """How many entries of the live log the generation was built without; NaN without a live store."""
-        return math.nan if self.live is None else self.live.backlog()
 
     def quick(self, method: str) -> Callable[[bytes], bytes | None] | None:
         """Give what answers a method at once, if anything does."""

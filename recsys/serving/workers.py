@@ -34,6 +34,7 @@ from recsys.live.upload_settings import UploadSettings
 from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
+from recsys.serving.metrics import moment
 from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
@@ -283,7 +284,10 @@ async def _answer_calls(
     tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
-        meter.watch(lambda: current.answers.built_at, lambda: current.answers.backlog)
+        meter.watch(
+            built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
+            backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
+        )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
