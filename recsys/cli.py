@@ -1,7 +1,7 @@
 """The command line: parse, call, print; no arithmetic.
 
 Results go to standard output, progress and remarks to standard error. Exit status: 0 done, 2 input, settings or
-usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 interrupted.
+usage, 3 nothing by that id, 4 a store or a server that is missing, damaged or busy, 130 interrupted.
 """
 
 import shlex

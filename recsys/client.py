@@ -263,8 +263,11 @@ def _message(kind: type[Message], **fields: Any) -> Message:
 
 def _pieces(known: pb.NewTrack, stream: BinaryIO) -> Iterator[pb.UploadTrackRequest]:
     yield pb.UploadTrackRequest(about=known)
-    while chunk := stream.read(CHUNK):
-        yield pb.UploadTrackRequest(chunk=chunk)
+    try:
+        while chunk := stream.read(CHUNK):
+            yield pb.UploadTrackRequest(chunk=chunk)
+    except ValueError:  # closed: the call has ended before the file, and gRPC's thread has not noticed yet
+        return
 
 
 def _bytes(file: Path) -> bytes:

@@ -8,13 +8,17 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recsys.types import RankedList
+
+if TYPE_CHECKING:
+    from recsys.client import Uploaded
+    from recsys.uploads import Added
 
 
 def print_list(found: RankedList, title: str, as_json: bool) -> None:
@@ -43,20 +47,9 @@ def say_shortfall(found: RankedList, user_id: str, k: int) -> None:
         say(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
 
 
-class Added(Protocol):
-    """What became of a new track, whoever took it in."""
-
-    @property
-    def track_id(self) -> str: ...  # noqa: D102
-    @property
-    def known(self) -> bool: ...  # noqa: D102
-    @property
-    def users_reached(self) -> int: ...  # noqa: D102
-    @property
-    def notes(self) -> Sequence[str]: ...  # noqa: D102
-
-
-def print_added(added: Added, near: RankedList, audience: Sequence[tuple[str, float]], as_json: bool) -> None:
+def print_added(
+    added: "Added | Uploaded", near: RankedList, audience: Sequence[tuple[str, float]], as_json: bool
+) -> None:
     """Print what became of a new track, what is like it, and who would like it."""
     if as_json:
         print(json.dumps({

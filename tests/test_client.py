@@ -144,6 +144,14 @@ def test_uploads_need_the_build_extra(client, tmp_path):
     assert caught.value.status == "UNIMPLEMENTED"
 
 
+def test_a_file_that_is_refused_before_its_end_leaves_no_noise(client, tmp_path, caplog):
+    (tmp_path / "long.wav").write_bytes(bytes(30 << 20))
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="UNIMPLEMENTED"):
+            client.upload(tmp_path / "long.wav")
+    assert not caplog.records
+
+
 def test_upload(audio_store, tmp_path):
     song = tmp_path / "my song.mp3"
     song.write_bytes(clip("my song.mp3", 90))
