@@ -1,8 +1,6 @@
 """Whatever a client sends, it gets an answer or a sentence, and the server is as it was before."""
 
-import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serve_process import ROOT, Serve, eventually, serve, stub_of
+from serve_process import ROOT, Serve, serve, stub_of
 
 from benchmarks.load import Load
 from recsys.serving.server import SERVICE
@@ -175,7 +173,7 @@ def asked(address: str, share: float) -> int:
         with closing(Load(host, int(port))) as load:
             n, method = 0, f"/{SERVICE}/{name.partition('/')[0]}"
             while n < share * n_calls:
-                n += load.peak(method, lambda i, n=n: request(n + i).SerializeToString(), 0.5).n
+                n += load.peak(method, lambda i, n=n, ask=request: ask(n + i).SerializeToString(), 0.5).n
         n_sent += n
     return n_sent
 
