@@ -3,11 +3,13 @@
     CURRENT changes  ->  open_answers, on a thread  ->  Current.answers = the new ones
 
 A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of with the
-last call that holds them. A generation that cannot be opened is told of once, and the old one goes on answering.
+last call that holds them. A generation that cannot be opened is told of once and tried again later; until then the
+old one goes on answering.
 """
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from recsys.errors import ArtefactError
@@ -18,6 +20,7 @@ from recsys.store.lookup import FILE, open_lookup
 from recsys.store.opened import Backend, open_store
 
 LOOK_S = 0.5  # between looks at CURRENT
+AGAIN_S = 30.0  # until a generation that could not be opened is tried again
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,20 +39,25 @@ def open_answers(folder: Path, backend: Backend = "lmdb") -> Answers:
 
 
 async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S) -> None:
-    """Look for a new generation until cancelled, and let it answer."""
-    refused = ""
+    """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later."""
+    refused, again_at = "", 0.0
     while True:
         await asyncio.sleep(every_s)
         try:
             named = Store(folder).current().name
         except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
             continue
-        if named in (current.answers.generation, refused):
+        if named == current.answers.generation or (named == refused and time.monotonic() < again_at):
             continue
         try:
             current.answers = await asyncio.to_thread(open_answers, folder, backend)
-        except ArtefactError as error:
-            refused = named
-            _LOG.error("%s; generation %s goes on answering", error, current.answers.generation)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one generation, the next must be noticed
+            if named != refused:
+                _LOG.error(
+                    "%s; generation %s goes on answering", error, current.answers.generation,
+                    exc_info=None if isinstance(error, ArtefactError) else error,
+                )  # fmt: skip
+            refused, again_at = named, time.monotonic() + AGAIN_S  # there may be room on the disk by then
         else:
+            refused = ""
             _LOG.info("serving generation %s", current.answers.generation)

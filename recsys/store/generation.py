@@ -46,7 +46,7 @@ class Store:
             ArtefactError: nothing was published here, or CURRENT names a generation that is gone.
         """
         try:
-            name = (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+            name = (self.folder / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             raise ArtefactError(
                 f"{self.folder} holds no published generation; make one with `recsys build --store {self.folder} …`"

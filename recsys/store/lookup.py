@@ -73,10 +73,10 @@ class Lookup:
         except (lmdb.Error, ValueError) as error:
             raise ArtefactError(f"cannot open {file}: {error}; build again, or serve with --backend duckdb") from error
         self._threads = threading.local()
-        facts = json.loads(bytes(self._get("meta", META) or b"{}"))
+        facts = _facts(bytes(self._get("meta", META) or b"{}"), file)
         if facts.get("format") != FORMAT:
             raise ArtefactError(f"{file} has the format {facts.get('format')}, expected {FORMAT}; build again")
-        self.generation = str(facts["generation"])
+        self.generation = str(facts.get("generation"))
         self.popular = bytes(self._get("meta", POPULAR) or b"")
 
     def _get(self, database: str, key: bytes) -> memoryview | None:
@@ -87,6 +87,7 @@ class Lookup:
                 transaction = self._threads.transaction = self._environment.begin(buffers=True)
             found: memoryview | None = transaction.get(key, db=self._databases[database])
         except lmdb.Error as error:
+            self._threads.transaction = None  # it is no more good for anything, and other pages may be whole
             raise ArtefactError(f"cannot read {self._file}: {error}; build again") from error
         return found
 
@@ -132,6 +133,13 @@ class Lookup:
 
 _OPEN: WeakValueDictionary[Path, Lookup] = WeakValueDictionary()
 _OPENING = threading.Lock()
+
+
+def _facts(line: bytes, file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ArtefactError(f"{file} does not say what it is; build again, or serve with --backend duckdb") from error
 
 
 def _check_whole(file: Path, environment: lmdb.Environment) -> None:

@@ -24,6 +24,7 @@ from recsys.traits import Traits
 from recsys.types import Float32, Tables
 
 Backend = Literal["duckdb", "lmdb"]
+NEEDED_FACTS = ("generation", "last_live_number")
 __all__ = ["ITEM", "check_sizes", "file_sizes", "open_generation", "open_store", "read_facts"]
 
 
@@ -98,6 +99,9 @@ def read_facts(generation: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((generation / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"cannot read {generation}/meta.json: {error}; build again") from error
+    lacking = [name for name in NEEDED_FACTS if name not in facts] if isinstance(facts, dict) else list(NEEDED_FACTS)
+    if lacking:
+        raise ArtefactError(f"{generation}/meta.json does not say {', '.join(lacking)}; roll back or build again")
     return facts
 
 
