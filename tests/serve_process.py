@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,12 +22,13 @@ SOON = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "mi
 class Serve:
     """A server's parent process; what it and its workers write to stderr is kept."""
 
-    def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", **options: object) -> None:
-        command = [sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", listen]
+    def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", before: Sequence[str] = ()) -> None:
+        """Start it, by way of the command ``before``, and wait until it serves or ends."""
+        command = [*before, sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", listen]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self.process = subprocess.Popen(
             [*command, "--workers", str(workers)], cwd=ROOT, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=self._log, **options,
+            stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         self.n_workers = workers
         line = self.process.stdout.readline()
@@ -86,9 +87,9 @@ class Serve:
 
 
 @contextmanager
-def serve(store: Path, workers: int = 2, **options: object) -> Iterator[Serve]:
+def serve(store: Path, workers: int = 2, before: Sequence[str] = ()) -> Iterator[Serve]:
     """A server that answers, for the length of a block."""
-    server = Serve(store, workers, **options)
+    server = Serve(store, workers, before=before)
     try:
         assert server.address, server.log
         yield server

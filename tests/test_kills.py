@@ -26,7 +26,7 @@ from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
 CALL_S = 20.0
-N_CLIENTS = 3
+N_CLIENTS, N_UPLOADING = 3, 2
 BROKEN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -83,11 +83,18 @@ def listening(name: str) -> Callable[[RecommenderStub, int], None]:
     return write
 
 
-def uploading(stub: RecommenderStub, number: int) -> None:
-    """Upload a second of sound that no other number has."""
-    audio, about = encoded(melody(1.2, 1000 + number), "WAV", "PCM_16"), pb.NewTrack(track_id=f"up{number}")
-    done = stub.UploadTrack(pieces(audio, about), timeout=CALL_S, wait_for_ready=True)
-    assert done.track_id == about.track_id, done
+def uploading(name: str, first_seed: int) -> Callable[[RecommenderStub, int], None]:
+    """What uploads a second of sound that no other number of any client has."""
+
+    def write(stub: RecommenderStub, number: int) -> None:
+        audio, about = (
+            encoded(melody(1.2, first_seed + number), "WAV", "PCM_16"),
+            pb.NewTrack(track_id=f"{name}-{number}"),
+        )
+        done = stub.UploadTrack(pieces(audio, about), timeout=CALL_S, wait_for_ready=True)
+        assert done.track_id == about.track_id, done
+
+    return write
 
 
 class Victim:
@@ -126,6 +133,7 @@ def check_listens(store: Path, clients: dict[str, Client]) -> None:
         times = Counter(event.event_id for _, event in numbered if isinstance(event, Listened))
         assert set(times.values()) == {1}
         assert reading.applied(Store(store).current().name) == len(numbered), "lists and log are one transaction"
+    assert sum(client.n_broken for client in clients.values()), "calls were under way when something was killed"
     for name, client in clients.items():
         assert client.acknowledged > 0
         assert {f"{name}/{number}" for number in range(client.acknowledged)} <= set(times)
@@ -133,14 +141,13 @@ def check_listens(store: Path, clients: dict[str, Client]) -> None:
         assert own - client.acknowledged in {0, 1}, "one was on its way at the end"
 
 
-def killed_under_writes(victim: Victim, kinds: list[str], uploads: bool) -> dict[str, Client]:
+def killed_under_writes(victim: Victim, kinds: list[str], pause_s: float, n_uploading: int = 0) -> dict[str, Client]:
     """Have clients write while the kinds are killed one after the other; gives the clients, at their end."""
     clients = {f"c{n}": Client(victim.address, listening(f"c{n}")) for n in range(N_CLIENTS)}
-    if uploads:
-        clients["uploads"] = Client(victim.address, uploading)
+    clients |= {f"up{n}": Client(victim.address, uploading(f"up{n}", 1000 * (n + 1))) for n in range(n_uploading)}
     try:
         for kind in kinds:
-            time.sleep(random.uniform(0.1, 0.8))
+            time.sleep(random.uniform(0.1, pause_s))
             victim.kill(kind)
         known = [client.acknowledged for client in clients.values()]
         assert eventually(
@@ -161,7 +168,7 @@ def victim(audio_store: Path, tmp_path: Path) -> Iterator[tuple[Victim, Path]]:
 
 def test_five_kills_lose_no_listen_and_double_none(victim: tuple[Victim, Path]) -> None:
     server, store = victim
-    clients = killed_under_writes(server, ["worker", "everything", "embedder", "worker", "everything"], uploads=False)
+    clients = killed_under_writes(server, ["worker", "everything", "embedder", "worker", "everything"], pause_s=0.8)
     server.close()
     check_listens(store, clients)
 
@@ -169,15 +176,19 @@ def test_five_kills_lose_no_listen_and_double_none(victim: tuple[Victim, Path]) 
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_acknowledged(victim: tuple[Victim, Path]) -> None:
     server, store = victim
-    kinds = [*25 * ["worker"], *10 * ["embedder"], *15 * ["everything"]]
+    kinds = [*28 * ["worker"], *10 * ["embedder"], *12 * ["everything"]]
     random.shuffle(kinds)
-    clients = killed_under_writes(server, kinds, uploads=True)
-    n_uploads = clients.pop("uploads").acknowledged
-    assert n_uploads > 3
+    clients = killed_under_writes(server, kinds, pause_s=2.0, n_uploading=N_UPLOADING)
+    uploaded = [
+        f"{name}-{number}"
+        for name in [name for name in clients if name.startswith("up")]
+        for number in range(clients.pop(name).acknowledged)
+    ]
+    assert len(uploaded) > 5
     with stub_of(server.address) as stub:
-        for number in range(n_uploads):
-            track = stub.GetTrack(pb.GetTrackRequest(track_id=f"up{number}"), timeout=CALL_S).track
-            assert track.track_id == f"up{number}"
+        for track_id in uploaded:
+            track = stub.GetTrack(pb.GetTrackRequest(track_id=track_id), timeout=CALL_S).track
+            assert track.track_id == track_id
     server.close()
     check_listens(store, clients)
     kept = {file.suffix for file in (store / "uploads").iterdir() if not file.name.startswith(".")}

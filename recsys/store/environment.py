@@ -86,11 +86,11 @@ class Environment:
                 self.databases[name] = found
 
     def mend(self) -> None:
-        """Open the file anew after a failure that LMDB does not come back from."""
+        """Open the file anew after a failure that LMDB does not come back from; to read alone, where that is left."""
         with _GUARD:
             self.lmdb.close()
             self.databases = dict.fromkeys(DATABASES)
-            self.lmdb = self._open(write=True)
+            self.lmdb = self._open(write=False)
 
 
 def _found(opened: Any, name: str, transaction: Any) -> Any:

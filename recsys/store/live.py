@@ -7,6 +7,7 @@ are never dropped: every later build reads them all. A process has the file open
 and any number of processes may write: LMDB lets one after the other.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,8 @@ class LiveStore:
         """
         if self._environment is None or not self._write:
             raise ArtefactError(f"the live store {self._file} cannot be written; check its rights and the disk's")
+        if self._environment.readonly and os.access(self._file, os.W_OK):
+            self._environment.mend()  # it was opened in the middle of a failure that is over
         try:
             if None in self._environment.databases.values():
                 self._environment.find_databases(self._environment.lmdb, create=True)
