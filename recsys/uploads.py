@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.audio.embed import embed_file
+from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.audio.worker import content_hash
 from recsys.audio.workers import DecodeFailure, decode_many
+from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
 from recsys.errors import DataError
 from recsys.hybrid.blend import Blend
@@ -29,6 +30,7 @@ from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
 from recsys.live.intake import tracks_of
 from recsys.live.service import Live
 from recsys.live.snapshot import ITEM
+from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, disk_errors
 from recsys.store.live import LiveStore
@@ -160,11 +162,12 @@ def embed_late(
     store: Store, live: LiveStore, late: Sequence[tuple[int, Upload]], recommender: Recommender, models: Path
 ) -> None:
     """Give uploads, with their numbers in the log, their vectors under a generation that had none of them."""
-    encoder = load_encoder(models)
-    for number, upload in late:
-        try:
-            sound = _hear(store.uploads / upload.file, models).vector
-        except DataError:  # its file was damaged or taken away since: placed by what else is known
-            sound = None
-        vectors = vectors_of(upload, sound, encoder, recommender.model.blend)
+    encoder, model = load_encoder(models), load_sound_model(models)
+    sounds: dict[int, Float32] = {}  # by place; a file may be damaged or taken away since: placed by what else is known
+    if model is not None:
+        paths = [store.uploads / upload.file for _, upload in late]
+        heard = embed_paths(paths, model, model.settings, None, Problems(), Silent())
+        sounds = dict(zip(heard.rows.tolist(), heard.vectors, strict=True))
+    for place, (number, upload) in enumerate(late):
+        vectors = vectors_of(upload, sounds.get(place), encoder, recommender.model.blend)
         live.set_vectors(recommender.generation, number, vectors)

@@ -178,7 +178,7 @@ def test_fifty_kills_lose_nothing_acknowledged(victim: tuple[Victim, Path]) -> N
     server, store = victim
     kinds = [*28 * ["worker"], *10 * ["embedder"], *12 * ["everything"]]
     random.shuffle(kinds)
-    clients = killed_under_writes(server, kinds, pause_s=2.0, n_uploading=N_UPLOADING)
+    clients = killed_under_writes(server, kinds, pause_s=1.6, n_uploading=N_UPLOADING)
     uploaded = [
         f"{name}-{number}"
         for name in [name for name in clients if name.startswith("up")]

@@ -1,6 +1,8 @@
 """Two servers, a build and a DuckDB reader on one store, all at once: none of them is in another's way."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-from conftest import TinyCatalogue, copied, quick_settings, rows
-from serve_process import eventually, serve, stub_of
+import pytest
+from conftest import AudioCatalogue, TinyCatalogue, clip, copied, quick_settings, rows
+from serve_process import ROOT, eventually, serve, stub_of
+from upload_service import pieces
 
 from pipelines.build import Inputs, build
 from recsys.live.events import Listened
@@ -124,3 +128,39 @@ def test_two_servers_a_build_and_a_reader(tiny_store: Path, tiny_catalogue: Tiny
     kept = rows(folder, "SELECT user_id, track_id FROM recommendations")
     assert {user for user, _ in heard} <= {user for user, _ in kept}
     assert not heard & set(kept), "the next build has it all in its tables"
+
+
+@pytest.mark.slow
+def test_an_upload_during_a_build(audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
+    folder = copied(audio_store, tmp_path)
+    store, n_uploads = Store(folder), 0
+    inputs = audio_catalogue.inputs
+    command = [sys.executable, "-m", "recsys", "build", "--store", str(folder)]
+    command += ["--tracks", str(inputs.tracks), "--listens", str(inputs.listens)]
+    with (
+        serve(folder, workers=1) as one,
+        serve(folder, workers=1) as two,
+        stub_of(one.address) as left,
+        stub_of(two.address) as right,
+    ):
+        for stub in (left, right):  # the first one waits until the embedding process is warm
+            stub.UploadTrack(pieces(clip("a.wav", 90 + n_uploads), pb.NewTrack(track_id=f"n{n_uploads}")), timeout=30)
+            n_uploads += 1
+        building = subprocess.Popen([*command, "--config", str(audio_catalogue.folder / "quick.toml")], cwd=ROOT)
+        while building.poll() is None:
+            stub = (left, right)[n_uploads % 2]
+            stub.UploadTrack(pieces(clip("a.wav", 90 + n_uploads), pb.NewTrack(track_id=f"n{n_uploads}")), timeout=30)
+            n_uploads += 1
+        assert building.returncode == 0
+        assert n_uploads > 3, "some came while it was built"
+        second = store.current().name
+        for stub in (left, right):
+            assert eventually(lambda stub=stub: stub.GetStatus(pb.GetStatusRequest()).generation == second)
+            for n in range(n_uploads):
+                assert stub.GetTrack(pb.GetTrackRequest(track_id=f"n{n}"), timeout=60).track.track_id == f"n{n}"
+                assert stub.SimilarTracks(pb.SimilarTracksRequest(track_id=f"n{n}", k=3), timeout=60).tracks
+        for server in (one, two):
+            assert "Traceback" not in server.log
+    build(audio_catalogue.inputs, folder, quick_settings(), Silent())
+    kept = rows(folder, "SELECT track_id FROM tracks WHERE track_id LIKE 'n%'")
+    assert {track_id for (track_id,) in kept} == {f"n{n}" for n in range(n_uploads)}

@@ -18,6 +18,8 @@ from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_generation
 
+MOST_ROUNDS = 5  # of embedding what came meanwhile: what is left to do under the live lock keeps uploads waiting
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,7 +40,9 @@ def catch_up(store: Store, generation: Path) -> None:
             return
         recommender = open_generation(store, generation)
         try:
-            _embed_late(store, live, recommender, generation / "models")
+            for _ in range(MOST_ROUNDS):
+                if not _embed_late(store, live, recommender, generation / "models"):
+                    break
             _apply_all(store, live, recommender, generation)
         finally:
             recommender.close()
@@ -55,8 +59,8 @@ def forget_generations(store: Store, generations: list[str]) -> None:
                     writing.forget_generation(generation)
 
 
-def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> None:
-    """Give the uploads since a generation their vectors under it, where they have none yet."""
+def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> int:
+    """Give the uploads since a generation their vectors under it, where they have none; gives how many got them."""
     with live.reading() as reading:
         late = [
             (number, upload)
@@ -64,7 +68,7 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
             if not reading.track_gone(upload.track_id) and not reading.vectors(recommender.generation, number)
         ]
     if not late:
-        return
+        return 0
     try:
         from recsys.uploads import embed_late
     except ModuleNotFoundError as error:  # going back must not wait for an installation
@@ -72,8 +76,9 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
             "%d uploads are not shown under generation %s until the next build: embedding them needs %s: "
             "pip install 'recsys[build]'", len(late), recommender.generation, error.name,
         )  # fmt: skip
-    else:
-        embed_late(store, live, late, recommender, models)
+        return 0
+    embed_late(store, live, late, recommender, models)
+    return len(late)
 
 
 def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:
