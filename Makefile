@@ -1,9 +1,9 @@
-# Everything from one word: `make demo`, `make test`, `make bench-audio`, `make bench-train`. Each installs first, into .venv.
+# Everything from one word: `make demo`, `make test`, `make bench-audio`, `make bench-train`, `make bench-serve`. Each installs first, into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench-audio bench-train install lint format proto constraints clean
+.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
@@ -23,6 +23,11 @@ bench-audio: install
 # Factors, lists and neighbours beside implicit and exact search; `make bench-train ARGS=--quick` only shows that it runs.
 bench-train: install
 	$(BIN)/python -m benchmarks.train $(ARGS)
+
+# Answers beside empty calls, from a store that is made up (18 GB on disk at full size; ARGS="--store DIR" keeps it), and uploads.
+bench-serve: install
+	$(BIN)/python -m benchmarks.serve $(ARGS)
+	$(BIN)/python -m benchmarks.serve_uploads
 
 install: $(VENV)/.installed
 

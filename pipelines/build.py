@@ -1,4 +1,4 @@
-"""The build: tables and audio in, a published generation out, in the order of the design's way of the data.
+"""The build: tables, live log and audio in, a published generation out, in the order of the design's way of the data.
 
     read -> fit -> write a generation beside -> check it -> make it current -> drop old ones
 
@@ -7,6 +7,7 @@ and what was half written is nobody's generation.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,11 @@ from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError
 from recsys.fit import fit
+from recsys.live.intake import Taken, read_live, with_listens, with_tracks
 from recsys.progress import Progress
 from recsys.store.generation import Store, disk_errors
-from recsys.store.live import open_live
 from recsys.store.models import load_sound_model
 from recsys.types import Listens, Tags, Tracks
-from recsys.uploads import tracks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,10 @@ class Summary:
     examples: list[tuple[str, str]]
 
 
-def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems) -> Catalogue:
+def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, also: Sequence[str] = ()) -> Catalogue:
     """Read and check the tables; bad rows become problems.
+
+    ``also`` are ids that the listens may name besides those of the tracks table.
 
     Raises:
         DataError: a table is missing or unreadable, or there are no tracks in it.
@@ -68,7 +70,8 @@ def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems) ->
     tracks = read_tracks(inputs.tracks, problems, inputs.audio_root)
     track_ids = tracks.frame["track_id"]
     tags = None if inputs.tags is None else read_tags(inputs.tags, track_ids, problems)
-    listens = None if inputs.listens is None else read_listens(inputs.listens, track_ids, problems, settings.listens)
+    heard = pl.concat([track_ids, pl.Series("track_id", also, dtype=pl.String)])
+    listens = None if inputs.listens is None else read_listens(inputs.listens, heard, problems, settings.listens)
     return Catalogue(tracks, listens, tags)
 
 
@@ -127,10 +130,11 @@ def _build(
     inputs: Inputs, store: Store, settings: RunSettings, progress: Progress, strict: bool, retrain: bool
 ) -> Summary:
     problems = Problems()
-    catalogue = read_catalogue(inputs, settings, problems)
+    taken = read_live(store)
+    catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
     for what, n in problems.left_out.items():
         progress.say(f"left out as the settings say: {n:,} {what}")
-    catalogue, taken_in = _with_uploads(catalogue, store, progress)
+    catalogue = _with_live(catalogue, taken, store, progress)
     if strict:
         _refuse(problems)
     store.cache.mkdir(exist_ok=True)
@@ -150,7 +154,7 @@ def _build(
         )
     if strict:
         _refuse(problems)
-    row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken_in, progress)
+    row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken.last_number, progress)
     frame = problems.frame()
     examples = frame.group_by("kind", maintain_order=True).first().select("kind", "reason").rows()
     return Summary(row, problems.counts(), examples)
@@ -165,18 +169,15 @@ def _refuse(problems: Problems) -> None:
         )
 
 
-def _with_uploads(catalogue: Catalogue, store: Store, progress: Progress) -> tuple[Catalogue, int]:
-    """Add what was uploaded since; a track of the table with the same id comes first."""
-    with open_live(store.live) as live:
-        entries = [] if live is None else list(live.uploads())
-    known = set(catalogue.tracks.frame["track_id"].to_list()) if entries else set()
-    fresh = [upload for _, upload in entries if upload.track_id not in known]
-    if len(fresh) < len(entries):
-        progress.say(f"{len(entries) - len(fresh):,} uploads have ids that the tracks table has too: its rows are used")
-    if not fresh:
-        return catalogue, entries[-1][0] if entries else 0
-    frame = pl.concat([catalogue.tracks.frame, tracks_of(fresh, store.uploads).frame])
-    return Catalogue(Tracks(frame), catalogue.listens, catalogue.tags), entries[-1][0]
+def _with_live(catalogue: Catalogue, taken: Taken, store: Store, progress: Progress) -> Catalogue:
+    """Add what was uploaded and heard since the tables were written, and leave out what was deleted."""
+    if not taken.last_number:
+        return catalogue
+    tracks = with_tracks(catalogue.tracks, taken, store.uploads, progress)
+    tags = catalogue.tags
+    if tags is not None and taken.gone_tracks:
+        tags = Tags(tags.frame.filter(~pl.col("track_id").is_in(taken.gone_tracks)))
+    return Catalogue(tracks, with_listens(catalogue.listens, tracks, taken, progress), tags)
 
 
 def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:

@@ -1,10 +1,9 @@
 """The command line: parse, call, print; no arithmetic.
 
 Results go to standard output, progress and remarks to standard error. Exit status: 0 done, 2 input, settings or
-usage, 3 nothing by that id, 4 a store that is missing, damaged or busy, 130 interrupted.
+usage, 3 nothing by that id, 4 a store or a server that is missing, damaged or busy, 130 interrupted.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,10 +11,20 @@ from typing import Annotated
 
 import typer
 
-from recsys import options
+from recsys import cli_serving, options
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
-from recsys.screen import console, print_list, print_table, say, say_build, say_problems
+from recsys.screen import (
+    console,
+    print_added,
+    print_facts,
+    print_list,
+    print_table,
+    say,
+    say_build,
+    say_problems,
+    say_shortfall,
+)
 
 app = typer.Typer(
     help="Music recommendations from sound, lyrics, metadata and listening.",
@@ -23,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_serving.app)
 
 
 @app.command()
@@ -77,10 +87,7 @@ def recommend(
     from recsys.recommender import Recommender
 
     found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist, diversity=diversity)
-    if found.source == "popular":
-        say(f"nothing is known of the taste of {user_id!r}: popular tracks")
-    if len(found.tracks) < k:
-        say(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
+    say_shortfall(found, user_id, k)
     print_list(found, f"for {user_id}", as_json)
 
 
@@ -122,19 +129,7 @@ def add(
     recommender = Recommender.open(store)
     near = recommender.similar(added.track_id, 5)
     audience = recommender.audience(added.track_id, 5)
-    if as_json:
-        print(json.dumps({
-            "track_id": added.track_id, "known": added.known, "notes": list(added.notes),
-            "similar": [track.track_id for track in near.tracks],
-            "audience": [{"user_id": user, "margin": margin} for user, margin in audience],
-        }, ensure_ascii=False))  # fmt: skip
-        return
-    for note in added.notes:
-        say(f"note: {note}")
-    print(f"{added.track_id} {'was here already' if added.known else 'added'}")
-    print_list(near, f"like {added.track_id}", False)
-    if audience:
-        print("who would like it: " + ", ".join(user for user, _ in audience))
+    print_added(added, near, audience, as_json)
 
 
 @app.command()
@@ -146,18 +141,6 @@ def sql(query: str, store: options.Store) -> None:
 
     names, rows = run(Store(store).current() / FILE, query)
     print_table("", names, rows)
-
-
-@app.command()
-def serve(
-    store: options.Store,
-    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:50051",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on the one port.")] = 1,
-) -> None:
-    """Answer over gRPC until SIGTERM."""
-    from recsys.serving.workers import serve as run
-
-    raise typer.Exit(run(store, listen, workers))
 
 
 @app.command()
@@ -245,12 +228,16 @@ def spectrogram(
 
 @app.command()
 def status(store: options.Store) -> None:
-    """Say what a store holds."""
+    """Say what a store holds: the generation that answers, what happened since, and where one can go back to."""
+    from recsys.live.since import happened_since, other_generations
     from recsys.recommender import Recommender
+    from recsys.store.generation import Store
 
-    facts = Recommender.open(store).status()
-    for name, value in facts.items():
-        print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
+    recommender = Recommender.open(store)
+    since = happened_since(Store(store), int(recommender.facts["last_live_number"]))
+    told = ", ".join(f"{count:,} {name}" for name, count in since.items())
+    others = other_generations(Store(store)) or ["no other generation is kept"]
+    print_facts(recommender.status() | {"since_then": told, "rollback_to": others})
 
 
 @app.command()

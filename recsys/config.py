@@ -15,6 +15,7 @@ from recsys.diversity import ListSettings
 from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
 from recsys.hybrid.parts import HybridSettings
+from recsys.live.settings import LiveSettings
 from recsys.neighbours import NeighbourSettings
 from recsys.retrieval import PoolSettings
 from recsys.settings import Settings
@@ -39,6 +40,7 @@ class RunSettings(Settings):
     pools: PoolSettings = PoolSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     store: StoreSettings = StoreSettings()
+    live: LiveSettings = LiveSettings()
 
 
 def load_settings(path: Path | None) -> RunSettings:

@@ -2,10 +2,13 @@
 
     RecsysError
     ├── DataError      (ValueError)     an input has the wrong shape, type or content
+    │   └── TakenError                  an id was given to a new track, but belongs to another
     ├── ConfigError    (ValueError)     a setting is unknown or out of range
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
-    └── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
+    └── RefusedError                    a server did not do what it was asked
 
 Each message is one sentence: what was found, what was expected, what to do.
 ``recsys.cli`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
@@ -18,6 +21,10 @@ class RecsysError(Exception):
 
 class DataError(RecsysError, ValueError):
     """An input has the wrong shape, type or content."""
+
+
+class TakenError(DataError):
+    """An id was given to a new track, but belongs to another."""
 
 
 class ConfigError(RecsysError, ValueError):
@@ -34,3 +41,16 @@ class NoSpaceError(NotFoundError):
 
 class ArtefactError(RecsysError, RuntimeError):
     """A store, generation or model file is missing, damaged or busy."""
+
+
+class LimitError(RecsysError, RuntimeError):
+    """Something is larger, slower or more at once than this server takes."""
+
+
+class RefusedError(RecsysError):
+    """A server did not do what it was asked; ``status`` is the name of the gRPC status."""
+
+    def __init__(self, sentence: str, status: str) -> None:
+        """Keep the status beside the sentence."""
+        super().__init__(sentence)
+        self.status = status

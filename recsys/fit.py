@@ -40,6 +40,7 @@ from recsys.hybrid.weights import Learned, learn_weights, settle
 from recsys.model import Model, SpaceVectors
 from recsys.progress import Progress, Silent
 from recsys.recommender import Recommender
+from recsys.traits import Traits
 from recsys.types import Factors, Float32, Int32, Listens, Plays, Space, Tags, Tracks
 
 
@@ -162,8 +163,11 @@ def fit(
         plays.barred,
         _spaces(sound, fitted, plays),
     )
+    traits = Traits.of(tracks.frame, plays.n_plays)
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
-    return Recommender(model, InMemory(tracks, plays, sound), {}, artefacts=artefacts, lists=settings.lists)
+    return Recommender(
+        model, InMemory(tracks, plays, sound), {}, artefacts=artefacts, lists=settings.lists, traits=traits
+    )
 
 
 def _told(problems: Problems) -> str:

@@ -6,46 +6,88 @@ Lists that were stored are taken as they are wherever they say what is asked; th
 were checked by ``recsys.recommender``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
-from recsys.overlay import Catalogue
+from recsys.filters import NO_FILTERS, Filters, first_places
+from recsys.overlay import UNTOUCHED, Catalogue, Touched
 from recsys.rank import top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
+from recsys.store.record import Record
+from recsys.traits import Traits
 from recsys.types import NO_ITEM, Float32, Found, Int32, Space, Tables
 
+BLOCK = 262_144  # tracks scored at a time: their vectors are gathered, and the whole catalogue might not fit twice
 NOTHING = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Person:
+    """Whose list is wanted: the ``row`` of a user, -1 for somebody unknown, and what happened since the build."""
+
+    row: int
+    user_id: str
+    touched: Touched = UNTOUCHED
+
+
+NOBODY = Person(NO_ITEM, "")
 
 
 class Lists:
     """Makes the lists of one generation with its uploads; thread-safe, nothing changes after construction."""
 
-    def __init__(self, ranking: Ranking, catalogue: Catalogue, tables: Tables, settings: ListSettings) -> None:
-        self._ranking, self._model = ranking, ranking.model
+    def __init__(
+        self, ranking: Ranking, catalogue: Catalogue, tables: Tables, settings: ListSettings, traits: Traits
+    ) -> None:
+        self._ranking, self._model, self._traits = ranking, ranking.model, traits
         self._catalogue, self._tables, self._settings = catalogue, tables, settings
 
-    def of_user(self, user: int, user_id: str, k: int, variety: Variety) -> list[Found]:
-        """The list of a user row, -1 for somebody unknown: k tracks, or more where more are at hand."""
-        usual = self._settings.usual(self.personal(user))
+    def of_user(self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS) -> list[Found]:
+        """The list of a user: k tracks, or more where more are at hand."""
+        if not filters.nothing:
+            return self._filtered(person, k, variety, filters)
+        usual = self._settings.usual(self.personal(person))
         if variety != usual:
-            return self._varied(user, user_id, k, variety, fill=False)
-        if user == NO_ITEM:
+            return self._varied(person, k, variety, fill=False)
+        if person.touched.record is not None:
+            return self._plain(person)
+        if person.row == NO_ITEM:
             return self._popular
         if variety.plain:
-            return self._plain(user, user_id)
-        stored = None if self._catalogue.uploads.track_ids else self._tables.recommended(user_id)
+            return self._plain(person)
+        stored = None if self._catalogue.uploads.track_ids else self._tables.recommended(person.user_id)
         if stored is not None:
-            return stored
-        return self._varied(user, user_id, MAX_K, variety, fill=not self.personal(user))
+            return self._shown(stored)
+        return self._varied(person, MAX_K, variety, fill=not self.personal(person))
 
     def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
         """The list for one query (1, d) from what was heard (item rows), which is left out."""
-        source = self._source(lambda depth: self._best(query, heard, depth))
+        source = self._source(lambda depth: self._best(query, self._but(heard), depth))
         return self._with_reasons(*choose(source, k, self._settings.usual(personal=True)), heard)
+
+    def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
+        """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.
+
+        Raises:
+            NoSpaceError: the track has no vector there.
+        """
+        catalogue = self._catalogue
+        stored = self._tables.neighbours(track_id, space) if item < catalogue.n_built else None
+        if catalogue.uploads.gone and stored is not None:
+            stored = [(other, score) for other, score in stored if catalogue.find(other) != NO_ITEM]
+        own = None if stored is None or k > len(stored) else catalogue.unit_vector(item, space)
+        if stored is None or own is None:
+            return self.nearest(item, track_id, k, space)
+        rows, vectors = catalogue.uploads_in(space)
+        cosines: list[float] = (vectors @ own[0]).tolist() if len(rows) else []
+        fresh = [(catalogue.id(row), score) for row, score in zip(rows.tolist(), cosines, strict=True)]
+        return sorted([*stored, *fresh], key=lambda found: -found[1])[:k] if fresh else stored
 
     def nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Exact neighbours of a track by one pass over the space, uploads among them.
@@ -65,35 +107,48 @@ class Lists:
             if other != NO_ITEM
         ]
 
-    def personal(self, user: int) -> bool:
-        """Whether anything is known of the taste of a user row."""
-        return user != NO_ITEM and bool(self._model.has_plays[user])
+    def personal(self, person: Person) -> bool:
+        """Whether anything is known of a user's taste."""
+        if person.touched.record is not None:
+            return b"personal" in Record(person.touched.record).head
+        return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
     @cached_property
     def _popular(self) -> list[Found]:
-        return self._varied(NO_ITEM, "", MAX_K, self._settings.popular, fill=True)
+        return self._varied(NOBODY, MAX_K, self._settings.popular, fill=True)
 
-    def _plain(self, user: int, user_id: str) -> list[Found]:
-        """The plain list, 200 deep, from the stored one where that is plain."""
-        is_stored = user != NO_ITEM and self._settings.usual(self.personal(user)).plain
-        stored = self._tables.recommended(user_id) if is_stored else None
+    def _plain(self, person: Person) -> list[Found]:
+        """The list of now where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
+        if person.touched.record is not None:  # an upload of this very moment is not known here yet
+            return [line for line in Record(person.touched.record).found() if self._catalogue.find(line[0]) != NO_ITEM]
+        is_stored = person.row != NO_ITEM and self._settings.usual(self.personal(person)).plain
+        stored = self._tables.recommended(person.user_id) if is_stored else None
         if stored is None:
-            return self._with_reasons(*self._best(*self._query(user), MAX_K), self._heard(user))
-        return self._with_uploads(user, stored) if self._catalogue.uploads.track_ids else stored
+            query, left_out = self._query(person)
+            return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
+        stored = self._shown(stored)
+        return self._with_uploads(person, stored) if self._catalogue.uploads.track_ids else stored
 
-    def _varied(self, user: int, user_id: str, k: int, variety: Variety, fill: bool) -> list[Found]:
+    def _shown(self, stored: list[Found]) -> list[Found]:
+        """Leave out what was deleted since."""
+        if not self._catalogue.uploads.gone:
+            return stored
+        return [line for line in stored if self._catalogue.find(line[0]) != NO_ITEM]
+
+    def _varied(self, person: Person, k: int, variety: Variety, fill: bool) -> list[Found]:
         """A list with variety, from the plain one where that is deep enough."""
 
         def best(depth: int) -> tuple[Int32, Float32]:
             if depth > MAX_K:
-                return self._best(*self._query(user), depth)
-            plain = self._plain(user, user_id)
+                query, left_out = self._query(person)
+                return self._best(query, self._but(left_out), depth)
+            plain = self._plain(person)
             items = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             return items, np.array([score for _, score, _ in plain], dtype=np.float32)
 
-        return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._heard(user))
+        return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._heard(person))
 
     def _source(self, best: Callable[[int], tuple[Int32, Float32]]) -> Source:
         def likeness(items: Int32) -> Float32:
@@ -101,36 +156,89 @@ class Lists:
 
         return Source(best, self._artists, likeness)
 
-    def _artists(self, items: Int32) -> list[str | None]:
-        track_ids = [self._catalogue.id(int(item)) for item in items]
-        uploaded = self._catalogue.uploads.about
-        built = self._tables.about([track for track in track_ids if not self._catalogue.is_upload(track)])
-        return [(built[track] if track in built else uploaded[track]).get("artist") for track in track_ids]
+    def _artists(self, items: Int32) -> list[Hashable | None]:
+        """Artists of rows, as numbers, or as names where only uploads have them."""
+        n_built, uploads = self._catalogue.n_built, self._catalogue.uploads
+        numbers = self._traits.artists[np.minimum(items, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(items)
+        artists: list[Hashable | None] = [None if number == NO_ITEM else number for number in numbers]
+        for place in np.flatnonzero(items >= n_built):
+            name = uploads.about[uploads.track_ids[int(items[place]) - n_built]].get("artist")
+            artists[place] = None if name is None else self._traits.artist(name)
+        return artists
 
-    def _query(self, user: int) -> tuple[Float32, Int32]:
+    def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters) -> list[Found]:
+        """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
+        ids = filters.exclude_track_ids
+        excluded = np.array([row for row in map(self._catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
+
+        def passing(rows: Int32) -> NDArray[np.bool_]:
+            return filters.allowed(rows, self._traits, self._catalogue.uploads, excluded)
+
+        if variety.diversity == 0 and not filters.include_heard:
+            plain = self._plain(person)
+            rows = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            places = first_places(passing(rows), self._artists(rows), variety.max_per_artist, k)
+            if len(places) == k:
+                return [plain[place] for place in places]
+        query, left_out = self._query(person)
+        if filters.include_heard:
+            left_out = self._barred(person)
+        allowed = self._but(left_out)
+        allowed &= passing(np.arange(len(self._catalogue), dtype=np.int32))
+        source = self._source(lambda depth: self._best(query, allowed, depth))
+        return self._with_reasons(*choose(source, k, variety), self._heard(person))
+
+    def _query(self, person: Person) -> tuple[Float32, Int32]:
         """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""
-        if user == NO_ITEM:
-            return self._ranking.nobody, NOTHING
-        left_out = np.union1d(self._model.heard(user), self._model.barred_items(user))
-        return self._ranking.queries(np.array([user], dtype=np.int32)), left_out.astype(np.int32)
+        left_out = np.union1d(self._heard(person), self._barred(person)).astype(np.int32)
+        if person.touched.query is not None:
+            return person.touched.query[None], left_out
+        if person.row == NO_ITEM:
+            return self._ranking.nobody, left_out
+        return self._ranking.queries(np.array([person.row], dtype=np.int32)), left_out
 
-    def _heard(self, user: int) -> Int32:
-        return NOTHING if user == NO_ITEM else self._model.heard(user)
+    def _heard(self, person: Person) -> Int32:
+        if person.touched.heard is not None:
+            return person.touched.heard
+        return NOTHING if person.row == NO_ITEM else self._model.heard(person.row)
 
-    def _with_uploads(self, user: int, stored: list[Found]) -> list[Found]:
-        scores = self._catalogue.uploads.item_vectors @ self._query(user)[0][0]
-        fresh = self._with_reasons(self._catalogue.upload_rows(), scores, self._heard(user))
+    def _barred(self, person: Person) -> Int32:
+        if person.touched.barred is not None:
+            return person.touched.barred
+        return NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
+
+    def _with_uploads(self, person: Person, stored: list[Found]) -> list[Found]:
+        rows = self._catalogue.upload_rows()
+        scores = self._catalogue.vectors_of(rows) @ self._query(person)[0][0]
+        fresh = self._with_reasons(rows, scores, self._heard(person))
         return sorted([*stored, *fresh], key=lambda found: -found[1])[:MAX_K]
 
-    def _best(self, query: Float32, left_out: Int32, k: int) -> tuple[Int32, Float32]:
-        """Rank all tracks but some for one query (1, d): up to k rows and scores."""
-        allowed = np.setdiff1d(np.arange(len(self._catalogue), dtype=np.int32), left_out).astype(np.int32)
-        best = top_k(query, self._catalogue.vectors, min(k, len(allowed)), candidates=allowed)
-        return best.items[0], best.scores[0]
+    def _but(self, left_out: Int32) -> NDArray[np.bool_]:
+        """Mark all tracks but some rows, (n_items,)."""
+        allowed = np.ones(len(self._catalogue), dtype=bool)
+        allowed[left_out[left_out < len(allowed)]] = False
+        allowed[self._catalogue.hidden] = False
+        return allowed
+
+    def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
+        """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
+        vectors = self._catalogue.vectors
+        items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
+        for start in range(0, len(allowed), BLOCK):
+            rows = np.flatnonzero(allowed[start : start + BLOCK]).astype(np.int32)
+            best = top_k(query, vectors[start : start + BLOCK], min(k, len(rows)), candidates=rows)
+            items.append(best.items[0] + np.int32(start))
+            scores.append(best.scores[0])
+        found, theirs = np.concatenate(items), np.concatenate(scores)
+        order = np.lexsort((found, -theirs))[:k]
+        return found[order], theirs[order]
 
     def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         """Name the tracks, and for each the heard track that is most like it, where anything was heard."""
         reasons: list[str | None] = [None] * len(items)
+        heard = heard[heard < len(self._catalogue)]  # one that was uploaded and heard this very moment is not known yet
+        if len(self._catalogue.hidden):
+            heard = heard[~np.isin(heard, self._catalogue.hidden)]
         if len(heard):
             vectors_of = self._catalogue.vectors_of
             places = most_alike(self._model.blend, vectors_of(items), vectors_of(heard))

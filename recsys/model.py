@@ -111,27 +111,28 @@ class Model:
         users, items = IdMap.load(folder, "user_ids"), IdMap.load(folder, "track_ids")
         shape = (len(users), len(items))
         spaces: dict[Space, SpaceVectors] = {
-            space: SpaceVectors(_map(folder, f"{space}_rows"), _map(folder, f"{space}_vectors"))
+            space: SpaceVectors(mapped(folder, f"{space}_rows"), mapped(folder, f"{space}_vectors"))
             for space in facts["spaces"]
         }
         return cls(
             users,
             items,
             Blend(parts, covariances, grams),
-            _map(folder, "user_vectors"),
-            _map(folder, "item_vectors"),
+            mapped(folder, "user_vectors"),
+            mapped(folder, "item_vectors"),
             _map_csr(folder, "counts", shape),
             _map_csr(folder, "barred", shape),
             spaces,
         )
 
 
-def _map(folder: Path, name: str) -> NDArray[Any]:
+def mapped(folder: Path, name: str) -> NDArray[Any]:
+    """Map a saved array into memory; an empty one has nothing to map."""
     file = folder / f"{name}.npy"
     with file.open("rb") as stream:
         np.lib.format.read_magic(stream)
         shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-    empty = 0 in shape  # nothing to map
+    empty = 0 in shape
     array: NDArray[Any] = np.load(file, mmap_mode=None if empty else "r", allow_pickle=False)
     return array
 
@@ -139,8 +140,8 @@ def _map(folder: Path, name: str) -> NDArray[Any]:
 def _map_csr(folder: Path, name: str, shape: tuple[int, int]) -> csr_matrix:
     """Join mapped arrays without copying or checking them all, which would read the whole file."""
     matrix = csr_matrix(shape, dtype=np.float32)
-    matrix.data, matrix.indices = _map(folder, f"{name}_data"), _map(folder, f"{name}_indices")
-    matrix.indptr = _map(folder, f"{name}_indptr")
+    matrix.data, matrix.indices = mapped(folder, f"{name}_data"), mapped(folder, f"{name}_indices")
+    matrix.indptr = mapped(folder, f"{name}_indptr")
     if len(matrix.indptr) != shape[0] + 1 or int(matrix.indptr[-1]) != len(matrix.indices):
         raise ValueError(f"{name} has {len(matrix.indptr) - 1} rows, expected {shape[0]}")
     return matrix

@@ -30,6 +30,21 @@ class WeightsName(StrEnum):
     musicnn = "musicnn"
 
 
+class RoleName(StrEnum):
+    """What a token allows."""
+
+    read = "read"
+    write = "write"
+    admin = "admin"
+
+
+class LogStyle(StrEnum):
+    """How the server's lines are written."""
+
+    text = "text"
+    json = "json"
+
+
 Store = Annotated[Path, typer.Option("--store", help="The store's folder.")]
 K = Annotated[int, typer.Option("-k", help="Length of the list, 1 to 200.")]
 MaxPerArtist = Annotated[int | None, typer.Option(min=1, help="At most so many tracks of one artist.")]
@@ -88,3 +103,48 @@ TuneSeed = Annotated[int, typer.Option("--seed", help="Of the parting of the lis
 Force = Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")]
 
 DemoOut = Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")]
+
+Tokens = Annotated[Path, typer.Option("--tokens", help="The file of tokens' hashes.")]
+ServeTokens = Annotated[
+    Path | None, typer.Option("--tokens", help="Ask for a token of this file; `recsys token add` makes one.")
+]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="The certificate, a PEM file with its chain.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key, a PEM file without a password.")]
+ClientCa = Annotated[
+    Path | None, typer.Option("--client-ca", help="Let in only clients with a certificate of this authority (PEM).")
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", help="Calls a second that one token, or one address, may make.", min=0.001)
+]
+MaxUploads = Annotated[int, typer.Option("--max-uploads", help="Uploads at once, over all processes.", min=1)]
+UploadSeconds = Annotated[float, typer.Option("--upload-seconds", help="The longest that an upload may take.", min=1)]
+MaxMessage = Annotated[int, typer.Option("--max-message", help="MiB of the largest message taken in.", min=1, max=64)]
+Metrics = Annotated[
+    str | None, typer.Option("--metrics", help="HOST:PORT for Prometheus; no token is asked for there.")
+]
+Log = Annotated[LogStyle, typer.Option("--log", help="How lines on standard error are written.")]
+LogCalls = Annotated[bool, typer.Option("--log-calls", help="A line for every call, not only refusals and faults.")]
+LogDetails = Annotated[bool, typer.Option("--log-details", help="Tell what faults say, which may name a user.")]
+
+
+class BackendName(StrEnum):
+    """Where stored lists are looked up."""
+
+    lmdb = "lmdb"
+    duckdb = "duckdb"
+
+
+Backend = Annotated[
+    BackendName,
+    typer.Option("--backend", help="Where stored lists are looked up; duckdb is slower and needs no LMDB file."),
+]
+RollbackTo = Annotated[
+    str | None, typer.Option("--to", help="The generation's id; by default that before the current one.")
+]
+At = Annotated[str, typer.Option("--at", help="HOST:PORT of the server.")]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", help="A file that holds the token; else RECSYS_TOKEN, if it is set.")
+]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", help="The authority that signed the server's certificate (PEM); with it, TLS.")
+]

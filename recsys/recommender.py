@@ -6,29 +6,36 @@ After a fit everything is in memory and lists are computed when asked for; an op
 of its current generation, with what was uploaded since laid over them. Nothing here imports torch.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from recsys.asked import asked, check_k, ranked_tracks, short_note
+from recsys.audience import SPARE
 from recsys.audience import audience as rank_audience
-from recsys.diversity import ListSettings, Variety
+from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
+from recsys.filters import NO_FILTERS, Filters
 from recsys.hybrid.foldin import fold_in
-from recsys.lists import Lists
+from recsys.lists import NOBODY, Lists, Person
 from recsys.model import Model
-from recsys.overlay import Catalogue, Uploads
+from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
-from recsys.types import SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, RankedTrack, Space, Tables
+from recsys.traits import Traits
+from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, Space, Tables
 
 
 class Recommender:
     """Ranked tracks for users, and tracks that are alike. Thread-safe: nothing changes after construction.
 
-    ``k`` is 1 to 200 everywhere. Lists are ``RankedList``: tracks with rank from 1, where they come from, and the
-    generation. Ids are text, as they came in.
+    An opened store gives a user's list as it is now. ``k`` is 1 to 200 everywhere. Lists are ``RankedList``: tracks
+    with rank from 1, where they come from, and the generation. Ids are text, as they came in.
     """
 
     def __init__(
@@ -40,22 +47,26 @@ class Recommender:
         edges: Float32 | None = None,
         artefacts: Any = None,
         lists: ListSettings | None = None,
+        traits: Traits | None = None,
+        lasts: Float32 | None = None,
+        touched: Callable[[str], Touched] | None = None,
     ) -> None:
         """Join the arrays, the tables, what is known of the build, and the uploads since.
 
         ``edges`` (n_users,) are the scores at place 20 of the plain lists, computed when needed by default.
         ``artefacts`` is what publishing needs of a fit (see ``recsys.fit``); None for an opened store.
         ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
+        ``traits`` of the tracks are what filters look at; without them nothing is known of any track.
+        ``lasts`` (n_users,) are the scores at the last place of plain lists that are full, -inf for the others; where
+        they are not known the edges stand for them. ``touched`` looks up what happened to a user since the build.
         """
-        self._edges = edges
-        self.model = model
+        self._edges, self._lasts, self._touched = edges, lasts, touched
         self.lists = lists or ListSettings()
-        self.ranking = Ranking(model)
-        self.artefacts = artefacts
-        self._tables = tables
-        self._facts = dict(facts)
+        self.model, self.ranking = model, Ranking(model)
+        self.artefacts, self.tables, self.facts = artefacts, tables, dict(facts)
         self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
-        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists)
+        self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
+        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists, self.traits)
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -73,7 +84,7 @@ class Recommender:
     @property
     def generation(self) -> str:
         """Id of the generation that answers; 'memory' after a fit."""
-        return str(self._facts.get("generation", "memory"))
+        return str(self.facts.get("generation", "memory"))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -89,11 +100,11 @@ class Recommender:
         """Facts of the generation: generation, created_at, n_tracks, n_users, n_listens, n_uploads, spaces."""
         return {
             "generation": self.generation,
-            "created_at": self._facts.get("created_at", ""),
-            "n_tracks": len(self._catalogue),
+            "created_at": self.facts.get("created_at", ""),
+            "n_tracks": self._catalogue.n_tracks,
             "n_users": len(self.model.users),
-            "n_listens": int(self._facts.get("n_listens", 0)),
-            "n_uploads": len(self._catalogue.uploads.track_ids),
+            "n_listens": int(self.facts.get("n_listens", 0)),
+            "n_uploads": self._catalogue.uploads.n_shown,
             "spaces": list(self.spaces),
         }
 
@@ -108,7 +119,7 @@ class Recommender:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._tables.close()
+        self.tables.close()
 
     # ---- lists ---------------------------------------------------------------------------------------------------
 
@@ -119,6 +130,7 @@ class Recommender:
         *,
         max_per_artist: int | None = None,
         diversity: float | None = None,
+        filters: Filters = NO_FILTERS,
         describe: bool = True,
     ) -> RankedList:
         """Rank tracks for a user, heard and disliked ones left out.
@@ -129,17 +141,23 @@ class Recommender:
             max_per_artist: at most so many tracks of one artist; by default what ``[lists]`` said, which is no limit
                 but for popular tracks. The list is shorter only where the whole catalogue has no more.
             diversity: 0 to 1, how much unlikeness counts against the score (MMR); by default what ``[lists]`` said.
+            filters: which tracks may be in the list; where the stored one has too few of them, all are looked at.
             describe: fill ``about``; the server does without.
 
         Raises:
             ConfigError: k is not within 1 to 200, max_per_artist is below 1, or diversity not within 0 to 1.
         """
-        _check_k(k)
-        user = int(self.model.users.find([user_id])[0])
-        personal = self._lists.personal(user)
-        variety = _asked(self.lists.usual(personal), max_per_artist, diversity)
-        found = self._lists.of_user(user, user_id, k, variety)
-        return self._list(found[:k], "personal" if personal else "popular", describe)
+        check_k(k)
+        person = self._person(user_id)
+        personal = self._lists.personal(person)
+        variety = asked(self.lists.usual(personal), max_per_artist, diversity)
+        found = self._lists.of_user(person, k, variety, filters)
+        note = short_note(len(found), k)
+        return replace(self._list(found[:k], "personal" if personal else "popular", describe), note=note)
+
+    def popular(self) -> list[Found]:
+        """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""
+        return self._lists.of_user(NOBODY, MAX_K, self.lists.usual(personal=False))
 
     def similar(
         self, track_id: str, k: int = DEFAULT_K, space: Space = "hybrid", *, describe: bool = True
@@ -151,16 +169,14 @@ class Recommender:
             NoSpaceError: the space has no vectors, or this track has none in it.
             ConfigError: k is not within 1 to 200, or there is no space of that name.
         """
-        _check_k(k)
+        check_k(k)
         if space not in SPACES:
             raise ConfigError(f"there is no space {space!r}; choose one of {', '.join(SPACES)}")
         item = self._catalogue.row(track_id)
         if space not in self.spaces:
             raise NoSpaceError(f"this catalogue has no vectors in the space {space!r}; it has {', '.join(self.spaces)}")
-        stored = self._tables.neighbours(track_id, space) if item < len(self.model.items) else None
-        if stored is None or k > len(stored) or self._catalogue.uploads.track_ids:
-            stored = self._lists.nearest(item, track_id, k, space)
-        return self._list([(track, score, None) for track, score in stored[:k]], "neighbours", describe)
+        found = self._lists.near(item, track_id, k, space)
+        return self._list([(track, score, None) for track, score in found[:k]], "neighbours", describe)
 
     def recommend_from_tracks(
         self, track_ids: Sequence[str], k: int = DEFAULT_K, *, describe: bool = True
@@ -172,12 +188,13 @@ class Recommender:
             DataError: no track is given.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
         items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
         counts = plays.astype(np.float32)
-        user = fold_in(items, counts, self._catalogue.vectors, self.model.blend)
+        places = np.arange(len(items), dtype=np.int32)
+        user = fold_in(places, counts, self._catalogue.vectors_of(items), self.model.blend)
         query = user[None] * self.model.blend.weights()
         rows = items.astype(np.int32)
         return self._list(self._lists.of_query(query, rows, k), "tracks", describe)
@@ -202,16 +219,29 @@ class Recommender:
             NotFoundError: no such track.
             ConfigError: k is not within 1 to 200.
         """
-        _check_k(k)
+        check_k(k)
         item = self._catalogue.row(track_id)
         vector = self._catalogue.vectors_of([item])[0]
-        users, margins = rank_audience(self.model, vector, item, self.edges, k)
-        return list(zip(self.model.users.ids(users), margins.tolist(), strict=True))
+        users, margins = rank_audience(self.model, vector, item, self.edges, k + SPARE)
+        found = zip(self.model.users.ids(users), margins.tolist(), strict=True)
+        return list(islice((line for line in found if self._person(line[0]).touched.is_open_to(item)), k))
 
     @property
     def edges(self) -> Float32:
         """Score of each user's 20th candidate, (n_users,); -inf for a list that is shorter."""
         return self.ranking.edges if self._edges is None else self._edges
+
+    @property
+    def lasts(self) -> Float32:
+        """Score at the last place of each user's full list, (n_users,); -inf for the others."""
+        return self.edges if self._lasts is None else self._lasts
+
+    def with_uploads(self, uploads: Uploads, touched: Callable[[str], Touched] | None = None) -> "Recommender":
+        """Give the same with other uploads and deletions, and another way to look users up; all else is shared."""
+        other = copy.copy(self)
+        other._catalogue, other._touched = Catalogue(self.model, uploads), touched or self._touched
+        other._lists = Lists(self.ranking, other._catalogue, self.tables, self.lists, self.traits)
+        return other
 
     @property
     def plays(self) -> Plays:
@@ -257,37 +287,14 @@ class Recommender:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
+    def _person(self, user_id: str) -> Person:
+        touched = UNTOUCHED if self._touched is None else self._touched(user_id)
+        return Person(NO_ITEM if touched.is_gone else int(self.model.users.find([user_id])[0]), user_id, touched)
+
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         uploaded = {t: self._catalogue.uploads.about[t] for t in track_ids if self._catalogue.is_upload(t)}
-        return {**self._tables.about([t for t in track_ids if t not in uploaded]), **uploaded}
+        return {**self.tables.about([t for t in track_ids if t not in uploaded]), **uploaded}
 
     def _list(self, found: Sequence[Found], source: str, describe: bool) -> RankedList:
         about = self._about([track for track, _, _ in found]) if describe else {}
-        tracks = [
-            RankedTrack(track, score, rank, reason, _known(about.get(track, {})))
-            for rank, (track, score, reason) in enumerate(found, start=1)
-        ]
-        return RankedList(tracks, source, self.generation)
-
-
-def _asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
-    """The usual variety, with what was asked for in its place."""
-    if max_per_artist is not None and max_per_artist < 1:
-        raise ConfigError(f"max_per_artist is {max_per_artist}, expected 1 or more, or None for what is usual")
-    if diversity is not None and not 0 <= diversity <= 1:
-        raise ConfigError(f"diversity is {diversity}, expected 0 (by score alone) to 1, or None for what is usual")
-    return Variety(
-        max_per_artist=usual.max_per_artist if max_per_artist is None else max_per_artist,
-        diversity=usual.diversity if diversity is None else diversity,
-    )
-
-
-def _known(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what says something of the music, and only what is known."""
-    shown = ("title", "artist", "album", "genres", "year")
-    return {name: about[name] for name in shown if about.get(name) not in (None, [])}
-
-
-def _check_k(k: int) -> None:
-    if not 1 <= k <= MAX_K:
-        raise ConfigError(f"k is {k}, expected 1 to {MAX_K}")
+        return RankedList(ranked_tracks(found, about), source, self.generation)

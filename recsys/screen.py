@@ -6,15 +6,19 @@ Everything shown may come from a stranger's file, so it is printed as it is: no 
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recsys.types import RankedList
+
+if TYPE_CHECKING:
+    from recsys.client import Uploaded
+    from recsys.uploads import Added
 
 
 def print_list(found: RankedList, title: str, as_json: bool) -> None:
@@ -33,6 +37,43 @@ def print_list(found: RankedList, title: str, as_json: bool) -> None:
         for t in found.tracks
     ]  # fmt: skip
     print_table(title, ["rank", "track", "score", "title", "artist", "genre", "because of"], rows)
+
+
+def say_shortfall(found: RankedList, user_id: str, k: int) -> None:
+    """Tell what a user's list is not: their own, or as long as was asked for."""
+    if found.source == "popular":
+        say(f"nothing is known of the taste of {user_id!r}: popular tracks")
+    if len(found.tracks) < k:
+        say(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
+
+
+def print_added(
+    added: "Added | Uploaded", near: RankedList, audience: Sequence[tuple[str, float]], as_json: bool
+) -> None:
+    """Print what became of a new track, what is like it, and who would like it."""
+    if as_json:
+        print(json.dumps({
+            "track_id": added.track_id, "known": added.known, "notes": list(added.notes),
+            "users_reached": added.users_reached,
+            "similar": [track.track_id for track in near.tracks],
+            "audience": [{"user_id": user, "margin": margin} for user, margin in audience],
+        }, ensure_ascii=False))  # fmt: skip
+        return
+    for note in added.notes:
+        say(f"note: {note}")
+    print(f"{added.track_id} {'was here already' if added.known else 'added'}")
+    print_list(near, f"like {added.track_id}", False)
+    if audience:
+        print("who would like it: " + ", ".join(user for user, _ in audience))
+
+
+def print_facts(facts: Mapping[str, Any], as_json: bool = False) -> None:
+    """Print names and what stands behind them, a line each or as one JSON object."""
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        print(f"{name:<14}{_plain(', '.join(value) if isinstance(value, list) else str(value))}")
 
 
 def print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

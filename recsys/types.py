@@ -221,11 +221,15 @@ class RankedTrack:
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """A list and where it came from: ``source`` is 'personal', 'popular', 'tracks' or 'neighbours'."""
+    """A list and where it came from: ``source`` is 'personal', 'popular', 'tracks' or 'neighbours'.
+
+    ``note`` says why there are fewer tracks than were asked for; it is empty where there are not.
+    """
 
     tracks: list[RankedTrack]
     source: str
     generation: str
+    note: str = ""
 
 
 Found = tuple[str, float, str | None]  # track id, score, id of the track that is the reason

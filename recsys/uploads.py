@@ -9,54 +9,50 @@ The file is decoded in a limited process, embedded with the current generation's
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from recsys.audio.embed import embed_file
+from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.audio.worker import content_hash
 from recsys.audio.workers import DecodeFailure, decode_many
+from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
-from recsys.catalogue.tracks import FIRST_YEAR, last_year
-from recsys.errors import ArtefactError, DataError
+from recsys.errors import DataError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
-from recsys.model import Model
-from recsys.store.generation import Store, disk_errors, sync_folder
-from recsys.store.live import LiveStore, Upload, open_live
+from recsys.live.arrivals import NewTrack, upload_of
+from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
+from recsys.live.intake import tracks_of
+from recsys.live.service import Live
+from recsys.live.snapshot import ITEM
+from recsys.progress import Silent
+from recsys.recommender import Recommender
+from recsys.store.generation import Store, disk_errors
+from recsys.store.live import LiveStore
 from recsys.store.models import load_encoder, load_sound_model
-from recsys.store.opened import ITEM
-from recsys.store.tables import FILE, StoredTables
-from recsys.types import TRACKS_SCHEMA, Float32, Tracks
+from recsys.store.opened import open_generation
+from recsys.types import Float32
 
-
-@dataclass(frozen=True, slots=True)
-class NewTrack:
-    """What the uploader says of a track; None is unknown, and then the tags inside the file are believed."""
-
-    track_id: str | None = None
-    title: str | None = None
-    artist: str | None = None
-    album: str | None = None
-    genre: str | None = None  # several with ;
-    year: int | None = None
-    lyrics: str | None = None
+__all__ = ["Added", "NewTrack", "add_track", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The outcome: ``known`` says that this audio was there before; ``notes`` tell what was odd about the file."""
+    """The outcome: ``known`` says that this audio was there before; ``notes`` tell what was odd about the file.
+
+    ``users_reached`` counts the lists that the track came into at once.
+    """
 
     track_id: str
     known: bool
     has_sound: bool
     notes: tuple[str, ...]
+    users_reached: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,27 +82,28 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
     with disk_errors("writing the upload"), _copied(store, audio) as copy:
         heard = _hear(copy, generation / "models")
         upload = _upload(audio, copy.suffix, about, heard)
-        with store.live_lock(), open_live(store.live, write=True) as live:
-            if live is None:
-                raise ArtefactError(f"cannot open {store.live}")
-            if store.current() != generation:  # a build has ended since, maybe with another network
+        while True:
+            try:
+                return _place(store, generation, copy, upload, heard)
+            except GenerationMovedError:  # a build has ended since, maybe with another network
                 generation = store.current()
                 heard = _hear(copy, generation / "models")
-            known = _known_as(generation, live, heard.content_hash)
-            if known is not None:
-                return Added(known, True, heard.vector is not None, heard.notes)
-            _check_id(generation, live, upload.track_id)
-            encoder = load_encoder(generation / "models")
-            blend = Model.load(generation / "arrays").blend
-            vectors = vectors_of(upload, heard.vector, encoder, blend)
-            kept = copy.replace(store.uploads / upload.file)
-            try:
-                sync_folder(store.uploads)
-                live.append(upload, generation.name, vectors)
-            except BaseException:
-                kept.unlink()
-                raise
-    return Added(upload.track_id, False, heard.vector is not None, heard.notes)
+
+
+def _place(store: Store, generation: Path, copy: Path, upload: Upload, heard: _Heard) -> Added:
+    """Put a track that was heard with a generation's network into the live store, if that generation is current."""
+    recommender = open_generation(store, generation)
+    with closing(recommender), closing(Live(store, recommender)) as live:
+        known = live.track_of_audio(upload.content_hash)
+        if known is not None:
+            return Added(known, True, heard.vector is not None, heard.notes)
+        upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
+        vectors = vectors_of(upload, heard.vector, load_encoder(generation / "models"), recommender.model.blend)
+        try:
+            n_reached = live.add(upload, vectors, copy)
+        except KnownAudioError as error:  # sent twice at once
+            return Added(error.track_id, True, heard.vector is not None, heard.notes)
+    return Added(upload.track_id, False, heard.vector is not None, heard.notes, n_reached)
 
 
 @contextmanager
@@ -144,50 +141,8 @@ def _hear(copy: Path, models: Path) -> _Heard:
 
 
 def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard) -> Upload:
-    inside = file_tags(audio)
-    genre = about.genre if about.genre is not None else inside.get("genre")
-    tagged = int(inside.get("year", 0))
-    year = tagged if about.year is None and FIRST_YEAR <= tagged <= last_year() else about.year
-    return Upload(
-        track_id=about.track_id or f"upload-{heard.content_hash[:12]}",
-        content_hash=heard.content_hash,
-        file=f"{heard.content_hash}{suffix}",
-        title=about.title or inside.get("title") or audio.stem.encode("utf-8", "replace").decode(),
-        artist=about.artist or inside.get("artist"),
-        album=about.album or inside.get("album"),
-        genres=[name.strip() for name in (genre or "").split(";") if name.strip()],
-        year=year,
-        lyrics=about.lyrics or inside.get("lyrics"),
-        duration_s=heard.duration_s,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _known_as(generation: Path, live: LiveStore, content_hash: str) -> str | None:
-    found = live.track_of_audio(content_hash)
-    if found is None:
-        tables = StoredTables(generation / FILE)
-        found = tables.track_of_audio(content_hash)
-        tables.close()
-    return found
-
-
-def _check_id(generation: Path, live: LiveStore, track_id: str) -> None:
-    ids = Model.load(generation / "arrays").items
-    if int(ids.find([track_id])[0]) >= 0 or any(known.track_id == track_id for _, known in live.uploads()):
-        raise DataError(f"track id {track_id!r} belongs to another track; give another --track-id")
-
-
-def tracks_of(uploads: list[Upload], folder: Path) -> Tracks:
-    """Uploads as rows of a catalogue; ``folder`` holds their audio."""
-    rows = [
-        {
-            "track_id": u.track_id, "path": str((folder / u.file).absolute()), "title": u.title, "artist": u.artist,
-            "album": u.album, "genres": u.genres, "year": u.year, "lyrics": u.lyrics, "vector": None,
-        }
-        for u in uploads
-    ]  # fmt: skip
-    return Tracks(pl.DataFrame(rows, schema=TRACKS_SCHEMA))
+    name = audio.stem.encode("utf-8", "replace").decode()
+    return upload_of(about, file_tags(audio), heard.content_hash, heard.duration_s, suffix, name)
 
 
 def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: Blend) -> dict[str, Float32]:
@@ -203,17 +158,16 @@ def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: B
     return vectors
 
 
-def reembed_late_uploads(
-    store: Store, generation: str, models: Path, taken_in: int, encoder: Encoder, blend: Blend
+def embed_late(
+    store: Store, live: LiveStore, late: Sequence[tuple[int, Upload]], recommender: Recommender, models: Path
 ) -> None:
-    """Give uploads that came while a build ran their vectors under the generation it made; under the live lock."""
-    if not store.live.exists():
-        return
-    with open_live(store.live, write=True) as live:
-        for number, upload in () if live is None else list(live.uploads(after=taken_in)):
-            try:
-                sound = _hear(store.uploads / upload.file, models).vector
-            except DataError:  # its file was damaged or taken away since: placed by what else is known
-                sound = None
-            if live is not None:
-                live.set_vectors(generation, number, vectors_of(upload, sound, encoder, blend))
+    """Give uploads, with their numbers in the log, their vectors under a generation that had none of them."""
+    encoder, model = load_encoder(models), load_sound_model(models)
+    sounds: dict[int, Float32] = {}  # by place; a file may be damaged or taken away since: placed by what else is known
+    if model is not None:
+        paths = [store.uploads / upload.file for _, upload in late]
+        heard = embed_paths(paths, model, model.settings, None, Problems(), Silent())
+        sounds = dict(zip(heard.rows.tolist(), heard.vectors, strict=True))
+    for place, (number, upload) in enumerate(late):
+        vectors = vectors_of(upload, sounds.get(place), encoder, recommender.model.blend)
+        live.set_vectors(recommender.generation, number, vectors)

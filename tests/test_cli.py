@@ -15,6 +15,7 @@ import pytest
 from conftest import AudioCatalogue, TinyCatalogue, copied, rows, run
 
 from recsys.recommender import Recommender
+from recsys.serving.fittings import OPEN
 from recsys.store.generation import Store
 from recsys.store.tables import FILE
 from recsys.v1 import recommender_pb2 as pb
@@ -84,7 +85,7 @@ def test_a_server_and_sql_at_the_same_time(scanned: Path) -> None:
         finally:
             server.send_signal(signal.SIGTERM)
             assert server.wait(timeout=10) == 0
-            assert server.stderr.read() == ""
+            assert server.stderr.read() == f"{OPEN}\n"
 
 
 def test_status(scanned: Path) -> None:

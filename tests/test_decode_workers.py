@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import encoded, melody, write_all
+from mutagen.id3 import ID3, TIT2
 
 from recsys.audio.decode import Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
@@ -142,3 +143,39 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert not any(_is_alive(pid) for pid in pids)
+
+
+def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None:
+    """It is handed the open file, and has no rights of its own; where it may not change its user it keeps that one."""
+    (path,) = write_all(tmp_path, {"a.mp3": encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})
+    tags = ID3()
+    tags.add(TIT2(3, ["Inside"]))
+    tags.save(path)
+    path.chmod(0o600)
+    tmp_path.chmod(0o700)
+    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
+        with path.open("rb") as file:
+            outcome = workers.listen(file, "a.mp3", SETTINGS)
+        assert not isinstance(outcome, DecodeFailure)
+        decoded, inside = outcome
+        assert (decoded.format, inside) == ("mp3", {"title": "Inside"})
+        assert len(decoded.clip.samples) == 32_000, "by the settings of the request"
+        (worker,) = workers._workers
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        assert fields["NoNewPrivs"].strip() == "1"
+        if os.geteuid() == 0:
+            assert "0" not in fields["Uid"].split() + fields["Gid"].split() + fields["Groups"].split()
+            [by_path] = workers.decode([path])
+            assert isinstance(by_path, DecodeFailure), "it cannot open the file itself"
+            assert "Permission denied" in by_path.reason
+
+
+def test_garbage_that_is_handed_over_is_a_failure(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, {"a.mp3": b"", "b.mp3": b"words" * 1000, "c.flac": GOOD[:100], "d.wav": GOOD})
+    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
+        outcomes = []
+        for path in paths:
+            with path.open("rb") as file:
+                outcomes.append(workers.listen(file, path.name, SETTINGS))
+    assert [isinstance(outcome, DecodeFailure) for outcome in outcomes] == [True, True, True, False]

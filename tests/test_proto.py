@@ -64,7 +64,11 @@ def test_every_message_field_and_rpc_has_a_comment_above():
 @pytest.mark.parametrize("message", [pb.RecommendResponse, pb.SimilarTracksResponse, pb.RecommendFromTracksResponse])
 def test_lists_share_one_layout_with_the_tracks_first(message):
     numbers = {field.name: field.number for field in message.DESCRIPTOR.fields}
-    assert numbers == {"tracks": 1, "generation": 2, "source": 3}
+    assert {name: numbers[name] for name in ("tracks", "generation", "source")} == {
+        "tracks": 1,
+        "generation": 2,
+        "source": 3,
+    }
 
 
 def test_ranked_track_numbers_are_fixed():

@@ -192,7 +192,7 @@ MOMENTS = (
     (publishing, "save_models"),
     (publishing, "write_tables"),
     (publishing, "count_rows"),
-    (publishing, "reembed_late_uploads"),
+    (publishing, "catch_up"),
     (generation, "sync_tree"),
     (generation, "write_text"),
 )
@@ -233,7 +233,7 @@ def test_a_generation_that_does_not_read_back_is_not_published(
 ) -> None:
     store = copied(tiny_store, tmp_path)
     current, content = Store(store).current(), tables(store)
-    monkeypatch.setattr(publishing, "_users", lambda _: pl.DataFrame({"user_id": ["only one"]}))
+    monkeypatch.setattr(publishing.rows, "users", lambda _: pl.DataFrame({"user_id": ["only one"]}))
     with pytest.raises(ArtefactError, match="it was not published"):
         build(Inputs(tiny_catalogue.tracks, tiny_catalogue.listens), store, quick_settings(), Silent())
     whole(store, current, content)

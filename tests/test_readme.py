@@ -35,17 +35,25 @@ def words(line: str) -> list[str]:
 USED = [line for line in (*lines("bash"), *lines("console")) if line.startswith("recsys ")]
 
 
-def options(command: str) -> set[str]:
-    return {option for parameter in COMMANDS[command].params for option in parameter.opts}
+def parameters(command: str, member: str | None = None) -> list[typer.core.TyperArgument | typer.core.TyperOption]:
+    """What a command takes; of a group of commands, what one of them takes, or any."""
+    members = getattr(COMMANDS[command], "commands", {member: COMMANDS[command]})
+    chosen = members.values() if member is None else [members[member]]
+    return [parameter for one in chosen for parameter in one.params]
+
+
+def options(command: str, member: str | None = None) -> set[str]:
+    return {option for parameter in parameters(command, member) for option in parameter.opts}
 
 
 @pytest.mark.parametrize("line", USED)
 def test_each_command_exists_with_its_options(line: str) -> None:
     _, command, *rest = words(line)
     assert command in COMMANDS, line
+    member = rest[0] if rest else None
     used = [word.partition("=")[0] for word in rest if word.startswith("-")]
-    assert set(used) <= options(command), line
-    needed = {p.opts[0] for p in COMMANDS[command].params if p.required and p.opts[0].startswith("--")}
+    assert set(used) <= options(command, member), line
+    needed = {p.opts[0] for p in parameters(command, member) if p.required and p.opts[0].startswith("--")}
     assert needed <= set(used), f"{line} lacks a required option"
 
 
@@ -63,7 +71,10 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
         "similar": {"--store", "-k", "--space", "--json"},
         "add": {"--store", "--track-id", "--title", "--artist", "--genre", "--year", "--lyrics-file", "--json"},
         "sql": {"--store"},
-        "serve": {"--store", "--listen", "--workers"},
+        "serve": {"--store", "--listen", "--workers", "--tokens", "--tls-cert", "--tls-key", "--client-ca"},
+        "token": {"--tokens", "--role", "--name"},
+        "call": {"--at", "--token-file", "--ca", "--json", "-k", "--space"},
+        "rollback": {"--store", "--to"},
         "evaluate": {"--tracks", "--listens", "--tags", "--audio-root", "--out", "--store", "--protocol", "-k"},
         "tune": {
             "--tracks",
@@ -89,7 +100,7 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
 def test_every_command_has_help(command: str) -> None:
     ran = run(command, "--help")
     assert (ran.status, ran.err) == (0, "")
-    assert all(parameter.help for parameter in COMMANDS[command].params if parameter.name in ("store", "tracks", "out"))
+    assert all(parameter.help for parameter in parameters(command) if parameter.name in ("store", "tracks", "out"))
 
 
 def test_make_targets_exist() -> None:
@@ -103,10 +114,10 @@ def test_make_targets_exist() -> None:
 
 def test_every_module_is_in_the_map() -> None:
     text = "\n".join(block for _, block in BLOCKS)
-    mapped = set(re.findall(r"^((?:recsys|eval|pipelines)/\S+\.py)\s", text, flags=re.MULTILINE))
+    mapped = set(re.findall(r"^((?:recsys|eval|pipelines|benchmarks)/\S+\.py)\s", text, flags=re.MULTILINE))
     modules = {
         str(path.relative_to(ROOT))
-        for folder in ("recsys", "eval", "pipelines")
+        for folder in ("recsys", "eval", "pipelines", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
         if path.name != "__init__.py" and path.parent != ROOT / "recsys" / "v1"
     }

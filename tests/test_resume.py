@@ -122,7 +122,7 @@ def test_ctrl_c_while_embedding(
     assert run(*command(audio_catalogue, store)).status == 0
 
 
-@pytest.mark.parametrize("step", ["write_tables", "reembed_late_uploads"])
+@pytest.mark.parametrize("step", ["write_tables", "catch_up"])
 def test_ctrl_c_while_publishing(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.serving import convert
+from recsys.serving.answers import Answers, Current
 from recsys.serving.server import METHODS, SERVICE, create_server
 from recsys.types import RankedList, RankedTrack
 from recsys.v1 import recommender_pb2 as pb
@@ -36,7 +37,7 @@ class FakeRecommender:
 
     generation = "g7"
 
-    def recommend(self, user_id, k, *, describe):
+    def recommend(self, user_id, k, *, max_per_artist, diversity, filters, describe):
         assert not describe, "titles are not on the wire; looking them up costs a query"
         if user_id in FAULTS:
             raise FAULTS[user_id]
@@ -80,7 +81,7 @@ def running(recommender, address="127.0.0.1:0"):
         return asyncio.run_coroutine_threadsafe(work, loop).result(CALL_S)
 
     try:
-        server, port = on_loop(create_server(recommender, address))
+        server, port = on_loop(create_server(Current(Answers(recommender)), address))
         on_loop(server.start())
         yield port
         on_loop(server.stop(None))
@@ -292,7 +293,8 @@ def test_reflection_lists_the_services(channel):
 def test_every_method_of_the_proto_is_answered():
     service = pb.DESCRIPTOR.services_by_name["Recommender"]
     asked_with = {name: request.DESCRIPTOR for name, (_, request) in METHODS.items()}
-    assert asked_with == {method.name: method.input_type for method in service.methods}
+    writing = {"UploadTrack", "RecordListens", "DeleteTrack", "DeleteUser"}
+    assert asked_with == {m.name: m.input_type for m in service.methods if m.name not in writing}
 
 
 def test_ipv6():

@@ -188,10 +188,8 @@ def test_of_too_few_pairs_of_new_tracks_nothing_is_learned() -> None:
 def test_a_part_that_new_tracks_alone_need_gets_a_little_of_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     real = learning._search
 
-    def search(
-        task: Any, names: Any, weights: Any, free: Any, sure: float, title: str, progress: Any
-    ) -> dict[str, float]:
-        found = real(task, names, weights, free, sure, title, progress)
+    def search(task: Any, names: Any, weights: Any, free: Any, title: str, progress: Any) -> dict[str, float]:
+        found = real(task, names, weights, free, title, progress)
         return {**found, "als": 2.0, "content": 0.0} if title == "blend: weights" else found
 
     monkeypatch.setattr(learning, "_search", search)

@@ -1,30 +1,41 @@
 """A decoding process, seen from inside: takes paths, answers with samples, until its parent hangs up.
 
-    python -m recsys.audio.worker DESCRIPTOR  <-  {"task": "decode", "path": ..., ...}
-                                              ->  {"problems": [...], ...}, then the samples as bytes
+    python -m recsys.audio.worker DESCRIPTOR MEMORY_MB  <-  {"task": "decode", "path": ..., ...}
+                                                        ->  {"problems": [...], ...}, then the samples as bytes
 
 It reads files that may have been made to harm: it limits its own memory, writes no file, dumps no core and
-opens no network. What goes back is JSON and float32, which cannot carry code. ``recsys.audio.workers`` is the
-other end.
+opens no network. What goes back is JSON and float32, which cannot carry code. With ``confined`` as a third argument
+it also gives up the rights that it was started with, and is handed open files instead of paths, so that it needs none.
+``recsys.audio.workers`` is the other end.
 """
 
+import ctypes
 import hashlib
+import io
 import json
 import os
+import pwd
 import resource
 import signal
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
 from recsys.errors import DataError
 
 Reply = tuple[dict[str, Any], memoryview]
+
+CONFINED = "confined"  # the argument
+MAX_TAG_CHARS = 100_000  # of one tag, which may be as long as a file can be
+_NOBODY = 65_534  # where the system has no user of that name
+_PR_SET_NO_NEW_PRIVS = 38  # from linux/prctl.h
 
 
 def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = decode) -> None:
@@ -42,7 +53,11 @@ def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = dec
             except (EOFError, ConnectionError):
                 return
             signal.alarm(request["alarm_s"])  # the parent stops a slow worker; this is for when there is none
-            reply, samples = _reply(request, read)
+            if request["task"] == "listen":
+                with _handed(parent, request["name"]) as file:
+                    reply, samples = _listened(file, request)
+            else:
+                reply, samples = _reply(request, read)
             parent.send_bytes(json.dumps(reply).encode())
             _send(descriptor, samples)
             signal.alarm(0)
@@ -56,7 +71,7 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
             return _failure("bad-audio", "this is not a regular file")
         if request["task"] == "hash":
             return {"content_hash": content_hash(path)}, memoryview(b"")
-        decoded = read(path, DecodeSettings.model_validate(request["settings"]))
+        return _decoded(read(path, DecodeSettings.model_validate(request["settings"])))
     except (FileNotFoundError, NotADirectoryError):
         return _failure("missing-file", "there is no such file")
     except DataError as error:
@@ -65,6 +80,33 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
         return _failure("bad-audio", "decoding it needs more memory than a worker may have")
     except (OSError, ValueError) as error:  # no access, a name too long or with a zero in it
         return _failure("bad-audio", f"the file cannot be read: {error}")
+
+
+def _handed(parent: Connection, name: str) -> BinaryIO:
+    """Take an open file from the parent; its name is only for telling what kind of tags it may have."""
+    raw = io.FileIO(recv_handle(parent), "rb")
+    raw.name = name
+    return io.BufferedReader(raw)
+
+
+def _listened(file: BinaryIO, request: dict[str, Any]) -> Reply:
+    """Decode an open file, and read the tags inside it."""
+    from recsys.catalogue.inside import file_tags
+
+    try:
+        reply, samples = _decoded(decode(file, DecodeSettings.model_validate(request["settings"])))
+        file.seek(0)
+        tags = file_tags(file)
+    except DataError as error:
+        return _failure("bad-audio", str(error))
+    except MemoryError:
+        return _failure("bad-audio", "decoding it needs more memory than a worker may have")
+    except (OSError, ValueError) as error:
+        return _failure("bad-audio", f"the file cannot be read: {error}")
+    return reply | {"tags": {name: text[:MAX_TAG_CHARS] for name, text in tags.items()}}, samples
+
+
+def _decoded(decoded: Decoded) -> Reply:
     clip = decoded.clip
     reply = {"duration_s": clip.duration_s, "format": decoded.format, "problems": decoded.problems}
     return reply | {"n_samples": len(clip.samples)}, clip.samples.data.cast("B")
@@ -99,10 +141,41 @@ def limit_this_process(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def give_up_rights() -> None:
+    """Become nobody where this process may, and (on Linux) never gain rights again."""
+    if os.geteuid() == 0:
+        try:
+            nobody = pwd.getpwnam("nobody")
+            user, group = nobody.pw_uid, nobody.pw_gid
+        except KeyError:
+            user = group = _NOBODY
+        with suppress(OSError):  # a container may have no other user
+            os.setgroups([])
+            os.setgid(group)
+            os.setuid(user)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _import_all() -> None:
+    """Import now what is otherwise imported late: nobody may have no access to where it lies."""
+    import av  # noqa: F401
+    import mutagen
+
+    import recsys.catalogue.inside  # noqa: F401
+
+    mutagen.File(io.BytesIO(b"nothing"))  # it imports its readers when it is first asked
+
+
 def main(read: Callable[[Path, DecodeSettings], Decoded] = decode) -> None:
-    """Run as a process: the arguments are the descriptor and the memory limit in MB."""
-    descriptor, memory_mb = map(int, sys.argv[1:])
+    """Run as a process: the arguments are the descriptor, the memory limit in MB, and perhaps ``confined``."""
+    descriptor, memory_mb = map(int, sys.argv[1:3])
+    confined = sys.argv[3:] == [CONFINED]
+    if confined:
+        _import_all()
     limit_this_process(memory_mb * 2**20)
+    if confined:
+        give_up_rights()  # last, for it also closes /proc/self
     serve(descriptor, read)
     os._exit(0)  # at once: damaged input may have left a decoder that cannot be torn down
 

@@ -2,6 +2,7 @@
 
     paths  ->  DecodeWorkers.decode  ->  Decoded or DecodeFailure, in the order of the paths
     paths  ->  DecodeWorkers.hashes  ->  content hash or DecodeFailure
+    an open file  ->  DecodeWorkers.listen  ->  Decoded and the tags inside, or DecodeFailure
 
 A thread of this process owns each worker (``recsys.audio.worker``), so a track that takes too long or takes
 its worker down costs that track alone, and a new worker takes over. Only a few tracks per worker are ever
@@ -21,15 +22,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from threading import Lock, local
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 
 from recsys.audio.decode import AudioProblem, Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
+from recsys.audio.worker import CONFINED
 from recsys.errors import ArtefactError
 from recsys.threads import n_cores
 from recsys.types import Clip, Float32
@@ -37,6 +40,7 @@ from recsys.types import Clip, Float32
 _LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker
 _START_S = 60.0  # for a worker to start, on a machine that is very busy
 _END_S = 5.0  # seconds in which a process that is ending has ended, on a busy machine too
+_MAX_REPLY_BYTES = 2**24  # of JSON; tags may be long, but what a process that was taken over sends is not read
 _MODULE = "recsys.audio.worker"
 
 T = TypeVar("T")
@@ -65,10 +69,13 @@ class DecodeWorkers:
         settings: how to decode.
         limits: how many processes, and what each may take.
         module: what a worker runs; tests put in one that crashes.
+        confined: the processes give up their rights: for files of strangers, which are handed to ``listen``.
     """
 
-    def __init__(self, settings: DecodeSettings, limits: WorkerSettings, module: str = _MODULE) -> None:
-        self._settings, self._limits, self._module = settings, limits, module
+    def __init__(
+        self, settings: DecodeSettings, limits: WorkerSettings, module: str = _MODULE, confined: bool = False
+    ) -> None:
+        self._settings, self._limits, self._module, self._confined = settings, limits, module, confined
         self._n_workers = limits.n_workers or n_cores()
         self._threads = ThreadPoolExecutor(self._n_workers, "decode")
         self._of_thread = local()
@@ -108,6 +115,25 @@ class DecodeWorkers:
         """
         return self._in_order(self._hash, paths)
 
+    def listen(
+        self, file: BinaryIO, name: str, settings: DecodeSettings
+    ) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
+        """Decode one open file and read the tags inside; its name, without a folder, only hints at the kind of tags.
+
+        Raises:
+            ArtefactError: no worker can be started.
+        """
+        return self._threads.submit(self._listen, file, name, settings).result()
+
+    def _listen(
+        self, file: BinaryIO, name: str, settings: DecodeSettings
+    ) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
+        reply = self._ask({"task": "listen", "name": name, "settings": settings.model_dump()}, settings, file)
+        if isinstance(reply, DecodeFailure):
+            return reply
+        tags = {str(field): str(text) for field, text in dict(reply[0]["tags"]).items()}
+        return self._decoded(*reply, settings), tags
+
     def _in_order(self, task: Callable[[Path], T], paths: Iterable[Path]) -> Iterator[T]:
         running: deque[Future[T]] = deque()
         for path in paths:
@@ -121,8 +147,10 @@ class DecodeWorkers:
         reply = self._ask({"task": "decode", "path": str(path), "settings": self._settings.model_dump()})
         if isinstance(reply, DecodeFailure):
             return reply
-        about, samples = reply
-        clip = Clip(samples, self._settings.sample_rate, about["duration_s"])
+        return self._decoded(*reply, self._settings)
+
+    def _decoded(self, about: dict[str, Any], samples: Float32, settings: DecodeSettings) -> Decoded:
+        clip = Clip(samples, settings.sample_rate, about["duration_s"])
         problems = tuple(AudioProblem(*problem) for problem in about["problems"])
         return Decoded(clip, about["format"], problems)
 
@@ -130,15 +158,18 @@ class DecodeWorkers:
         reply = self._ask({"task": "hash", "path": str(path)})
         return reply if isinstance(reply, DecodeFailure) else str(reply[0]["content_hash"])
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], Float32] | DecodeFailure:
+    def _ask(
+        self, request: dict[str, Any], settings: DecodeSettings | None = None, file: BinaryIO | None = None
+    ) -> tuple[dict[str, Any], Float32] | DecodeFailure:
         """Have this thread's worker do one task; a worker that fails is replaced before the next."""
         worker: _Worker | None = getattr(self._of_thread, "worker", None)
         if worker is None or worker.process.poll() is not None:
             worker = self._replaced(worker)
         limit_s = self._limits.time_limit_s
         try:
-            most = round(self._settings.clip_s * self._settings.sample_rate)
-            reply, samples = worker.ask(request | {"alarm_s": int(2 * limit_s) + 10}, limit_s, most)
+            settings = settings or self._settings
+            most = round(settings.clip_s * settings.sample_rate)
+            reply, samples = worker.ask(request | {"alarm_s": int(2 * limit_s) + 10}, limit_s, most, file)
             return DecodeFailure(reply["kind"], reply["reason"]) if "kind" in reply else (reply, samples)
         except TimeoutError:
             reason = f"decoding was stopped after {limit_s:g} s"
@@ -151,7 +182,7 @@ class DecodeWorkers:
     def _replaced(self, worker: "_Worker | None") -> "_Worker":
         if worker is not None:
             self._drop(worker)
-        worker = _Worker(self._module, self._limits)
+        worker = _Worker(self._module, self._limits, self._confined)
         with self._lock:
             self._workers.add(worker)
             if not self._is_open:
@@ -169,13 +200,14 @@ class DecodeWorkers:
 class _Worker:
     """One process and the socket to it."""
 
-    def __init__(self, module: str, limits: WorkerSettings) -> None:
+    def __init__(self, module: str, limits: WorkerSettings, confined: bool) -> None:
         ours, theirs = socket.socketpair()
         # the same modules as here, wherever this was started; mpg123's and FFmpeg's warnings go nowhere
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
+            arguments = [str(theirs.fileno()), str(limits.memory_mb), *([CONFINED] if confined else [])]
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(limits.memory_mb)],
+                [sys.executable, "-P", "-m", module, *arguments],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -201,8 +233,10 @@ class _Worker:
             f"`{sys.executable} -c 'import recsys.audio.worker'` may say why"
         )
 
-    def ask(self, request: dict[str, Any], limit_s: float, most: int) -> tuple[dict[str, Any], Float32]:
-        """Send a request and wait for the reply and the samples, of which there may be none.
+    def ask(
+        self, request: dict[str, Any], limit_s: float, most: int, file: BinaryIO | None = None
+    ) -> tuple[dict[str, Any], Float32]:
+        """Send a request, and an open file where there is one; wait for the reply and the samples, if there are any.
 
         Raises:
             TimeoutError: nothing came within ``limit_s``.
@@ -210,9 +244,11 @@ class _Worker:
             ValueError: the reply is none, or announces more than ``most`` samples.
         """
         self._connection.send_bytes(json.dumps(request).encode())
+        if file is not None:
+            send_handle(self._connection, file.fileno(), self.process.pid)
         if not self._connection.poll(limit_s):
             raise TimeoutError
-        reply = json.loads(self._connection.recv_bytes())
+        reply = json.loads(self._connection.recv_bytes(_MAX_REPLY_BYTES))
         n_samples = int(reply.get("n_samples", 0))
         if not 0 <= n_samples <= most:
             raise ValueError(f"{n_samples} samples are announced, expected {most} or fewer")

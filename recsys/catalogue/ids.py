@@ -111,7 +111,11 @@ class IdMap:
 
     def ids(self, rows: Int32) -> list[str]:
         """Give the ids of many rows, in their order."""
-        return [self.id(row) for row in np.asarray(rows).tolist()]
+        asked = np.asarray(rows)
+        if len(out := asked[(asked < 0) | (asked >= len(self))]):
+            return [self.id(int(out[0]))]  # which raises
+        text, starts, stops = self.text.data, self.offsets[asked].tolist(), self.offsets[asked + 1].tolist()
+        return [str(text[a:b], "utf-8", "surrogatepass") for a, b in zip(starts, stops, strict=True)]
 
     def all(self) -> list[str]:
         """Give every id, in the order of rows."""

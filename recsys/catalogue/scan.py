@@ -10,20 +10,20 @@ it can be read, and it stays when the folder moves or tags are mended, but not w
 import hashlib
 import os
 import re
-import struct
 import unicodedata
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import mutagen
 import polars as pl
 
+from recsys.catalogue.inside import DAMAGE, file_tags, read_tags
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import SEPARATORS
 from recsys.errors import DataError
 from recsys.progress import Progress
+
+__all__ = ["AUDIO_SUFFIXES", "SCAN_SCHEMA", "file_tags", "scan", "track_id_of", "write_table"]
 
 AUDIO_SUFFIXES = frozenset(
     f".{kind}"
@@ -35,20 +35,6 @@ SCAN_SCHEMA = pl.Schema(
 WRITTEN_SUFFIXES = (".parquet", *SEPARATORS, ".jsonl", ".ndjson")
 MAX_NAME_CHARS = 48  # of the file's name in a track id
 BLOCK_FILES = 10_000  # files whose tags exist as Python objects at a time
-
-# one field's names in ID3, MP4, Vorbis comments and APEv2, ASF; all compared in lower case
-_NAMES = {
-    "title": ("tit2", "©nam", "title"),
-    "artist": ("tpe1", "©art", "artist", "author", "tpe2", "aart", "albumartist", "wm/albumartist"),
-    "album": ("talb", "©alb", "album", "wm/albumtitle"),
-    "genre": ("tcon", "©gen", "genre", "wm/genre"),
-    "year": ("tdrc", "tyer", "tdor", "©day", "date", "year", "originaldate", "wm/year"),
-    "lyrics": ("uslt", "©lyr", "lyrics", "unsyncedlyrics", "unsynced lyrics", "wm/lyrics"),
-}
-_FIELDS = frozenset(name for names in _NAMES.values() for name in names)
-_JOINED_BY = {"genre": ";", "lyrics": "\n"}
-# what mutagen lets through on damaged files, besides its own error
-_DAMAGE = (mutagen.MutagenError, OSError, ValueError, LookupError, TypeError, EOFError, struct.error)
 
 
 def scan(folder: Path, problems: Problems, progress: Progress) -> pl.DataFrame:
@@ -143,8 +129,8 @@ def _row(file: Path, folder: Path, problems: Problems) -> tuple[str | None, ...]
         problems.add("missing-file", path, None, path, "a link to a file that is not there")
         return None
     try:
-        tags = _tags(file)
-    except _DAMAGE as error:
+        tags = read_tags(file)
+    except DAMAGE as error:
         problems.add("bad-tags", path, None, path, f"the tags cannot be read: {error}")
         tags = {}
     title = tags.pop("title", None) or file.stem
@@ -161,47 +147,6 @@ def track_id_of(path: str) -> str:
     name = re.sub(r"[\W_]+", "-", Path(normal).stem.casefold()).strip("-")[:MAX_NAME_CHARS]
     code = hashlib.blake2b(normal.encode(), digest_size=6).hexdigest()
     return f"{name}-{code}" if name else code
-
-
-def file_tags(audio: Path) -> dict[str, str]:
-    """Give what one file's tags say, by column of ``SCAN_SCHEMA``; empty where they cannot be read.
-
-    ``year`` has four digits, or is left out.
-    """
-    try:
-        tags = _tags(audio)
-    except _DAMAGE:
-        return {}
-    if not re.fullmatch(r"[0-9]{4}", tags.get("year", "")):
-        tags.pop("year", None)
-    return tags
-
-
-def _tags(file: Path) -> dict[str, str]:
-    """Read the tags that the table has columns for; of a date only the year, of any other text all of it."""
-    audio = mutagen.File(file)
-    if audio is None:
-        raise mutagen.MutagenError("no known kind of audio")
-    found: dict[str, list[str]] = {}
-    for key, value in (audio.tags or {}).items():
-        name = key.lower().removeprefix("txxx:").split(":")[0]
-        if name in _FIELDS and (texts := _texts(value)):
-            found.setdefault(name, texts)
-    tags: dict[str, str] = {}
-    for field, names in _NAMES.items():
-        if texts := next((found[name] for name in names if name in found), []):
-            tags[field] = _JOINED_BY.get(field, "; ").join(texts)
-    if "year" in tags:
-        tags["year"] = re.sub(r"^([0-9]{4})-.*", r"\1", tags["year"])
-    return tags
-
-
-def _texts(value: Any) -> list[str]:
-    """Make texts of one tag: an ID3 frame, or a list of values or one value of the other kinds."""
-    held = getattr(value, "text", None) or value  # numbered ID3 genres have become names on loading
-    items = held if isinstance(held, list) else str(held).split("\0")
-    texts = (str(item).encode("utf-8", "replace").decode().replace("\0", " ").strip() for item in items)
-    return [text for text in texts if text]
 
 
 def _with_distinct_ids(frame: pl.DataFrame, problems: Problems) -> pl.DataFrame:

@@ -25,8 +25,6 @@ from recsys.types import NO_ITEM, Float32, Plays
 
 STEPS = (0.0, 0.25, 0.5, 2.0, 4.0)  # times the weight that a part has
 DEPTH = 200  # candidates that each part names
-# standard errors by which a gain is believed: of sixty that are tried some are luck, more so where few pairs tell
-SURE, SURE_OF_NEW = 1.5, 2.0
 SMALL = 1e-3  # of a vector
 OF_NEW = 3  # times as many users where new tracks are concerned, of which each wants few
 LEAST = 1 / 32  # of the greatest weight: what a part gets that only new tracks need
@@ -78,7 +76,7 @@ def learn_weights(
     pool = _Pool(blend, user_vectors, item_vectors, held_out)
     old = pool.task(~of_new, np.flatnonzero(~unplayed), settings.validation_users)
     if old is not None:
-        weights = _search(old, [p.name for p in blend.parts], weights, free, SURE, "blend: weights", progress)
+        weights = _search(old, [p.name for p in blend.parts], weights, free, "blend: weights", progress)
     task = pool.task(of_new, held_out.new, OF_NEW * settings.validation_users)
     if old is None or task is None or task.n_wanted.sum() < MIN_PAIRS:
         return Learned(weights, {})
@@ -87,7 +85,7 @@ def learn_weights(
         return Learned(weights, {})
     start = {p.name: float(p.name in personal) for p in blend.parts}
     of_new_tracks = _search(
-        task, list(start), start, [n for n in personal if fixed[n] is None], SURE_OF_NEW, "blend: new tracks", progress
+        task, list(start), start, [n for n in personal if fixed[n] is None], "blend: new tracks", progress
     )
     return _among_all(pool, weights, of_new_tracks, unplayed, settings)
 
@@ -153,11 +151,10 @@ def _search(
     names: list[str],
     weights: dict[str, float],
     free: list[str],
-    sure: float,
     title: str,
     progress: Progress,
 ) -> dict[str, float]:
-    """Change one weight at a time, as long as NDCG surely rises: by more than so many standard errors over users."""
+    """Change one weight at a time, as long as NDCG rises by more than its standard error over users."""
     best = _ndcg(task, names, weights)
     with progress.bar(title, 2 * len(free), "searches") as bar:
         for _ in range(2):
@@ -168,9 +165,7 @@ def _search(
                         continue  # all scores equal: the order of the table would rank, and it may tell of popularity
                     value = _ndcg(task, names, trial)
                     gain = value - best
-                    if gain.mean() > max(
-                        float(__import__("os").environ.get("SIGMA", "1")) * float(gain.std()) / np.sqrt(len(gain)), 1e-6
-                    ):
+                    if gain.mean() > max(float(gain.std()) / np.sqrt(len(gain)), 1e-6):
                         best, weights = value, trial
                 bar.advance(note=f"NDCG@{K} {best.mean():.4f}")
     return weights

@@ -7,10 +7,14 @@ recommender to say.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from recsys.errors import ConfigError
+from recsys.filters import Filters
+from recsys.live.events import Listened
+from recsys.live.service import Recorded
+from recsys.store.record import head_of
 from recsys.types import SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 
@@ -18,6 +22,8 @@ DEFAULT_K = 20
 MAX_K = 200  # lists are stored 200 deep
 MAX_GIVEN_TRACKS = 1000  # a list of this length says all about a taste, and its look-ups stay in milliseconds
 DEFAULT_SPACE: Space = "hybrid"
+
+PERSONAL = head_of("", "personal")
 
 ListResponse = TypeVar("ListResponse", pb.RecommendResponse, pb.SimilarTracksResponse, pb.RecommendFromTracksResponse)
 
@@ -69,6 +75,98 @@ def given_track_ids(values: Sequence[str]) -> list[str]:
     return [given_id(value, f"track_ids[{place}]") for place, value in enumerate(values)]
 
 
+def is_personal(head: bytes) -> bool:
+    """Whether the head of a stored list says that it is a user's own."""
+    return head.endswith(PERSONAL)
+
+
+def listened(request: pb.RecordListensRequest) -> list[Listened]:
+    """Read a batch of events; whether each is good is for the live store to say.
+
+    Raises:
+        ConfigError: there are none, or more than 1000.
+    """
+    if not 1 <= len(request.listens) <= MAX_GIVEN_TRACKS:
+        raise ConfigError(f"listens holds {len(request.listens)} events, expected 1 to {MAX_GIVEN_TRACKS}")
+    return [
+        Listened(
+            event.user_id,
+            event.track_id,
+            at=_text_of(event),
+            plays=event.plays or 1.0,
+            disliked=event.disliked,
+            event_id=event.event_id,
+        )
+        for event in request.listens
+    ]
+
+
+def _text_of(event: pb.Listen) -> str:
+    """The time of an event as ISO 8601, empty where it has none."""
+    if not event.HasField("listened_at"):
+        return ""
+    try:
+        return str(event.listened_at.ToDatetime(UTC).isoformat(timespec="milliseconds"))
+    except (ValueError, OverflowError):  # seconds beyond the years that there are
+        return "no time"
+
+
+def recorded(found: Recorded) -> pb.RecordListensResponse:
+    """Write what became of a batch."""
+    refused = [pb.Refused(place=place, reason=reason) for place, reason in found.refused]
+    return pb.RecordListensResponse(recorded=found.recorded, repeated=found.repeated, refused=refused)
+
+
+def is_plain(request: pb.RecommendRequest) -> bool:
+    """Whether nothing but a user and a length is asked for."""
+    return not (
+        request.exclude_track_ids
+        or request.genres
+        or request.artists
+        or request.include_heard
+        or request.only_new
+        or request.HasField("min_year")
+        or request.HasField("max_year")
+        or request.HasField("max_per_artist")
+        or request.HasField("diversity")
+    )
+
+
+def filters(request: pb.RecommendRequest) -> Filters:
+    """Read which tracks may be in a list.
+
+    Raises:
+        ConfigError: there are more than 1000 of anything.
+    """
+    for field in ("exclude_track_ids", "genres", "artists"):
+        if len(getattr(request, field)) > MAX_GIVEN_TRACKS:
+            raise ConfigError(f"{field} holds {len(getattr(request, field))}, expected at most {MAX_GIVEN_TRACKS}")
+    return Filters(
+        exclude_track_ids=tuple(request.exclude_track_ids),
+        genres=tuple(request.genres),
+        artists=tuple(request.artists),
+        min_year=request.min_year if request.HasField("min_year") else None,
+        max_year=request.max_year if request.HasField("max_year") else None,
+        include_heard=request.include_heard,
+        only_new=request.only_new,
+    )
+
+
+def variety(request: pb.RecommendRequest) -> tuple[int | None, float | None]:
+    """Read ``max_per_artist`` and ``diversity``, None where unset.
+
+    Raises:
+        ConfigError: max_per_artist is 0, or diversity not within 0 to 1.
+    """
+    most = request.max_per_artist if request.HasField("max_per_artist") else None
+    diversity = request.diversity if request.HasField("diversity") else None
+    if most == 0:
+        raise ConfigError("max_per_artist is 0, expected 1 or more; leave it out for what is usual")
+    if diversity is not None and not 0 <= diversity <= 1:
+        raise ConfigError(f"diversity is {diversity}, expected 0 (by score alone) to 1")
+    return most, diversity
+
+
 def ranked_list(kind: type[ListResponse], answer: RankedList) -> ListResponse:
     """Write a list as a response of that kind, best first; a missing reason is an empty text."""
     return kind(
@@ -78,7 +176,14 @@ def ranked_list(kind: type[ListResponse], answer: RankedList) -> ListResponse:
         ],
         generation=answer.generation,
         source=answer.source,
+        **({"note": answer.note} if answer.note else {}),
     )
+
+
+def audience(members: Sequence[tuple[str, float]], generation: str) -> pb.AudienceOfResponse:
+    """Write users and their margins."""
+    users = [pb.AudienceMember(user_id=user_id, margin=margin) for user_id, margin in members]
+    return pb.AudienceOfResponse(users=users, generation=generation)
 
 
 def track(about: Mapping[str, Any]) -> pb.Track:

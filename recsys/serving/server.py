@@ -1,8 +1,9 @@
-"""One gRPC server over one open store: ``create_server(recommender, address)`` gives a server to start.
+"""One gRPC server over one open store: ``create_server(current, address)`` gives a server to start.
 
-    request -> arguments (recsys.serving.convert) -> Recommender, on a thread -> response or status
+    request -> stored bytes (recsys.serving.answers), on the loop                                  -> response or status
+            -> or arguments (recsys.serving.convert) -> Recommender, on a thread -> message -> bytes
 
-The event loop only moves bytes: look-ups block for about a millisecond, so they run on the loop's own
+The event loop moves bytes and cuts them; what is computed takes milliseconds, so that runs on the loop's own
 small pool of threads. Errors raised on purpose become statuses with their own sentence; anything else is
 logged in full here and told to the client as INTERNAL without details. Processes, ports and signals are
 not here but in ``recsys.serving.workers``.
@@ -19,19 +20,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
-from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
-from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
+from recsys.errors import ArtefactError, ConfigError, DataError, LimitError, NoSpaceError, NotFoundError, TakenError
+from recsys.live.service import Live
 from recsys.recommender import Recommender
 from recsys.serving import convert
+from recsys.serving.answers import Answers, Current
+from recsys.serving.doors import Doors
+from recsys.serving.metrics import Meter
+from recsys.serving.uploading import TrackUploads, upload_handler
 from recsys.v1 import recommender_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
 
-# The first class that an error is an instance of decides: NoSpaceError is also a NotFoundError.
+# The first class that an error is an instance of decides: NoSpaceError is also a NotFoundError, TakenError a DataError.
 STATUSES: dict[type[BaseException], grpc.StatusCode] = {
     NoSpaceError: grpc.StatusCode.FAILED_PRECONDITION,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
+    TakenError: grpc.StatusCode.ALREADY_EXISTS,
+    LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     DataError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,  # protobuf's: the bytes are not such a request
@@ -44,8 +51,16 @@ _LOG = logging.getLogger(__name__)
 
 def recommend(recommender: Recommender, request: pb.RecommendRequest) -> pb.RecommendResponse:
     """Answer Recommend."""
-    user_id = convert.given_id(request.user_id, "user_id")
-    answer = recommender.recommend(user_id, convert.list_length(request.k), describe=False)
+    user_id, k = convert.given_id(request.user_id, "user_id"), convert.list_length(request.k)
+    max_per_artist, diversity = convert.variety(request)
+    answer = recommender.recommend(
+        user_id,
+        k,
+        max_per_artist=max_per_artist,
+        diversity=diversity,
+        filters=convert.filters(request),
+        describe=False,
+    )
     return convert.ranked_list(pb.RecommendResponse, answer)
 
 
@@ -77,27 +92,88 @@ def get_status(recommender: Recommender, _request: pb.GetStatusRequest) -> pb.Ge
     return convert.status(recommender.status())
 
 
-# Every method of the proto: how it is answered, and what it is asked with.
+def audience_of(recommender: Recommender, request: pb.AudienceOfRequest) -> pb.AudienceOfResponse:
+    """Answer AudienceOf."""
+    track_id, k = convert.given_id(request.track_id, "track_id"), convert.list_length(request.k)
+    return convert.audience(recommender.audience(track_id, k), recommender.generation)
+
+
+# Every method that reads: how it is answered, and what it is asked with.
 METHODS: dict[str, tuple[Callable[[Recommender, Any], Any], type[Any]]] = {
     "Recommend": (recommend, pb.RecommendRequest),
     "SimilarTracks": (similar_tracks, pb.SimilarTracksRequest),
     "RecommendFromTracks": (recommend_from_tracks, pb.RecommendFromTracksRequest),
     "GetTrack": (get_track, pb.GetTrackRequest),
     "GetStatus": (get_status, pb.GetStatusRequest),
+    "AudienceOf": (audience_of, pb.AudienceOfRequest),
 }
 
 
-def _handler(recommender: Recommender, name: str) -> grpc.RpcMethodHandler:
-    """Make what gRPC calls for one method: bytes in and out, the work on a thread, an error as a status."""
-    answer, request_type = METHODS[name]
+def record_listens(live: Live, request: pb.RecordListensRequest) -> pb.RecordListensResponse:
+    """Answer RecordListens; what it says was recorded is on disk."""
+    return convert.recorded(live.record(convert.listened(request)))
 
-    def work(request: bytes) -> bytes:
-        response: bytes = answer(recommender, request_type.FromString(request)).SerializeToString()
+
+def delete_track(live: Live, request: pb.DeleteTrackRequest) -> pb.DeleteTrackResponse:
+    """Answer DeleteTrack."""
+    live.delete_track(convert.given_id(request.track_id, "track_id"))
+    return pb.DeleteTrackResponse()
+
+
+def delete_user(live: Live, request: pb.DeleteUserRequest) -> pb.DeleteUserResponse:
+    """Answer DeleteUser."""
+    live.delete_user(convert.given_id(request.user_id, "user_id"))
+    return pb.DeleteUserResponse()
+
+
+# Every method that writes a message's worth; uploads are in recsys.serving.uploading.
+WRITES: dict[str, tuple[Callable[[Live, Any], Any], type[Any]]] = {
+    "RecordListens": (record_listens, pb.RecordListensRequest),
+    "DeleteTrack": (delete_track, pb.DeleteTrackRequest),
+    "DeleteUser": (delete_user, pb.DeleteUserRequest),
+}
+
+
+def _working(name: str) -> Callable[[Answers, bytes], bytes]:
+    """Give what answers a method on a thread."""
+    if name in WRITES:
+        write, written_type = WRITES[name]
+
+        def work(answers: Answers, request: bytes) -> bytes:
+            if answers.live is None:
+                raise ArtefactError("this server was started without a live store")
+            response: bytes = write(answers.live, written_type.FromString(request)).SerializeToString()
+            return response
+
+        return work
+    read, read_type = METHODS[name]
+
+    def look(answers: Answers, request: bytes) -> bytes:
+        response: bytes = read(answers.recommender, read_type.FromString(request)).SerializeToString()
         return response
 
+    return look
+
+
+def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
+    """Make what gRPC calls for one method: bytes in and out, an error as a status.
+
+    What is stored is answered at once, here on the loop; whatever takes longer works on a thread.
+    """
+    work = _working(name)
+
     async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
-        outcome = (await asyncio.gather(asyncio.to_thread(work, request), return_exceptions=True))[0]
+        answers = current.answers
+        quick = answers.quick(name)
+        outcome: bytes | BaseException | None = None
+        if quick is not None:
+            try:
+                outcome = quick(request)
+            except Exception as error:  # noqa: BLE001 - told below, as those of the thread are
+                outcome = error
+        if outcome is None:
+            # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
+            outcome = (await asyncio.gather(asyncio.to_thread(work, answers, request), return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             await context.abort(*_refusal(outcome, name))
             raise outcome  # not reached: abort raises
@@ -113,25 +189,32 @@ def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
             return status, str(error)[:MAX_SENTENCE]
     _LOG.error("%s failed", call, exc_info=error)
     if isinstance(error, ArtefactError):  # its sentence names files of this machine
-        return grpc.StatusCode.UNAVAILABLE, "the store cannot be read right now; try again later"
+        doing = "written" if call in WRITES else "read"
+        return grpc.StatusCode.UNAVAILABLE, f"the store cannot be {doing} right now; try again later"
     return grpc.StatusCode.INTERNAL, "the server failed to answer this call; its log has the details"
 
 
 async def create_server(
-    recommender: Recommender,
+    current: Current,
     address: str,
     *,
     health: health_aio.HealthServicer | None = None,
     shared_port: bool = False,
+    doors: Doors | None = None,
+    meter: Meter | None = None,
+    uploads: TrackUploads | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """Make a server that is bound to ``address`` and answers once started; call it on the loop that runs it.
 
     Args:
-        recommender: an open store; the caller closes it after the server has stopped.
+        current: the answers of an open store; the caller closes them after the server has stopped.
         address: HOST:PORT, ``[::1]:0`` for IPv6; port 0 takes a free one.
         health: the health service to offer, SERVING from the start; a caller that keeps it can say
             NOT_SERVING before it stops the server. Without it the server has its own.
         shared_port: let other processes of this user listen on the same port.
+        doors: who may call what, and over what; without them all may, in the clear.
+        meter: counts the calls.
+        uploads: takes new tracks in; without them UploadTrack is UNIMPLEMENTED.
 
     Returns:
         The server, not started, and the port that it is bound to.
@@ -139,15 +222,18 @@ async def create_server(
     Raises:
         ConfigError: the address cannot be bound.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port))])
-    handlers = {name: _handler(recommender, name) for name in METHODS}
+    doors = doors or Doors()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
+    handlers = {name: _handler(current, name) for name in (*METHODS, *WRITES)}
+    handlers["UploadTrack"] = upload_handler(uploads, _refusal)
+    handlers = doors.guarded(handlers, meter)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    enable_server_reflection([SERVICE, HEALTH, REFLECTION], server)
+    doors.add_reflection(server, [SERVICE, HEALTH, REFLECTION])
     try:
-        port = server.add_insecure_port(address)  # this listens: from here on connections are accepted
+        port = doors.listen(server, address)  # this listens: from here on connections are accepted
     except RuntimeError as error:
         raise ConfigError(f"cannot listen on {address}; expected HOST:PORT with a free port") from error
     return server, port

@@ -1,6 +1,6 @@
 """Processes that share one port: ``serve(store, address, workers)`` returns when it is told to stop.
 
-    address -> hold_port -> fork -> each worker: open the store, create_server, report -> one line on stdout
+    address -> hold_port -> fittings -> fork -> each worker: open the store, create_server, report -> one line on stdout
 
 The parent opens neither the store nor gRPC, so it can fork at any time, and a worker shares what is imported
 (2 MB of its own at its start; a fresh process has 56 MB). It holds the port by a bound socket that never
@@ -11,12 +11,13 @@ What is answered is ``recsys.serving.server``.
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
@@ -28,13 +29,25 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.recommender import Recommender
+from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
+from recsys.live.upload_settings import UploadSettings
+from recsys.serving.answers import Current
+from recsys.serving.fittings import Fittings, fitted
+from recsys.serving.logs import to_stderr
+from recsys.serving.metrics import moment
+from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
+from recsys.serving.settings import ServeSettings
+from recsys.serving.swap import follow, open_answers
+from recsys.serving.uploading import TrackUploads, serving_now
+from recsys.store.generation import Store
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
 QUICK_DEATH_S = 1.0  # a worker that served for less than this died quickly
 MAX_QUICK_DEATHS = 5  # in a row in one place, before the server gives up
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Closable(Protocol):
@@ -82,24 +95,32 @@ class _Worker:
 class _Workers:
     """The processes of one server, each in its place."""
 
-    def __init__(self, store: Path, port_holder: socket.socket) -> None:
+    def __init__(
+        self, store: Path, port_holder: socket.socket, fittings: Fittings, embedding: EmbeddingProcess | None
+    ) -> None:
         self._store = store
+        self._embedding = embedding
         self._port_holder = port_holder
+        self._fittings = fittings
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
         self._workers: list[_Worker] = []
 
     def start(self, n_workers: int) -> None:
         """Fork the workers; ``close`` ends those that are there."""
-        for _ in range(n_workers):
-            self._workers.append(self._fork())
+        for place in range(n_workers):
+            self._workers.append(self._fork(place))
 
-    def _fork(self, quick_deaths: int = 0) -> _Worker:
+    def _fork(self, place: int, quick_deaths: int = 0) -> _Worker:
         fork = get_context("fork")
         report, tell = fork.Pipe(duplex=False)
-        address = _text(self._port_holder)
-        # The child must not keep the port nor its own lifeline open.
-        parents_own = (self._port_holder, self._lifeline, report)
-        process = fork.Process(target=_work, args=(self._store, address, self._held_by_workers, tell, parents_own))
+        address = text_of(self._port_holder)
+        # The child must not keep the ports nor its own lifeline open.
+        embedding = self._embedding
+        parents_own = (self._port_holder, self._lifeline, report, *self._fittings.sockets)
+        parents_own += () if embedding is None else embedding.parents_own
+        embedder = None if embedding is None else embedding.address
+        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, place, embedder)
+        process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
         return _Worker(process, report, quick_deaths)
@@ -109,19 +130,25 @@ class _Workers:
         while not (until_serving and all(worker.generation is not None for worker in self._workers)):
             reports = [worker.report for worker in self._workers if not worker.report.closed]
             ends = [worker.process.sentinel for worker in self._workers]
-            ready = connection.wait([stop, *reports, *ends])
+            embedding_end = None if self._embedding is None else self._embedding.sentinel
+            ends += [] if embedding_end is None else [embedding_end]
+            ready = connection.wait([stop, *reports, *ends, *self._fittings.sockets])
             if stop in ready:
                 return False
+            if self._embedding is not None and embedding_end in ready:
+                self._embedding.revive()
+            self._fittings.answer(ready)
             for place, worker in enumerate(self._workers):
                 if worker.report in ready:
                     worker.hear()
                 if worker.process.sentinel in ready:
-                    self._workers[place] = self._replace(worker, at_start=until_serving)
+                    self._workers[place] = self._replace(place, worker, at_start=until_serving)
         return True
 
-    def _replace(self, worker: _Worker, at_start: bool) -> _Worker:
+    def _replace(self, place: int, worker: _Worker, at_start: bool) -> _Worker:
         """Start a new process in the place of one that has ended, unless it is no use to try again."""
         worker.process.join()
+        self._fittings.forget(place)
         quick_deaths = worker.quick_deaths + 1 if worker.died_quickly else 0
         if at_start and worker.failure:
             raise worker.failure
@@ -130,8 +157,8 @@ class _Workers:
                 f"a worker died {quick_deaths} times in a row within {QUICK_DEATH_S:g} s of serving, "
                 f"and the last {worker.cause}; see above what it wrote, and check the store {self._store}"
             )
-        print(f"worker {worker.process.pid} {worker.cause}; starting another", file=sys.stderr, flush=True)
-        return self._fork(quick_deaths)
+        _LOG.warning("worker %d %s; starting another", worker.process.pid, worker.cause)
+        return self._fork(place, quick_deaths)
 
     @property
     def generation(self) -> str:
@@ -145,12 +172,12 @@ class _Workers:
         for worker in self._workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
-                print(f"worker {worker.process.pid} did not end in time; killed", file=sys.stderr, flush=True)
+                _LOG.warning("worker %d did not end in time; killed", worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
 
 
-def serve(store: Path, address: str, workers: int = 1) -> int:
+def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings | None = None) -> int:
     """Serve a store on ``address`` from ``workers`` processes until SIGTERM or SIGINT.
 
     Once all serve, one line on stdout says where: ``serving generation G on 127.0.0.1:50051 (2 workers)``.
@@ -161,74 +188,35 @@ def serve(store: Path, address: str, workers: int = 1) -> int:
         The exit status, 0.
 
     Raises:
-        ConfigError: the address cannot be parsed, found or bound, or ``workers`` is below 1.
+        ConfigError: the address cannot be parsed, found or bound, ``workers`` is below 1, or the settings do not do:
+            a file that is missing or damaged, or an address that others can reach without tokens and TLS.
         ArtefactError: the store cannot be opened, or workers die again and again.
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}, expected 1 or more")
+    settings = settings or ServeSettings()
     with (
+        to_stderr(settings),
         closing(hold_port(address)) as port_holder,
+        closing(hold_port(settings.metrics)) if settings.metrics else nullcontext() as figures_holder,
+        closing(fitted(settings, workers, port_holder, figures_holder)) as fittings,
         _stop_requests() as stop,
-        closing(_Workers(store, port_holder)) as processes,
+        closing(EmbeddingProcess(store, _upload_settings(settings))) if can_embed() else nullcontext() as embedding,
+        closing(_Workers(store, port_holder, fittings, embedding)) as processes,
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
-            where, s = _text(port_holder), "" if workers == 1 else "s"
+            fittings.announce()
+            where, s = text_of(port_holder), "" if workers == 1 else "s"
             print(f"serving generation {processes.generation} on {where} ({workers} worker{s})", flush=True)
+            if embedding is not None:
+                embedding.start()  # only now: it takes seconds of a core to be warm
             processes.wait(stop, until_serving=False)
     return 0
 
 
-def parse_address(address: str) -> tuple[str, int]:
-    """Split ``HOST:PORT`` or ``[IPv6]:PORT``.
-
-    Raises:
-        ConfigError: it is neither, or the port is not within 0 to 65535.
-    """
-    host, _, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    if not host or (":" in host) != bracketed or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ConfigError(f"the address is {address!r}, expected HOST:PORT such as 127.0.0.1:50051 or [::1]:0")
-    return host, int(port)
-
-
-def hold_port(address: str) -> socket.socket:
-    """Bind ``address`` for this server alone, without listening: nobody can connect until a worker listens.
-
-    A name that stands for several addresses is bound at the first of them that this machine has.
-
-    Raises:
-        ConfigError: the address cannot be parsed, found or bound, as when another server has the port.
-    """
-    host, port = parse_address(address)
-    refused: OSError | None = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
-        raise ConfigError(
-            f"the host in {address!r} was not found ({error}); expected a name or IP of this machine"
-        ) from error
-    for family, kind, protocol, _, place in found:
-        holder = socket.socket(family, kind, protocol)
-        try:
-            # Bound without SO_REUSEPORT, so that a port in use is refused even where its owner shares it;
-            # with SO_REUSEADDR, so that connections a former server has just closed are no hindrance.
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(place)
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError as error:
-            holder.close()
-            refused = error
-        else:
-            return holder
-    raise ConfigError(f"cannot listen on {address}: {refused}; choose another address or stop what is using it")
-
-
-def _text(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _upload_settings(settings: ServeSettings) -> UploadSettings:
+    return UploadSettings(at_once=settings.max_uploads)
 
 
 @contextmanager
@@ -250,7 +238,14 @@ def _stop_requests() -> Iterator[Connection]:
 
 
 def _work(
-    store: Path, address: str, lifeline: Connection, report: Connection, parents_own: Sequence[_Closable]
+    store: Path,
+    address: str,
+    lifeline: Connection,
+    report: Connection,
+    parents_own: Sequence[_Closable],
+    fittings: Fittings,
+    place: int,
+    embedder: Path | None,
 ) -> None:
     """Be a worker: open the store, serve it, say so; in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -258,23 +253,48 @@ def _work(
     for held in parents_own:
         held.close()
     try:
-        with closing(Recommender.open(store)) as recommender:
-            asyncio.run(_answer_calls(recommender, address, lifeline, report))
+        current = Current(open_answers(store, fittings.settings.backend))
+        asyncio.run(_answer_calls(current, store, address, lifeline, report, fittings, place, embedder))
+        current.answers.close()
     except RecsysError as error:
         report.send(error)
         sys.exit(1)
 
 
-async def _answer_calls(recommender: Recommender, address: str, lifeline: Connection, report: Connection) -> None:
+async def _answer_calls(
+    current: Current,
+    store: Path,
+    address: str,
+    lifeline: Connection,
+    report: Connection,
+    fittings: Fittings,
+    place: int,
+    embedder: Path | None,
+) -> None:
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
-    server, _ = await create_server(recommender, address, health=health, shared_port=True)
+    doors, meter = fittings.enter(place)
+    uploads, limits = None, _upload_settings(fittings.settings)
+    if embedder is not None:
+        uploads = TrackUploads(Store(store), Embedder(embedder, limits), lambda: serving_now(current), limits)
+    server, _ = await create_server(
+        current, address, health=health, shared_port=True, doors=doors, meter=meter, uploads=uploads
+    )
     await server.start()
+    tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
+    if meter:
+        tasks.append(asyncio.create_task(meter.tell()))
+        meter.watch(
+            built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
+            backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
+        )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(lifeline.fileno(), stop.set)
-    report.send(recommender.generation)
+    report.send(current.answers.generation)
     await stop.wait()
     loop.remove_reader(lifeline.fileno())  # a closed pipe stays readable: without this the loop would spin
     await health.enter_graceful_shutdown()
     await server.stop(DRAIN_S)
+    for task in tasks:
+        task.cancel()

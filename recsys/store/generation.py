@@ -46,15 +46,33 @@ class Store:
             ArtefactError: nothing was published here, or CURRENT names a generation that is gone.
         """
         try:
-            name = (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+            name = (self.folder / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             raise ArtefactError(
                 f"{self.folder} holds no published generation; make one with `recsys build --store {self.folder} …`"
             ) from error
-        folder = self.generations / name
-        if not name or not folder.is_dir():
-            raise ArtefactError(f"{self.folder}/CURRENT names the generation {name!r}, which is not there; build again")
-        return folder
+        try:
+            return self.generation(name)
+        except ArtefactError as error:
+            raise ArtefactError(
+                f"{self.folder}/CURRENT names the generation {name!r}, which is not there; build again"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Ids of the generations that are there, oldest first."""
+        if not self.generations.is_dir():
+            return []
+        return sorted(p.name for p in self.generations.iterdir() if p.is_dir() and p.suffix != PARTIAL)
+
+    def generation(self, name: str) -> Path:
+        """Give the folder of a generation.
+
+        Raises:
+            ArtefactError: there is none of that name.
+        """
+        if name not in self.names():
+            raise ArtefactError(f"{self.folder} has no generation {name!r}; it has {', '.join(self.names()) or 'none'}")
+        return self.generations / name
 
     def has_current(self) -> bool:
         """Whether a generation was published here."""
@@ -85,8 +103,7 @@ class Store:
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest ``keep`` generations, never the current one; gives the ids that went."""
         current = self.current().name
-        names = sorted(p.name for p in self.generations.iterdir() if p.is_dir() and p.suffix != PARTIAL)
-        old = [name for name in names[:-keep] if name != current]
+        old = [name for name in self.names()[:-keep] if name != current]
         for name in old:
             going = self.generations / f"{name}{PARTIAL}"  # a kill on the way leaves nothing that looks whole
             (self.generations / name).rename(going)

@@ -1,111 +1,165 @@
-"""The live store: uploads since a generation was built, in LMDB, durable before they are acknowledged.
+"""The live store: what was uploaded, heard and deleted since a generation was built, durable before it is acknowledged.
 
-    log      number -> JSON       append-only; what was uploaded, and which file holds its audio
-    vectors  generation/number/name -> float32 bytes
-    hashes   content hash of the audio -> track id
+    LiveStore.open(file)  ->  reading() or writing()  ->  recsys.store.transactions
 
-A generation's meta.json records the last number that it took in; later ones are overlaid when it is opened. Entries
-are never dropped: every later build reads them all. The environment is opened for one piece of work and closed, since
-LMDB allows one open environment a process and file.
+A generation's meta.json records the last number of the log that it took in; later entries are laid over it. Entries
+are never dropped: every later build reads them all. A process has the file open once (``recsys.store.environment``),
+and any number of processes may write: LMDB lets one after the other.
 """
 
-import json
-import struct
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import lmdb
-import numpy as np
 
 from recsys.errors import ArtefactError
+from recsys.live.events import Upload
+from recsys.store.environment import DATABASES, Environment, acquire, release
+from recsys.store.transactions import Reading, Writing, number_key
 from recsys.types import Float32
 
-MAP_SIZE = 1 << 38  # 256 GiB of address space; the file itself grows as it is filled
+__all__ = ["LiveStore", "StaleError", "Upload", "open_live"]
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One uploaded track: ``file`` is its audio's name in ``uploads/``, ``at`` an ISO 8601 time."""
-
-    track_id: str
-    content_hash: str
-    file: str
-    title: str | None
-    artist: str | None
-    album: str | None
-    genres: list[str]
-    year: int | None
-    lyrics: str | None
-    duration_s: float | None
-    at: str
+class StaleError(Exception):
+    """Something was written since; take it in and ask again."""
 
 
 class LiveStore:
-    """The open environment; made by ``open_live``."""
+    """The live store of a folder, open until ``close``."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, file: Path, write: bool, environment: Environment | None) -> None:
+        self._file, self._write = file, write
         self._environment = environment
-        self._log = environment.open_db(b"log", create=not environment.flags()["readonly"])
-        self._vectors = environment.open_db(b"vectors", create=not environment.flags()["readonly"])
-        self._hashes = environment.open_db(b"hashes", create=not environment.flags()["readonly"])
 
-    def uploads(self, after: int = 0) -> Iterator[tuple[int, Upload]]:
+    @classmethod
+    def open(cls, file: Path, write: bool = True) -> "LiveStore":
+        """Open it for long; after a fork, not before.
+
+        Raises:
+            ArtefactError: the file is damaged or cannot be written.
+        """
+        return cls(file, write, acquire(file, write))
+
+    @classmethod
+    def absent(cls, file: Path) -> "LiveStore":
+        """One in which there is nothing, where none can be made."""
+        return cls(file, False, None)
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing can be written."""
+        return not self._write
+
+    def close(self) -> None:
+        """Let go of the file; whoever else has it in this process keeps it."""
+        if self._environment is not None:
+            release(self._environment)
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Look at one state of the store.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        if self._environment is None:
+            yield Reading(None, dict.fromkeys(DATABASES))
+            return
+        try:
+            if None in self._environment.databases.values():
+                self._environment.find_databases(self._environment.lmdb, create=False)
+            with self._environment.lmdb.begin() as transaction:
+                yield Reading(transaction, self._environment.databases)
+        except lmdb.Error as error:
+            raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """Write, alone among all processes; on disk when the block has ended, and nothing of it if the block raises.
+
+        Raises:
+            ArtefactError: the file cannot be written, a full disk among the reasons; nothing was changed.
+        """
+        if self._environment is None or not self._write:
+            raise ArtefactError(f"the live store {self._file} cannot be written; check its rights and the disk's")
+        if self._environment.readonly and os.access(self._file, os.W_OK):
+            self._environment.mend()  # it was opened in the middle of a failure that is over
+        try:
+            if None in self._environment.databases.values():
+                self._environment.find_databases(self._environment.lmdb, create=True)
+            with self._environment.lmdb.begin(write=True) as transaction:
+                writing = Writing(transaction, self._environment.databases)
+                writing.complete()
+                yield writing
+        except lmdb.Error as error:
+            if isinstance(error, lmdb.PanicError):
+                self._environment.mend()
+            raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
+
+    def get(self, database: str, key: bytes, version: int | None = None) -> bytes | None:
+        """Find one value, in a few microseconds: every call of a server asks.
+
+        Raises:
+            StaleError: the store's version is another one than the caller knows.
+            ArtefactError: the file is damaged.
+        """
+        if self._environment is None:
+            return None
+        databases = self._environment.databases
+        state, asked = databases["state"], databases[database]
+        if state is None or asked is None:
+            with self.reading() as reading:
+                return reading.get(database, key)
+        try:
+            with self._environment.lmdb.begin() as transaction:
+                if version is not None and transaction.get(b"version", db=state) != number_key(version):
+                    raise StaleError
+                found: bytes | None = transaction.get(key, db=asked)
+                return found
+        except lmdb.Error as error:
+            raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
+
+    # ---- in a transaction of their own ----------------------------------------------------------------------------
+
+    def uploads(self, after: int = 0) -> list[tuple[int, Upload]]:
         """Give the uploads numbered above ``after``, in order."""
-        with self._environment.begin() as transaction, transaction.cursor(self._log) as cursor:
-            found = cursor.set_range(struct.pack(">Q", after + 1))
-            while found:
-                yield struct.unpack(">Q", cursor.key())[0], Upload(**json.loads(cursor.value()))
-                found = cursor.next()
+        with self.reading() as reading:
+            return list(reading.uploads(after))
 
     def last_number(self) -> int:
         """Number of the newest entry, 0 if there is none."""
-        with self._environment.begin() as transaction, transaction.cursor(self._log) as cursor:
-            return int(struct.unpack(">Q", cursor.key())[0]) if cursor.last() else 0
+        with self.reading() as reading:
+            return reading.last_number()
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the upload with this audio."""
-        with self._environment.begin() as transaction:
-            found = transaction.get(content_hash.encode(), db=self._hashes)
-            return None if found is None else bytes(found).decode()
-
-    def append(self, upload: Upload, generation: str, vectors: Mapping[str, Float32]) -> int:
-        """Write an upload with its vectors (d,) by name; on disk when this returns. Gives its number."""
-        with self._environment.begin(write=True) as transaction:
-            with transaction.cursor(self._log) as cursor:
-                number = (int(struct.unpack(">Q", cursor.key())[0]) if cursor.last() else 0) + 1
-            transaction.put(struct.pack(">Q", number), json.dumps(asdict(upload)).encode(), db=self._log)
-            transaction.put(upload.content_hash.encode(), upload.track_id.encode(), db=self._hashes)
-            self._put_vectors(transaction, generation, number, vectors)
-        return number
-
-    def set_vectors(self, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
-        """Give an upload its vectors under a further generation."""
-        with self._environment.begin(write=True) as transaction:
-            self._put_vectors(transaction, generation, number, vectors)
-
-    def _put_vectors(self, transaction: Any, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
-        for name, vector in vectors.items():
-            key = f"{generation}/{number}/{name}".encode()
-            transaction.put(key, np.asarray(vector, dtype="<f4").tobytes(), db=self._vectors)
+        with self.reading() as reading:
+            return reading.track_of_audio(content_hash)
 
     def vectors(self, generation: str, number: int) -> dict[str, Float32]:
         """Vectors (d,) of an upload under a generation, by name; empty if it has none there."""
-        prefix = f"{generation}/{number}/".encode()
-        found: dict[str, Float32] = {}
-        with self._environment.begin() as transaction, transaction.cursor(self._vectors) as cursor:
-            here = cursor.set_range(prefix)
-            while here and cursor.key().startswith(prefix):
-                found[cursor.key()[len(prefix) :].decode()] = np.frombuffer(cursor.value(), dtype="<f4").copy()
-                here = cursor.next()
-        return found
+        with self.reading() as reading:
+            return reading.vectors(generation, number)
+
+    def append(self, upload: Upload, generation: str, vectors: Mapping[str, Float32]) -> int:
+        """Write an upload with its vectors (d,) by name, into no list yet; gives its number."""
+        with self.writing() as writing:
+            number = writing.append(upload)
+            writing.set_vectors(generation, number, vectors)
+            return number
+
+    def set_vectors(self, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
+        """Give an upload its vectors under a further generation."""
+        with self.writing() as writing:
+            writing.set_vectors(generation, number, vectors)
 
 
 @contextmanager
 def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
-    """Open the live store; for reading, None where nothing was ever uploaded.
+    """Open the live store for one piece of work; for reading, None where nothing was ever written.
 
     Raises:
         ArtefactError: the file is damaged or cannot be written.
@@ -113,13 +167,8 @@ def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
     if not write and not file.exists():
         yield None
         return
+    store = LiveStore.open(file, write)
     try:
-        environment = lmdb.open(str(file), subdir=False, max_dbs=3, map_size=MAP_SIZE, readonly=not write)
-    except lmdb.Error as error:
-        raise ArtefactError(f"cannot open the live store {file}: {error}") from error
-    try:
-        yield LiveStore(environment)
-    except lmdb.Error as error:
-        raise ArtefactError(f"the live store {file} failed: {error}; nothing was changed") from error
+        yield store
     finally:
-        environment.close()
+        store.close()

@@ -2,38 +2,79 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from recsys.diversity import ListSettings, Variety
 from recsys.errors import ArtefactError
+from recsys.live.snapshot import ITEM, Snapshot
+from recsys.live.taste import touched_of
 from recsys.model import Model
-from recsys.overlay import Uploads
+from recsys.overlay import UNTOUCHED, Touched, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import open_live
+from recsys.store.lookup import FILE as LOOKUP
+from recsys.store.lookup import Lookup, open_lookup
 from recsys.store.tables import FILE, StoredTables
-from recsys.types import SPACES, Float32, Space
+from recsys.traits import Traits
+from recsys.types import Float32, Tables
 
-ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
+Backend = Literal["duckdb", "lmdb"]
+NEEDED_FACTS = ("generation", "last_live_number")
+__all__ = ["ITEM", "check_sizes", "file_sizes", "open_generation", "open_store", "read_facts"]
 
 
-def open_store(folder: Path) -> Recommender:
-    """Open the current generation, read-only.
+def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None) -> Recommender:
+    """Open a generation, read-only.
+
+    Args:
+        folder: of the store.
+        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same and may
+            be open already.
+        name: of the generation; the current one by default.
 
     Raises:
         ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
     """
     store = Store(folder)
-    generation = store.current()
+    return open_generation(store, store.current() if name is None else store.generation(name), backend)
+
+
+def open_generation(store: Store, generation: Path, backend: Backend | Lookup = "duckdb") -> Recommender:
+    """Open a generation by its folder, which may still be one that is being written, read-only.
+
+    Raises:
+        ArtefactError: a file is missing or damaged.
+    """
     facts = read_facts(generation)
-    model = Model.load(generation / "arrays")
-    edges = _edges(generation / "arrays" / "edges.npy")
-    uploads = _uploads(store, generation.name, int(facts["last_live_number"]), model)
-    lists = _list_settings(facts)
-    return Recommender(model, StoredTables(generation / FILE), facts, uploads, edges=edges, lists=lists)
+    sizes = dict(facts.get("files", {}))
+    if backend == "duckdb":
+        sizes.pop(LOOKUP, None)  # a store that has lost it still serves, if slower
+    check_sizes(generation, sizes)
+    name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
+    arrays = generation / "arrays"
+    model = Model.load(arrays)
+    uploads = _uploads(store, Snapshot.at(model, name, store.uploads, taken_in))
+    tables: Tables = StoredTables(generation / FILE) if backend == "duckdb" else _lookup(backend, generation)
+    return Recommender(
+        model,
+        tables,
+        facts,
+        uploads,
+        edges=_scores(arrays / "edges.npy"),
+        lists=_list_settings(facts),
+        traits=Traits.load(arrays),
+        lasts=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
+        touched=partial(_touched, store, name, taken_in),
+    )
+
+
+def _lookup(backend: Backend | Lookup, generation: Path) -> Lookup:
+    return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
 
 
 def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
@@ -42,12 +83,12 @@ def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
     return ListSettings(popular=Variety()) if known is None else ListSettings.model_validate(known)
 
 
-def _edges(file: Path) -> Float32:
+def _scores(file: Path) -> Float32:
     try:
-        edges: Float32 = np.load(file, allow_pickle=False)
+        scores: Float32 = np.load(file, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise ArtefactError(f"cannot read {file}: {error}; build again") from error
-    return edges
+    return scores
 
 
 def read_facts(generation: Path) -> dict[str, Any]:
@@ -60,31 +101,45 @@ def read_facts(generation: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((generation / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"cannot read {generation}/meta.json: {error}; build again") from error
+    lacking = [name for name in NEEDED_FACTS if name not in facts] if isinstance(facts, dict) else list(NEEDED_FACTS)
+    if lacking:
+        raise ArtefactError(f"{generation}/meta.json does not say {', '.join(lacking)}; roll back or build again")
     return facts
 
 
-def _uploads(store: Store, generation: str, taken_in: int, model: Model) -> Uploads:
-    """Gather the uploads that the generation does not know yet."""
-    track_ids: list[str] = []
-    rows: list[Float32] = []
-    spaces: dict[Space, dict[int, Float32]] = {}
-    about: dict[str, Mapping[str, Any]] = {}
+def file_sizes(generation: Path) -> dict[str, int]:
+    """Bytes of every file of a generation but meta.json, which holds them, by its name below the folder."""
+    files = sorted(file for file in generation.rglob("*") if file.is_file() and file.name != "meta.json")
+    return {file.relative_to(generation).as_posix(): file.stat().st_size for file in files}
+
+
+def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
+    """Refuse a generation with a file that is missing or shorter than it was: mapped ones would kill their reader.
+
+    Raises:
+        ArtefactError: there is one; the message names it.
+    """
+    for name, n_bytes in expected.items():
+        file = generation / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != n_bytes:
+            told = "is missing" if found is None else f"has {found:,} bytes, expected {n_bytes:,}"
+            raise ArtefactError(f"{file} {told}; roll back or build again")
+
+
+def _uploads(store: Store, snapshot: Snapshot) -> Uploads:
+    """Gather the uploads that the generation does not know yet, and what was deleted."""
     with open_live(store.live) as live:
-        entries = [] if live is None else list(live.uploads(after=taken_in))
-        for number, upload in entries:
-            vectors = live.vectors(generation, number) if live is not None else {}
-            if ITEM not in vectors or int(model.items.find([upload.track_id])[0]) >= 0:
-                continue
-            for space in SPACES:
-                if space in vectors and space != ITEM:
-                    spaces.setdefault(space, {})[len(track_ids)] = vectors[space]
-            track_ids.append(upload.track_id)
-            rows.append(vectors[ITEM])
-            about[upload.track_id] = {
-                "track_id": upload.track_id, "title": upload.title, "artist": upload.artist, "album": upload.album,
-                "genres": upload.genres, "year": upload.year, "duration_s": upload.duration_s,
-                "path": str(store.uploads / upload.file), "plays": 0.0, "is_cold": True,
-            }  # fmt: skip
-    dim = model.item_vectors.shape[1]
-    joint = np.stack(rows) if rows else np.zeros((0, dim), dtype=np.float32)
-    return Uploads(tuple(track_ids), joint, spaces, {name: dict(known) for name, known in about.items()})
+        if live is None:
+            return snapshot.uploads
+        with live.reading() as reading:
+            return snapshot.extended(reading).uploads
+
+
+def _touched(store: Store, generation: str, taken_in: int, user_id: str) -> Touched:
+    """Look up what happened to one user's list, by whatever process."""
+    with open_live(store.live) as live:
+        if live is None:
+            return UNTOUCHED
+        with live.reading() as reading:
+            return touched_of(reading, generation, taken_in, user_id)

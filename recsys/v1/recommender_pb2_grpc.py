@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RecommenderStub:
-    """Answers who should hear what, and which tracks are alike, from the current generation of a store.
+    """Answers who should hear what, and which tracks are alike, from the current generation of a store and from what was
+    uploaded, heard and deleted since.
     """
 
     def __init__(self, channel):
@@ -60,10 +61,36 @@ class RecommenderStub:
                 request_serializer=recsys_dot_v1_dot_recommender__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=recsys_dot_v1_dot_recommender__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.AudienceOf = channel.unary_unary(
+                '/recsys.v1.Recommender/AudienceOf',
+                request_serializer=recsys_dot_v1_dot_recommender__pb2.AudienceOfRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_recommender__pb2.AudienceOfResponse.FromString,
+                _registered_method=True)
+        self.UploadTrack = channel.stream_unary(
+                '/recsys.v1.Recommender/UploadTrack',
+                request_serializer=recsys_dot_v1_dot_recommender__pb2.UploadTrackRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_recommender__pb2.UploadTrackResponse.FromString,
+                _registered_method=True)
+        self.RecordListens = channel.unary_unary(
+                '/recsys.v1.Recommender/RecordListens',
+                request_serializer=recsys_dot_v1_dot_recommender__pb2.RecordListensRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_recommender__pb2.RecordListensResponse.FromString,
+                _registered_method=True)
+        self.DeleteTrack = channel.unary_unary(
+                '/recsys.v1.Recommender/DeleteTrack',
+                request_serializer=recsys_dot_v1_dot_recommender__pb2.DeleteTrackRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_recommender__pb2.DeleteTrackResponse.FromString,
+                _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/recsys.v1.Recommender/DeleteUser',
+                request_serializer=recsys_dot_v1_dot_recommender__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_recommender__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
 
 
 class RecommenderServicer:
-    """Answers who should hear what, and which tracks are alike, from the current generation of a store.
+    """Answers who should hear what, and which tracks are alike, from the current generation of a store and from what was
+    uploaded, heard and deleted since.
     """
 
     def Recommend(self, request, context):
@@ -101,6 +128,41 @@ class RecommenderServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AudienceOf(self, request, context):
+        """Lists the users who would like a track most, each by its own standard; NOT_FOUND for an unknown track.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadTrack(self, request_iterator, context):
+        """Takes in a new track: first what is known of it, then its audio in chunks. The same audio twice is the same track.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordListens(self, request, context):
+        """Takes in what users heard or disliked. The same event id twice counts once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTrack(self, request, context):
+        """Takes a track out of every list and of every later build; NOT_FOUND for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """Takes a user and all that was recorded of them out of the live store, the lists and every later build.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecommenderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +191,31 @@ def add_RecommenderServicer_to_server(servicer, server):
                     request_deserializer=recsys_dot_v1_dot_recommender__pb2.GetStatusRequest.FromString,
                     response_serializer=recsys_dot_v1_dot_recommender__pb2.GetStatusResponse.SerializeToString,
             ),
+            'AudienceOf': grpc.unary_unary_rpc_method_handler(
+                    servicer.AudienceOf,
+                    request_deserializer=recsys_dot_v1_dot_recommender__pb2.AudienceOfRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_recommender__pb2.AudienceOfResponse.SerializeToString,
+            ),
+            'UploadTrack': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadTrack,
+                    request_deserializer=recsys_dot_v1_dot_recommender__pb2.UploadTrackRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_recommender__pb2.UploadTrackResponse.SerializeToString,
+            ),
+            'RecordListens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordListens,
+                    request_deserializer=recsys_dot_v1_dot_recommender__pb2.RecordListensRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_recommender__pb2.RecordListensResponse.SerializeToString,
+            ),
+            'DeleteTrack': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrack,
+                    request_deserializer=recsys_dot_v1_dot_recommender__pb2.DeleteTrackRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_recommender__pb2.DeleteTrackResponse.SerializeToString,
+            ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=recsys_dot_v1_dot_recommender__pb2.DeleteUserRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_recommender__pb2.DeleteUserResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recsys.v1.Recommender', rpc_method_handlers)
@@ -138,7 +225,8 @@ def add_RecommenderServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Recommender:
-    """Answers who should hear what, and which tracks are alike, from the current generation of a store.
+    """Answers who should hear what, and which tracks are alike, from the current generation of a store and from what was
+    uploaded, heard and deleted since.
     """
 
     @staticmethod
@@ -266,6 +354,141 @@ class Recommender:
             '/recsys.v1.Recommender/GetStatus',
             recsys_dot_v1_dot_recommender__pb2.GetStatusRequest.SerializeToString,
             recsys_dot_v1_dot_recommender__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AudienceOf(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/AudienceOf',
+            recsys_dot_v1_dot_recommender__pb2.AudienceOfRequest.SerializeToString,
+            recsys_dot_v1_dot_recommender__pb2.AudienceOfResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadTrack(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/recsys.v1.Recommender/UploadTrack',
+            recsys_dot_v1_dot_recommender__pb2.UploadTrackRequest.SerializeToString,
+            recsys_dot_v1_dot_recommender__pb2.UploadTrackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordListens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/RecordListens',
+            recsys_dot_v1_dot_recommender__pb2.RecordListensRequest.SerializeToString,
+            recsys_dot_v1_dot_recommender__pb2.RecordListensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTrack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/DeleteTrack',
+            recsys_dot_v1_dot_recommender__pb2.DeleteTrackRequest.SerializeToString,
+            recsys_dot_v1_dot_recommender__pb2.DeleteTrackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/DeleteUser',
+            recsys_dot_v1_dot_recommender__pb2.DeleteUserRequest.SerializeToString,
+            recsys_dot_v1_dot_recommender__pb2.DeleteUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,113 @@
+"""The rows of a generation's tables, from what was fitted; lists of users are made in ``pipelines.publish``.
+
+Recommender in memory  ->  tracks, users, track_audio, track_vectors, neighbour_lists  ->  frames, block by block
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from recsys.config import RunSettings
+from recsys.fit import Artefacts
+from recsys.model import Model
+from recsys.neighbours import find_neighbours
+from recsys.progress import Progress
+from recsys.recommender import Recommender
+from recsys.types import NO_ITEM, SPACES, Float32, Neighbours, Space
+
+BLOCK = 2048  # tracks a block of rows
+
+
+def lists_of(values: pl.Series, lengths: np.ndarray) -> pl.Series:
+    """Cut a flat series into lists of these lengths."""
+    owner = pl.Series("owner", np.repeat(np.arange(len(lengths)), lengths), dtype=pl.Int64)
+    lists = pl.DataFrame({"owner": owner, "values": values}).group_by("owner", maintain_order=True).agg("values")
+    every = pl.DataFrame({"owner": np.arange(len(lengths))}, schema={"owner": pl.Int64})
+    joined = every.join(lists, on="owner", how="left", maintain_order="left")["values"]
+    return joined.fill_null([])
+
+
+def tracks(recommender: Recommender) -> pl.DataFrame:
+    """Rows of ``tracks``."""
+    artefacts: Artefacts = recommender.artefacts
+    n_plays = np.asarray(recommender.model.counts.sum(axis=0), dtype=np.float64).ravel()
+    durations = np.full(len(n_plays), np.nan, dtype=np.float32)
+    durations[artefacts.sound.rows] = artefacts.sound.durations_s
+    return artefacts.tracks.frame.select("track_id", "title", "artist", "album", "genres", "year", "path").with_columns(
+        duration_s=pl.Series(durations).fill_nan(None), plays=pl.Series(n_plays), is_cold=pl.Series(n_plays == 0)
+    )
+
+
+def users(recommender: Recommender) -> pl.DataFrame:
+    """Rows of ``users``."""
+    model, listens = recommender.model, recommender.artefacts.listens
+    users = pl.DataFrame(
+        {
+            "user_id": pl.Series(model.users.all(), dtype=pl.String),
+            "plays": np.asarray(model.counts.sum(axis=1), dtype=np.float64).ravel(),
+            "distinct_tracks": np.diff(model.counts.indptr).astype(np.int32),
+        }
+    )
+    if listens is None:
+        return users
+    last = listens.frame.group_by("user_id").agg(last_listened_at=pl.col("listened_at").max())
+    return users.join(last, on="user_id", how="left", maintain_order="left")
+
+
+def track_audio(recommender: Recommender) -> pl.DataFrame:
+    """Rows of ``track_audio``: which track has which file content."""
+    sound = recommender.artefacts.sound
+    ids = recommender.model.items.ids(sound.rows)
+    frame = pl.DataFrame({"track_id": ids, "content_hash": list(sound.hashes)}, schema=_AUDIO_SCHEMA)
+    return frame.filter(pl.col("content_hash") != "")
+
+
+_AUDIO_SCHEMA = {"track_id": pl.String(), "content_hash": pl.String()}
+
+
+def _spaces(model: Model) -> Iterator[tuple[Space, np.ndarray, Float32]]:
+    """Each space that exists, with its rows and vectors."""
+    for space in SPACES:
+        if space == "hybrid":
+            yield space, np.arange(len(model.items), dtype=np.int32), model.item_vectors
+        elif space in model.spaces:
+            yield space, model.spaces[space].rows, model.spaces[space].vectors
+
+
+def track_vectors(model: Model) -> Iterator[pl.DataFrame]:
+    """Rows of ``track_vectors``."""
+    for space, rows, vectors in _spaces(model):
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            ids = model.items.ids(rows[block])
+            yield pl.DataFrame(
+                {"track_id": ids, "vector": pl.Series(vectors[block].tolist(), dtype=_VECTOR)}
+            ).with_columns(space=pl.lit(space))
+
+
+_VECTOR = pl.List(pl.Float32())
+
+
+def neighbour_lists(model: Model, settings: RunSettings, progress: Progress) -> Iterator[pl.DataFrame]:
+    """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it."""
+    for space, rows, vectors in _spaces(model):
+        compared = model.blend.likeness(vectors) if space == "hybrid" else vectors
+        found = find_neighbours(rows, compared, space, settings.neighbours, progress)
+        track_ids = np.array(model.items.all(), dtype=object)
+        for start in range(0, len(found.rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            yield _neighbour_frame(track_ids, found, block)
+
+
+def _neighbour_frame(track_ids: np.ndarray, found: Neighbours, block: slice) -> pl.DataFrame:
+    items, scores = found.items[block], found.scores[block]
+    full = items != NO_ITEM
+    lengths = full.sum(axis=1)
+    return pl.DataFrame(
+        {
+            "track_id": pl.Series(track_ids[found.rows[block]], dtype=pl.String),
+            "neighbour_ids": lists_of(pl.Series(track_ids[items[full]], dtype=pl.String), lengths),
+            "scores": lists_of(pl.Series(scores[full]), lengths),
+        }
+    ).with_columns(space=pl.lit(found.space))

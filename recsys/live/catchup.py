@@ -1,0 +1,93 @@
+"""Bringing a generation's lists up to the log before it is made current, by a build that ends or a rollback.
+
+    Store, generation  ->  catch_up  ->  vectors of uploads that it has not met, and lists that miss nothing
+
+Most is done while others go on writing, a little at a time; the rest, at last, under the live lock, so that nothing
+comes between it and the rename of CURRENT.
+"""
+
+import logging
+from pathlib import Path
+
+from recsys.live.apply import AT_ONCE, Applier
+from recsys.live.settings import LiveSettings
+from recsys.live.snapshot import Snapshot
+from recsys.live.stored import Stored
+from recsys.recommender import Recommender
+from recsys.store.generation import Store
+from recsys.store.live import LiveStore, open_live
+from recsys.store.opened import open_generation
+
+MOST_ROUNDS = 5  # of embedding what came meanwhile: what is left to do under the live lock keeps uploads waiting
+
+_LOG = logging.getLogger(__name__)
+
+
+def catch_up(store: Store, generation: Path) -> None:
+    """Bring the lists of a generation up to the log; call it before the live lock, and once more under it.
+
+    Args:
+        store: the store.
+        generation: folder of the generation, which may still be one that is being written.
+
+    Raises:
+        ArtefactError: a file is damaged, or the live store cannot be written.
+    """
+    if not store.live.exists():
+        return
+    with open_live(store.live, write=True) as live:
+        if live is None:
+            return
+        recommender = open_generation(store, generation)
+        try:
+            for _ in range(MOST_ROUNDS):
+                if not _embed_late(store, live, recommender, generation / "models"):
+                    break
+            _apply_all(store, live, recommender, generation)
+        finally:
+            recommender.close()
+
+
+def forget_generations(store: Store, generations: list[str]) -> None:
+    """Take away the lists and vectors of generations that were deleted."""
+    if not generations or not store.live.exists():
+        return
+    with open_live(store.live, write=True) as live:
+        for generation in generations:
+            if live is not None:
+                with live.writing() as writing:
+                    writing.forget_generation(generation)
+
+
+def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> int:
+    """Give the uploads since a generation their vectors under it, where they have none; gives how many got them."""
+    with live.reading() as reading:
+        late = [
+            (number, upload)
+            for number, upload in reading.uploads(int(recommender.facts["last_live_number"]))
+            if not reading.track_gone(upload.track_id) and not reading.vectors(recommender.generation, number)
+        ]
+    if not late:
+        return 0
+    try:
+        from recsys.uploads import embed_late
+    except ModuleNotFoundError as error:  # going back must not wait for an installation
+        _LOG.warning(
+            "%d uploads are not shown under generation %s until the next build: embedding them needs %s: "
+            "pip install 'recsys[build]'", len(late), recommender.generation, error.name,
+        )  # fmt: skip
+        return 0
+    embed_late(store, live, late, recommender, models)
+    return len(late)
+
+
+def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:
+    stored = Stored(recommender, folder)
+    applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
+    snapshot = Snapshot.at(stored.model, stored.generation, store.uploads, stored.taken_in)
+    while True:
+        with live.reading() as reading:
+            if applier.applied(reading) >= reading.last_number():
+                return
+        with live.writing() as writing:
+            snapshot, _ = applier.catch_up(writing, snapshot, AT_ONCE)

@@ -1,0 +1,40 @@
+"""Which listens are taken in."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from recsys.live.events import Listened
+from recsys.live.snapshot import Snapshot
+from recsys.store.transactions import Reading
+
+MOST_PLAYS = 1_000_000.0  # of one event
+LONGEST_EVENT_ID = 100  # bytes
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def refusal(listen: Listened, reading: Reading, snapshot: Snapshot) -> str | None:
+    """Say why a listen cannot be taken in, None where it can."""
+    if not listen.user_id:
+        return "the user id is empty"
+    if not listen.track_id:
+        return "the track id is empty"
+    if len(listen.event_id.encode("utf-8", "surrogatepass")) > LONGEST_EVENT_ID:
+        return f"the event id is longer than {LONGEST_EVENT_ID} bytes"
+    if not listen.disliked and not (math.isfinite(listen.plays) and 0 < listen.plays <= MOST_PLAYS):
+        return f"plays are {listen.plays:g}, expected above 0 and at most {MOST_PLAYS:g}"
+    if listen.at and not _is_time(listen.at):
+        return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
+    if reading.track_gone(listen.track_id):
+        return f"the track {listen.track_id!r} was deleted"
+    if snapshot.rows_of([listen.track_id])[0] < 0 and not reading.upload_number(listen.track_id):
+        return f"no track {listen.track_id!r} in the catalogue"
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    time = time.replace(tzinfo=time.tzinfo or UTC)
+    return FIRST <= time <= datetime.now(UTC) + timedelta(days=1)  # a clock may be wrong by a time zone

@@ -1,0 +1,156 @@
+"""A touched user's list: folded in again from all that they heard, chosen from a few hundred candidates.
+
+    generation's plays, log  ->  Heard  ->  user vector  ->  candidates scored  ->  200 best with reasons  ->  Record
+
+Candidates are the list as it is, the neighbours of what was just heard, and the uploads; in a small catalogue they are
+all tracks. Plain numpy, as everything that a server does.
+"""
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from recsys.diversity import Source, choose
+from recsys.hybrid.foldin import fold_in
+from recsys.live.snapshot import Snapshot
+from recsys.live.splice import without
+from recsys.live.stored import Stored
+from recsys.live.taste import BARRED, Heard, Taste
+from recsys.rank import exact, ranked
+from recsys.ranking import DEFAULT_K, MAX_K, most_alike
+from recsys.store.record import Record, head_of, pack, track_bytes
+from recsys.store.transactions import Reading, Writing, user_key
+from recsys.types import NO_ITEM, Float32, Int32
+
+EXACT_BELOW = 20_000  # tracks; all of fewer are candidates, which costs a few milliseconds
+JUST_HEARD = 50  # tracks, the latest ones, whose neighbours are candidates
+
+
+class Refold:
+    """Makes lists of users under one generation with the uploads of one snapshot."""
+
+    def __init__(self, stored: Stored, snapshot: Snapshot) -> None:
+        self._stored, self._snapshot, self._model = stored, snapshot, stored.model
+        self._catalogue = snapshot.catalogue
+
+    def __call__(self, writing: Writing, user_id: str) -> None:
+        """Write the list, the taste and what was heard of a user; take them away where nothing is known any more."""
+        user = _row_of(writing, self._stored, user_id)
+        heard, fresh = self._heard(writing, user_id, user)
+        current = self._current(writing, user_id, user)
+        key = user_key(self._stored.generation, user_id)
+        shown = ~np.isin(heard.items, self._catalogue.hidden)
+        played = heard.items[heard.played & shown]
+        if not len(heard.items):
+            writing.drop_list(self._stored.generation, user_id)
+            return
+        writing.put("heard", key, heard.packed())
+        if not len(played):  # nothing but dislikes: what they are not shown is all that is known
+            source = current if not _is_personal(current) else self._stored.popular()
+            rest = without(source, np.union1d(heard.items, self._catalogue.hidden).astype(np.int32))
+            writing.put("lists", key, source if rest is None else rest)
+            writing.delete("tastes", key)
+            return
+        plays = heard.plays[heard.played & shown]
+        vectors = self._catalogue.vectors_of(played)
+        query = self._stored.query(fold_in(np.arange(len(played), dtype=np.int32), plays, vectors, self._model.blend))
+        candidates = np.setdiff1d(self._candidates(current, fresh), np.union1d(heard.items, self._catalogue.hidden))
+        items, scores = self._ranked(query, candidates.astype(np.int32), len(candidates))
+        edge = float(scores[DEFAULT_K - 1]) if len(scores) >= DEFAULT_K else -np.inf
+        last = float(scores[MAX_K - 1]) if len(scores) >= MAX_K else -np.inf
+        items, scores = self._varied(items, scores)
+        writing.put("lists", key, self._record(items, scores, played, vectors))
+        writing.put("tastes", key, Taste(user, edge, last, query).packed())
+
+    def _heard(self, writing: Writing, user_id: str, user: int) -> tuple[Heard, Int32]:
+        """All that a user heard, and the rows of what is new of it, the latest first."""
+        kept = writing.get("heard", user_key(self._stored.generation, user_id))
+        if kept is None:
+            heard = heard_of(self._stored, user, max(self._stored.taken_in, writing.user_gone(user_id)))
+        else:
+            heard = Heard.read(kept)
+        entries = writing.listens_of(user_id, heard.up_to)
+        if not entries:
+            return heard, np.zeros(0, dtype=np.int32)
+        listens = [listen for _, listen in entries]
+        rows = self._snapshot.rows_of([listen.track_id for listen in listens])
+        liked = rows[[not listen.disliked for listen in listens]][::-1]
+        return heard.with_listens(listens, rows, entries[-1][0]), liked[liked != NO_ITEM]
+
+    def _current(self, writing: Writing, user_id: str, user: int) -> bytes:
+        """The list as it is: the touched one, the stored one, or the popular one."""
+        current = writing.list_of(self._stored.generation, user_id)
+        if current is None and user != NO_ITEM:
+            current = self._stored.record_of(user_id)
+        return self._stored.popular() if current is None else current
+
+    def _candidates(self, current: bytes, fresh: Int32) -> Int32:
+        n_items = len(self._model.items)
+        if n_items < EXACT_BELOW:
+            return np.arange(len(self._catalogue), dtype=np.int32)
+        _, firsts = np.unique(fresh, return_index=True)
+        latest = fresh[np.sort(firsts)][:JUST_HEARD]
+        near = self._stored.neighbours(latest)
+        return np.unique(np.concatenate([Record(current).rows, near, self._catalogue.upload_rows()]))
+
+    def _ranked(self, query: Float32, candidates: Int32, k: int) -> tuple[Int32, Float32]:
+        vectors = self._catalogue.vectors_of(candidates)
+        rows, columns = np.zeros(len(candidates), dtype=np.int64), np.arange(len(candidates))
+        items, scores = ranked(rows, candidates, exact(query[None], vectors, rows, columns), 1, k)
+        return items[0], scores[0]
+
+    def _varied(self, items: Int32, scores: Float32) -> tuple[Int32, Float32]:
+        """Give the list the variety that the stored ones have."""
+        variety = self._stored.lists.usual(personal=True)
+        if variety.plain:
+            return items[:MAX_K], scores[:MAX_K]
+
+        source = Source(
+            lambda depth: (items[:depth], scores[:depth]),
+            self._artists,
+            lambda rows: self._model.blend.likeness(self._catalogue.vectors_of(rows)),
+        )
+        return choose(source, MAX_K, variety)
+
+    def _artists(self, rows: Int32) -> list[Hashable | None]:
+        """Artists of rows, as numbers, or as names where only uploads have them."""
+        traits, uploads, n_built = self._stored.traits, self._snapshot.uploads, len(self._model.items)
+        found: list[Hashable | None] = []
+        for row in rows.tolist():
+            if row < n_built:
+                number = int(traits.artists[row])
+                found.append(None if number == NO_ITEM else number)
+            else:
+                name = uploads.about[uploads.track_ids[row - n_built]]["artist"]
+                found.append(None if name is None else traits.artist(name))
+        return found
+
+    def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
+        places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)
+        ids, names = self._catalogue.ids(items), self._catalogue.ids(played)
+        reasons = [names[place] for place in places.tolist()]
+        lines = zip(ids, scores.tolist(), reasons, strict=True)
+        return pack(head_of(self._stored.generation, "personal"), [track_bytes(line) for line in lines], items)
+
+
+def heard_of(stored: Stored, user: int, up_to: int) -> Heard:
+    """What a generation knows that a user row heard and dislikes; nothing of row -1."""
+    if user == NO_ITEM:
+        return Heard(np.zeros(0, np.int32), np.zeros(0, np.float32), up_to)
+    counts, model = stored.model.counts, stored.model
+    here = slice(counts.indptr[user], counts.indptr[user + 1])
+    barred = model.barred_items(user)
+    items = np.concatenate([model.heard(user), barred])
+    plays = np.concatenate([np.asarray(counts.data[here], np.float32), np.full(len(barred), BARRED, np.float32)])
+    order = np.argsort(items, kind="stable")
+    return Heard(items[order], plays[order], up_to)
+
+
+def _row_of(reading: Reading, stored: Stored, user_id: str) -> int:
+    """Row of a user in a generation, -1 where it is unknown or has been deleted since."""
+    gone = reading.user_gone(user_id) > stored.taken_in
+    return NO_ITEM if gone else int(stored.model.users.find([user_id])[0])
+
+
+def _is_personal(buffer: bytes) -> bool:
+    return b"personal" in Record(buffer).head

@@ -1,0 +1,52 @@
+"""A stored list with a track more, or some less, without reading the others.
+
+Record, a track and its score  ->  inserted  ->  Record, 200 deep at most
+"""
+
+from bisect import bisect_right
+
+import numpy as np
+
+from recsys.ranking import MAX_K
+from recsys.store.record import Record, pack
+from recsys.types import Int32
+from recsys.v1 import recommender_pb2 as pb
+
+
+def score_at(record: Record, place: int) -> float:
+    """Read the score of one track."""
+    return float(pb.RecommendResponse.FromString(record.span(place, place + 1)).tracks[0].score)
+
+
+def place_of(record: Record, score: float, plain: bool) -> int:
+    """Say where a score stands; equal ones that were there stay before it. A varied list does not fall evenly."""
+    if plain:
+        return bisect_right(range(record.n), -score, key=lambda place: -score_at(record, place))
+    return sum(known >= score for _, known, _ in record.found())
+
+
+def inserted(buffer: bytes, track: bytes, row: int, score: float, plain: bool) -> bytes | None:
+    """Put a track in at its place by score; None where it is in the list, or would come after its last place."""
+    record = Record(buffer)
+    rows = record.rows
+    if row in rows:
+        return None
+    place = place_of(record, score, plain)
+    if place >= MAX_K:
+        return None
+    kept = min(record.n, MAX_K - 1)
+    ends = record.ends[:kept].astype(np.int64)
+    at = int(ends[place - 1]) if place else 0
+    moved = np.concatenate([ends[:place], [at + len(track)], ends[place:] + len(track)])
+    pieces = [record.span(0, place), track, record.span(place, kept)]
+    return pack(record.head, pieces, np.concatenate([rows[:place], [row], rows[place:kept]]), moved)
+
+
+def without(buffer: bytes, rows: Int32) -> bytes | None:
+    """Take tracks out by their rows; None where none of them is there."""
+    record = Record(buffer)
+    out = np.isin(record.rows, rows)
+    if not out.any():
+        return None
+    places = np.flatnonzero(~out)
+    return pack(record.head, record.tracks(places.tolist()), record.rows[places])

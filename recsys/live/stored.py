@@ -1,0 +1,76 @@
+"""What a generation stores, as the live store needs it: lists as records, neighbours as rows.
+
+    Recommender  ->  Stored  ->  record of a user, popular record, rows of neighbours
+
+Tables that keep records (``recsys.store.lookup``) give them as they are; those of DuckDB give lists, packed here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.model import Model
+from recsys.recommender import Recommender
+from recsys.store.record import head_of, pack, track_bytes
+from recsys.store.tables import FILE, StoredTables
+from recsys.types import NO_ITEM, Float32, Found, Int32
+
+
+class Stored:
+    """Stored lists of one generation."""
+
+    def __init__(self, recommender: Recommender, folder: Path) -> None:
+        self._recommender, self._folder = recommender, folder
+        self._tables: Any = recommender.tables
+        self._audio: StoredTables | None = None
+        self.model: Model = recommender.model
+        self.generation, self.lists = recommender.generation, recommender.lists
+        self.taken_in = int(recommender.facts.get("last_live_number", 0))
+        self.traits = recommender.traits
+        self.edges, self.lasts = recommender.edges, recommender.lasts
+
+    def record_of(self, user_id: str) -> bytes | None:
+        """The Record of a user's list; None for somebody unknown."""
+        if hasattr(self._tables, "list_of"):
+            kept = self._tables.list_of(user_id)
+            return None if kept is None else bytes(kept)
+        user = int(self.model.users.find([user_id])[0])
+        if user == NO_ITEM:
+            return None
+        source = "personal" if len(self.model.heard(user)) else "popular"
+        return self.packed(self._tables.recommended(user_id), source)
+
+    def popular(self) -> bytes:
+        """The Record of the list for somebody of whom nothing is known."""
+        kept = getattr(self._tables, "popular", b"")
+        return kept or self.packed(self._recommender.popular(), "popular")
+
+    def packed(self, found: Sequence[Found], source: str) -> bytes:
+        """Pack a list that was found by ids."""
+        rows = self.model.items.find([track for track, _, _ in found])
+        return pack(head_of(self.generation, source), [track_bytes(line) for line in found], rows)
+
+    def neighbours(self, items: Int32) -> Int32:
+        """Rows of the stored neighbours of a few tracks, joined; those of uploads are not stored."""
+        built = [int(item) for item in items if item < len(self.model.items)]
+        near = [self._tables.neighbours(track, "hybrid") or [] for track in self.model.items.ids(np.array(built))]
+        ids = [track for found in near for track, _ in found]
+        return np.unique(self.model.items.find(ids)) if ids else np.zeros(0, dtype=np.int32)
+
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Find the track whose audio file has this content; only the DuckDB file knows."""
+        if self._audio is None:
+            is_duckdb = isinstance(self._tables, StoredTables)
+            self._audio = self._tables if is_duckdb else StoredTables(self._folder / FILE)
+        return self._audio.track_of_audio(content_hash)
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        if self._audio is not None and self._audio is not self._tables:
+            self._audio.close()
+
+    def query(self, vector: Float32) -> Float32:
+        """Weigh the folded vector (d,) of somebody who has played something."""
+        return np.asarray(self.model.blend.queries(vector[None], np.ones(1, dtype=bool))[0], dtype=np.float32)

@@ -1,0 +1,138 @@
+"""What a worker answers from: one generation, with the bytes of its stored lists, and the live store beside it.
+
+    request bytes  ->  Answers.quick  ->  response bytes, in a few microseconds, on the event loop
+                   ->  None: it takes more than a look-up  ->  the same question to the Recommender, on a thread
+
+Quick are the stored lists, cut at k, and filters that the 200 stored candidates of a user satisfy: no message is built,
+the tracks are slices of what is stored. Everything else is computed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from recsys.filters import Filters, first_places
+from recsys.live.service import Live
+from recsys.overlay import Uploads
+from recsys.recommender import Recommender
+from recsys.serving import calls, convert
+from recsys.store.lookup import Lookup
+from recsys.store.record import Record
+from recsys.types import NO_ITEM
+from recsys.v1 import recommender_pb2 as pb
+
+NO_UPLOADS = Uploads.none(1)
+NOTHING_GONE: frozenset[int] = frozenset()
+
+
+class Answers:
+    """One generation and what answers from it; a swap to another one is one assignment."""
+
+    def __init__(self, recommender: Recommender, lookup: Lookup | None = None, live: Live | None = None) -> None:
+        """Answer from ``recommender`` and, where they are there, from stored bytes and the live store beside it."""
+        self._recommender = recommender
+        self._uploads: Uploads | None = None
+        self._lookup, self.live = lookup, live
+        self._quick: dict[str, Callable[[bytes], bytes | None]] = {}
+        if lookup is not None:
+            self._quick = {"Recommend": self._recommend, "SimilarTracks": self._similar}
+
+    @property
+    def recommender(self) -> Recommender:
+        """The generation with the uploads and deletions of now; reading what is new may take milliseconds."""
+        if self.live is not None:
+            uploads = self.live.uploads()
+            if uploads is not self._uploads:
+                self._recommender, self._uploads = self._recommender.with_uploads(uploads), uploads
+        return self._recommender
+
+    @property
+    def generation(self) -> str:
+        """Id of the generation."""
+        return self._recommender.generation
+
+    def quick(self, method: str) -> Callable[[bytes], bytes | None] | None:
+        """Give what answers a method at once, if anything does."""
+        return self._quick.get(method)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self.live is not None:
+            self.live.close()
+        self._recommender.close()
+
+    def _recommend(self, request: bytes) -> bytes | None:
+        """Answer Recommend from stored bytes, or not at all."""
+        asked = pb.RecommendRequest.FromString(request)
+        user_id, k = convert.given_id(asked.user_id, "user_id"), convert.list_length(asked.k)
+        stored, way = self._stored(user_id)
+        record = Record(stored)
+        gone = NOTHING_GONE if self.live is None else self.live.gone_rows()
+        if convert.is_plain(asked):
+            if not gone and record.n >= k:
+                calls.path(way)
+                return record.first(k)
+            places = [place for place, row in enumerate(record.rows.tolist()) if row not in gone][:k]
+        else:
+            filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
+            # a varied list is not in the order of its scores, and the popular one is varied
+            if not self._recommender.lists.plain or not convert.is_personal(record.head):
+                return None
+            if diversity or filters.include_heard:
+                return None
+            way = "filtered"
+            places = self._places(record, filters, max_per_artist, gone, k)
+        if len(places) < k:
+            return None
+        calls.path(way)
+        return record.picked(places)
+
+    def _stored(self, user_id: str) -> tuple[bytes | memoryview, calls.Path]:
+        """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one."""
+        assert self._lookup is not None
+        if self.live is not None:
+            own = self.live.list_of(user_id)
+            if own is not None:
+                return own, "live"
+        stored = self._lookup.list_of(user_id)
+        if stored is None or (self.live is not None and self.live.is_gone_user(user_id)):
+            return self._lookup.popular, "plain"
+        return stored, "plain"
+
+    def _places(
+        self, record: Record, filters: Filters, max_per_artist: int | None, gone: frozenset[int], k: int
+    ) -> list[int]:
+        """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
+        assert self._lookup is not None
+        rows, traits = record.rows, self._recommender.traits
+        if len(rows) and int(rows.max()) >= len(traits.artists):
+            return []
+        excluded = [*(self._lookup.row(track_id) for track_id in filters.exclude_track_ids), *gone]
+        passing = filters.allowed(rows, traits, NO_UPLOADS, np.array(excluded, dtype=np.int32))
+        artists = [] if max_per_artist is None else traits.artists[rows].tolist()
+        return first_places(passing, [None if a == NO_ITEM else a for a in artists], max_per_artist, k)
+
+    def _similar(self, request: bytes) -> bytes | None:
+        """Answer SimilarTracks from stored bytes, or not at all."""
+        asked = pb.SimilarTracksRequest.FromString(request)
+        track_id = convert.given_id(asked.track_id, "track_id")
+        k, space = convert.list_length(asked.k), convert.space(asked.space)
+        if self.live is not None and not self.live.uploads().nothing:
+            return None
+        assert self._lookup is not None
+        stored = self._lookup.neighbours_of(track_id, space)
+        if stored is None:
+            return None
+        record = Record(stored)
+        if record.n < k:
+            return None
+        calls.path("plain")
+        return record.first(k)
+
+
+class Current:
+    """The answers of the generation that is served now; a call keeps those that it began with."""
+
+    def __init__(self, answers: Answers) -> None:
+        """Begin with these."""
+        self.answers = answers

@@ -1,0 +1,68 @@
+"""A Board's counts as Prometheus reads them; prometheus_client writes the text."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from recsys.serving.calls import PATHS
+from recsys.serving.metrics import BACKLOG, BOUNDS_S, BUILT_AT, SERVING, Board, age_s
+
+CONTENT_TYPE: str = CONTENT_TYPE_LATEST
+UPLOAD = "UploadTrack"
+
+
+def exposition(board: Board) -> bytes:
+    """Write all figures, summed over the workers."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Sums(board))
+    return generate_latest(registry)
+
+
+class _Sums(Collector):
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._latencies()
+        yield self._calls()
+        yield self._upload_failures()
+        yield from self._workers()
+
+    def _latencies(self) -> Metric:
+        told = "Time from a call's arrival to its end, of calls that were let in."
+        family = HistogramMetricFamily("recsys_call_seconds", told, labels=("method", "path"))
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        for method in self._board.methods:
+            for path in PATHS:
+                counts, seconds = self._board.latencies(method, path)
+                if any(counts):
+                    family.add_metric((method, path), list(zip(bounds, accumulate(counts), strict=True)), seconds)
+        return family
+
+    def _calls(self) -> Metric:
+        family = CounterMetricFamily("recsys_calls", "Calls by how they ended.", labels=("method", "status"))
+        for method in self._board.methods:
+            for status, count in self._board.calls(method).items():
+                family.add_metric((method, status), count)
+        return family
+
+    def _upload_failures(self) -> Metric:
+        failed = {status: count for status, count in self._board.calls(UPLOAD).items() if status != "OK"}
+        told = "Uploads that were not taken in, those that were turned away included."
+        family = CounterMetricFamily("recsys_upload_failures", told)
+        family.add_metric((), sum(failed.values()))
+        return family
+
+    def _workers(self) -> Iterator[Metric]:
+        serving = sum(self._board.abouts(SERVING))
+        yield GaugeMetricFamily("recsys_workers", "Worker processes that serve.", serving)
+        if built_at := self._board.abouts(BUILT_AT):
+            told = "Age of the oldest generation that a worker answers from."
+            yield GaugeMetricFamily("recsys_generation_age_seconds", told, age_s(built_at))
+        if backlog := self._board.abouts(BACKLOG):
+            told = "Entries of the live log that the generation was built without."
+            yield GaugeMetricFamily("recsys_live_backlog_entries", told, max(backlog))

@@ -1,0 +1,103 @@
+"""Certificates: the files that the settings name, checked, as what gRPC listens with.
+
+With an authority for clients, TLS is mutual: a client without a certificate of that authority does not get as far as
+a call. The files are looked at for every new connection, so that a renewed certificate needs no restart; while they
+are damaged, or half renewed, the former one stays.
+"""
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from recsys.errors import ConfigError
+from recsys.serving.settings import ServeSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+class Certificates:
+    """A chain and its key, and the authority that clients need a certificate of, if any; all PEM files.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or two do not belong together.
+    """
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+        self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._state = self._files_state()
+        self._texts = self._read()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Make what a port is opened with; this starts gRPC, so it is for a worker to call."""
+        mutual = self._client_ca is not None
+        return grpc.dynamic_ssl_server_credentials(self._configuration(), self._renewed, mutual)
+
+    def _configuration(self) -> Any:
+        chain, key, client_ca = self._texts
+        return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
+
+    def _renewed(self) -> Any:
+        """What gRPC asks on a thread of its own before each handshake: new certificates, or None for the same."""
+        state = self._files_state()
+        if state == self._state:
+            return None
+        self._state = state
+        try:
+            self._texts = self._read()
+        except ConfigError as error:
+            _LOG.error("the certificate is not renewed: %s", error)
+            return None
+        _LOG.info("the certificate is renewed from %s", self._cert)
+        return self._configuration()
+
+    def _files_state(self) -> list[Any]:
+        """What is different once a file has changed."""
+        state: list[Any] = []
+        for file in (self._cert, self._key, self._client_ca):
+            try:
+                about = file.stat() if file else None
+            except OSError as error:
+                state.append(error.errno)
+            else:
+                state.append(about and (about.st_mtime_ns, about.st_size, about.st_ino))
+        return state
+
+    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+        texts = _text(self._cert), _text(self._key), _text(self._client_ca) if self._client_ca else None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:  # gRPC would only say that no port was bound
+            context.load_cert_chain(self._cert, self._key, password=lambda: "")  # else it asks on the terminal
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"{self._cert} and {self._key} are not a certificate and its key in PEM, without a password: {error}"
+            ) from error
+        if self._client_ca:
+            try:
+                context.load_verify_locations(self._client_ca)
+            except ssl.SSLError as error:
+                raise ConfigError(f"{self._client_ca} holds no certificate in PEM: {error}") from error
+        return texts
+
+
+def read_certificates(settings: ServeSettings) -> Certificates | None:
+    """Read the certificates that the settings name; None where they name none.
+
+    Raises:
+        ConfigError: one of two that belong together is missing, or a file is missing, damaged or does not fit.
+    """
+    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.client_ca
+    if cert is None or key is None:
+        if cert or key or client_ca:
+            raise ConfigError("TLS needs both --tls-cert and --tls-key, and --client-ca comes on top of them")
+        return None
+    return Certificates(cert, key, client_ca)
+
+
+def _text(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the file {file} cannot be read: {error.strerror}") from error

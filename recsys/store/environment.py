@@ -1,0 +1,150 @@
+"""The live store's LMDB file as a process has it open: once, however many parts of the program use it.
+
+    file  ->  acquire  ->  Environment, shared and counted  ->  release
+
+LMDB refuses a second open of a file in one process, since closing either would drop the locks of both. So whoever
+wants the file, for a moment or for as long as the server runs, takes the one that is open. After a fork the child
+opens its own. It is opened for writing wherever that is allowed, as a reader may be followed by a writer.
+"""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from recsys.errors import ArtefactError
+
+MAP_SIZE = 1 << 38  # 256 GiB of address space, so that no process has to map a grown file anew
+MAX_READERS = 1024  # threads of all processes together
+MOST_DATABASES = 64
+DATABASES = (
+    *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
+    *("gone", "lists", "tastes", "heard", "state"),
+)  # fmt: skip
+
+
+class Environment:
+    """One open file and its databases; None for those that an older version did not make."""
+
+    def __init__(self, file: Path, write: bool) -> None:
+        self.file, self.pid, self.n_users = file, os.getpid(), 0
+        self.databases: dict[str, Any] = dict.fromkeys(DATABASES)
+        self.readonly = True
+        self.lmdb = self._open(write)
+        self.inode = file.stat().st_ino
+
+    def _open(self, write: bool) -> Any:
+        existed = self.file.exists()
+        try:
+            opened = self._opened(write)
+            try:
+                _check_whole(self.file, opened)
+                opened.reader_check()
+                self.find_databases(opened, create=write)
+            except BaseException:
+                opened.close()
+                raise
+        except (lmdb.Error, OSError) as error:
+            if not existed:
+                self.file.unlink(missing_ok=True)
+            raise ArtefactError(f"cannot open the live store {self.file}: {error}") from error
+        return opened
+
+    def _opened(self, write: bool) -> Any:
+        options: dict[str, Any] = {
+            "subdir": False,
+            "max_dbs": MOST_DATABASES,
+            "map_size": MAP_SIZE,
+            "max_readers": MAX_READERS,
+        }
+        self.readonly = False
+        try:
+            return lmdb.open(str(self.file), **options)
+        except lmdb.Error:
+            if write:
+                raise
+        self.readonly = True
+        try:
+            return lmdb.open(str(self.file), readonly=True, **options)
+        except (lmdb.ReadonlyError, lmdb.DiskError, OSError):  # no lock file can be made: nobody writes here either
+            return lmdb.open(str(self.file), readonly=True, lock=False, **options)
+
+    def find_databases(self, opened: Any, create: bool) -> None:
+        """Open the databases, and make those that are missing."""
+        missing = [name for name, database in self.databases.items() if database is None]
+        if self.readonly:
+            for name in missing:
+                self.databases[name] = _found(opened, name, None)
+            return
+        with opened.begin(write=True) as transaction:
+            for name in missing:
+                found = _found(opened, name, transaction)
+                if found is None and create:
+                    found = opened.open_db(name.encode(), txn=transaction)
+                self.databases[name] = found
+
+    def mend(self) -> None:
+        """Open the file anew after a failure that LMDB does not come back from; to read alone, where that is left."""
+        with _GUARD:
+            self.lmdb.close()
+            self.databases = dict.fromkeys(DATABASES)
+            self.lmdb = self._open(write=False)
+
+
+def _found(opened: Any, name: str, transaction: Any) -> Any:
+    try:
+        return opened.open_db(name.encode(), txn=transaction, create=False)
+    except lmdb.NotFoundError:
+        return None
+
+
+def _check_whole(file: Path, opened: Any) -> None:
+    """Refuse a file that was cut off: looking at a page that is not there kills the process."""
+    needed = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
+    n_bytes = file.stat().st_size
+    if n_bytes < needed:
+        raise OSError(f"it was cut off: {n_bytes:,} of {needed:,} bytes are there")
+
+
+_GUARD = threading.Lock()
+_OPEN: dict[Path, Environment] = {}
+
+
+def acquire(file: Path, write: bool) -> Environment:
+    """Give the process's open environment of a file, opened now if it is not; to be given back to ``release``.
+
+    Raises:
+        ArtefactError: the file is damaged, or is to be written and cannot be.
+    """
+    name = file.resolve()
+    with _GUARD:
+        known = _OPEN.get(name)
+        if known is not None and known.pid != os.getpid():
+            known.lmdb.close()  # the parent's, of which LMDB has a copy here; the parent's own stays as it is
+            known = None
+        if known is None or not _is_at(known, name):
+            known = _OPEN[name] = Environment(name, write)
+        if write and known.readonly:
+            raise ArtefactError(f"the live store {file} cannot be written; check its rights and the disk's")
+        known.n_users += 1
+    return known
+
+
+def release(environment: Environment) -> None:
+    """Give an environment back; the last one closes it."""
+    with _GUARD:
+        environment.n_users -= 1
+        if environment.n_users == 0 and environment.pid == os.getpid():
+            environment.lmdb.close()
+            if _OPEN.get(environment.file) is environment:
+                del _OPEN[environment.file]
+
+
+def _is_at(environment: Environment, file: Path) -> bool:
+    """Whether the file is still the one that was opened; a store may be deleted and made again."""
+    try:
+        return file.stat().st_ino == environment.inode
+    except OSError:
+        return False

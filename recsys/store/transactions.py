@@ -1,0 +1,267 @@
+"""What can be asked of the live store and written to it, inside one LMDB transaction.
+
+    log       number -> JSON of an event, numbered without gaps; nothing but a deleted user's entries ever changes
+    uploads   number -> nothing: which entries are uploads; of_track: track key -> number of its upload
+    of_user   user key, number -> nothing: which entries are a user's
+    events    hash of an event id -> number: what was recorded already
+    gone      t and track key, or u and user key -> number of the deletion
+    hashes    content hash of audio -> track id
+    vectors   generation/number/name -> float32 bytes of an upload
+    lists     generation/user key -> Record; under the same key, of those who listened:
+    tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
+    state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
+              deleted -> number of the last deletion of a track
+
+The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
+vectors; a reader takes what is there.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from recsys.live.events import Event, Listened, Removed, TrackDeleted, Upload, UserDeleted, decoded, encoded
+from recsys.store.keys import key_of
+from recsys.types import Float32
+
+_NUMBER = struct.Struct(">Q")
+TRACK, USER = b"t", b"u"
+
+
+def number_key(number: int) -> bytes:
+    """Write a number so that keys rise as it does."""
+    return _NUMBER.pack(number)
+
+
+def number_of(key: bytes) -> int:
+    """Read a number."""
+    return int(_NUMBER.unpack(key)[0])
+
+
+class Reading:
+    """Looks at one state of the store."""
+
+    def __init__(self, transaction: Any, databases: Mapping[str, Any]) -> None:
+        self.transaction, self.databases = transaction, databases
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """Find a value."""
+        opened = self.databases[database]
+        found: bytes | None = None if opened is None else self.transaction.get(key, db=opened)
+        return found
+
+    def pairs(self, database: str, start: bytes = b"", prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give keys and values in order, from a key on, while keys begin so."""
+        opened = self.databases[database]
+        if opened is None:
+            return
+        with self.transaction.cursor(opened) as cursor:
+            if not (cursor.set_range(max(start, prefix)) if start or prefix else cursor.first()):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def number(self, database: str, key: bytes) -> int:
+        """Find a number, 0 where there is none."""
+        found = self.get(database, key)
+        return 0 if found is None else number_of(found)
+
+    # ---- the log -------------------------------------------------------------------------------------------------
+
+    def last_number(self) -> int:
+        """Number of the newest entry, 0 if there is none."""
+        if self.databases["log"] is None:
+            return 0
+        with self.transaction.cursor(self.databases["log"]) as cursor:
+            return number_of(cursor.key()) if cursor.last() else 0
+
+    def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Give the entries numbered above ``after``, in order."""
+        for key, line in self.pairs("log", number_key(after + 1)):
+            yield number_of(key), decoded(line)
+
+    def uploads(self, after: int = 0) -> Iterator[tuple[int, Upload]]:
+        """Give the uploads numbered above ``after``, in order."""
+        if self.databases["uploads"] is None:
+            found = self.events(after)
+        else:
+            numbers = (number_of(key) for key, _ in self.pairs("uploads", number_key(after + 1)))
+            found = ((number, decoded(self.get("log", number_key(number)) or b"")) for number in numbers)
+        yield from ((number, event) for number, event in found if isinstance(event, Upload))
+
+    def numbers_of_user(self, user_id: str, after: int = 0) -> list[int]:
+        """Numbers above ``after`` of a user's entries."""
+        key = key_of(user_id)
+        prefix = key + b"\0"  # numbers do not reach 2 ** 56; keys of other ids may stand between, but are longer
+        start = key + number_key(after + 1)
+        size = len(key) + _NUMBER.size
+        return [number_of(k[len(key) :]) for k, _ in self.pairs("of_user", start, prefix) if len(k) == size]
+
+    def listens_of(self, user_id: str, after: int = 0) -> list[tuple[int, Listened]]:
+        """What a user heard and disliked, as entries numbered above ``after``, in order."""
+        entries = [
+            (number, decoded(self.get("log", number_key(number)) or b""))
+            for number in self.numbers_of_user(user_id, after)
+        ]
+        return [(number, event) for number, event in entries if isinstance(event, Listened)]
+
+    def recorded(self, event_id: str) -> bool:
+        """Whether an event of this name was taken in."""
+        return self.get("events", _event_key(event_id)) is not None
+
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Find the upload with this audio."""
+        found = self.get("hashes", content_hash.encode())
+        return None if found is None else found.decode()
+
+    def upload_number(self, track_id: str) -> int:
+        """Number of the upload that brought a track, 0 where none did."""
+        if self.databases["of_track"] is None:
+            return next((number for number, upload in self.uploads() if upload.track_id == track_id), 0)
+        return self.number("of_track", key_of(track_id))
+
+    # ---- what is gone ---------------------------------------------------------------------------------------------
+
+    def user_gone(self, user_id: str) -> int:
+        """Number of a user's last deletion, 0 where there was none."""
+        return self.number("gone", USER + key_of(user_id))
+
+    def track_gone(self, track_id: str) -> bool:
+        """Whether a track was deleted."""
+        return self.get("gone", TRACK + key_of(track_id)) is not None
+
+    def gone(self, kind: bytes) -> list[str]:
+        """Ids of all deleted tracks or users."""
+        numbers = [number_of(number) for _, number in self.pairs("gone", prefix=kind)]
+        entries = (decoded(self.get("log", number_key(number)) or b"") for number in numbers)
+        return [
+            event.track_id if isinstance(event, TrackDeleted) else event.user_id
+            for event in entries
+            if isinstance(event, TrackDeleted | UserDeleted)
+        ]
+
+    # ---- of one generation ----------------------------------------------------------------------------------------
+
+    def version(self) -> int:
+        """A number that every write raises."""
+        return self.number("state", b"version")
+
+    def applied(self, generation: str) -> int | None:
+        """Up to which number the lists of a generation take everything in; None where nothing was applied."""
+        found = self.get("state", _applied_key(generation))
+        return None if found is None else number_of(found)
+
+    def generations(self) -> list[str]:
+        """The generations that have lists."""
+        prefix = _applied_key("")
+        return [key[len(prefix) :].decode() for key, _ in self.pairs("state", prefix=prefix)]
+
+    def list_of(self, generation: str, user_id: str) -> bytes | None:
+        """The Record of a touched user."""
+        return self.get("lists", user_key(generation, user_id))
+
+    def vectors(self, generation: str, number: int) -> dict[str, Float32]:
+        """Vectors (d,) of an upload under a generation, by name; empty if it has none there."""
+        prefix = f"{generation}/{number}/".encode()
+        found = self.pairs("vectors", prefix=prefix)
+        return {key[len(prefix) :].decode(): np.frombuffer(value, dtype="<f4").copy() for key, value in found}
+
+
+class Writing(Reading):
+    """Writes as well; nothing of it is there before the transaction ends well."""
+
+    def put(self, database: str, key: bytes, value: bytes) -> None:
+        """Write a value."""
+        self.transaction.put(key, value, db=self.databases[database])
+
+    def delete(self, database: str, key: bytes) -> None:
+        """Take a value away, if it is there."""
+        self.transaction.delete(key, db=self.databases[database])
+
+    def append(self, event: Event) -> int:
+        """Write an event at the end of the log, with what finds it again; gives its number."""
+        number = self.last_number() + 1
+        here = number_key(number)
+        self.put("log", here, encoded(event))
+        if isinstance(event, Upload):
+            self.put("uploads", here, b"")
+            self.put("of_track", key_of(event.track_id), here)
+            self.put("hashes", event.content_hash.encode(), event.track_id.encode())
+        elif isinstance(event, Listened):
+            self.put("of_user", key_of(event.user_id) + here, b"")
+            if event.event_id:
+                self.put("events", _event_key(event.event_id), here)
+        elif isinstance(event, TrackDeleted):
+            self.put("gone", TRACK + key_of(event.track_id), here)
+            self.put("state", b"deleted", here)
+        elif isinstance(event, UserDeleted):
+            self.put("gone", USER + key_of(event.user_id), here)
+        self.put("state", b"version", number_key(self.version() + 1))
+        return number
+
+    def forget_user(self, user_id: str) -> None:
+        """Overwrite a user's entries and take away their lists, of every generation."""
+        key = key_of(user_id)
+        for number in self.numbers_of_user(user_id):
+            self.put("log", number_key(number), encoded(Removed()))
+            self.delete("of_user", key + number_key(number))
+        for generation in self.generations():
+            self.drop_list(generation, user_id)
+
+    def forget_generation(self, generation: str) -> None:
+        """Take away all that belongs to a generation that is no more."""
+        prefix = user_key(generation, None)
+        for database in ("lists", "tastes", "heard", "vectors"):
+            with self.transaction.cursor(self.databases[database]) as cursor:
+                found = cursor.set_range(prefix)
+                while found and cursor.key().startswith(prefix):
+                    found = cursor.delete()
+        self.delete("state", _applied_key(generation))
+
+    def put_list(self, generation: str, user_id: str, record: bytes) -> None:
+        """Write the list of a touched user."""
+        self.put("lists", user_key(generation, user_id), record)
+
+    def drop_list(self, generation: str, user_id: str) -> None:
+        """Take the list and the taste of a user away."""
+        for database in ("lists", "tastes", "heard"):
+            self.delete(database, user_key(generation, user_id))
+
+    def set_applied(self, generation: str, number: int) -> None:
+        """Say up to where the lists of a generation take everything in."""
+        self.put("state", _applied_key(generation), number_key(number))
+        self.put("state", b"version", number_key(self.version() + 1))
+
+    def set_vectors(self, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
+        """Give an upload its vectors under a generation."""
+        for name, vector in vectors.items():
+            key = f"{generation}/{number}/{name}".encode()
+            self.put("vectors", key, np.asarray(vector, dtype="<f4").tobytes())
+
+    def complete(self) -> None:
+        """Index the uploads of a file that an older version wrote."""
+        if self.get("state", b"version") is not None:
+            return
+        for number, upload in [(n, event) for n, event in self.events() if isinstance(event, Upload)]:
+            self.put("uploads", number_key(number), b"")
+            self.put("of_track", key_of(upload.track_id), number_key(number))
+        self.put("state", b"version", number_key(1))
+
+
+def user_key(generation: str, user_id: str | None) -> bytes:
+    """Give the key of a user's list in a generation, or what all of them begin with."""
+    return f"{generation}/".encode() + (b"" if user_id is None else key_of(user_id))
+
+
+def _applied_key(generation: str) -> bytes:
+    return f"applied/{generation}".encode()
+
+
+def _event_key(event_id: str) -> bytes:
+    """Hash the name of an event: it may say whose it is, and stays when a user is deleted, so that none comes back."""
+    return hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,137 @@
+"""`recsys call` against a real server: what is printed, where, and the exit status; and tokens out of sight."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trustme
+from conftest import clip, copied, run
+from served import served
+
+from recsys.serving.tokens import Role, add_token
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tiny_store, tmp_path_factory.mktemp("call"))
+
+
+@pytest.fixture(scope="module")
+def at(store: Path):
+    with served(store) as address:
+        yield ("--at", address)
+
+
+def words(text: str) -> set[str]:
+    return set(text.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["recommend", "u5", "-k", "3"], ["similar", "t4", "-k", "3"], ["similar", "t4", "-k", "3", "--space", "content"]],
+)
+def test_lists_are_those_of_the_local_command(at, store, command):
+    ran, local = run("call", *command, *at, "--json"), run(*command, "--store", store, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    found, expected = ([json.loads(line) for line in one.out.splitlines()] for one in (ran, local))
+    assert [one["track_id"] for one in found] == [one["track_id"] for one in expected]
+    assert [one["rank"] for one in found] == [1, 2, 3]
+    table = run("call", *command, *at)
+    assert {one["track_id"] for one in found} <= words(table.out)
+
+
+def test_somebody_unknown_gets_popular_tracks_and_is_told(at):
+    ran = run("call", "recommend", "nobody", *at)
+    assert (ran.status, ran.err) == (0, "nothing is known of the taste of 'nobody': popular tracks\n")
+
+
+def test_track_audience_and_status(at, store):
+    ran = run("call", "track", "t39", *at)
+    assert dict(line.split(None, 1) for line in ran.out.splitlines())["title"] == "Title 39"
+    assert json.loads(run("call", "track", "t39", *at, "--json").out)["genres"] == ["ambient"]
+    users = [
+        json.loads(line)["user_id"] for line in run("call", "audience", "t4", "-k", 2, *at, "--json").out.splitlines()
+    ]
+    assert len(users) == 2
+    assert set(users) <= words(run("call", "audience", "t4", "-k", 2, *at).out)
+    local = dict(line.split(None, 1) for line in run("status", "--store", store).out.splitlines())
+    told = dict(line.split(None, 1) for line in run("call", "status", *at).out.splitlines())
+    assert {name: local[name] for name in told if name != "created_at"} == {
+        name: value for name, value in told.items() if name != "created_at"
+    }
+    assert json.loads(run("call", "status", *at, "--json").out)["n_tracks"] == 40
+
+
+def test_writes(at):
+    assert run("call", "listen", "someone", "t4", *at).err == "recorded: someone heard t4\n"
+    assert run("call", "recommend", "someone", "-k", 3, *at).err == ""
+    assert run("call", "delete-user", "someone", *at).status == 0
+    assert "nothing is known" in run("call", "recommend", "someone", "-k", 3, *at).err
+    assert run("call", "delete-track", "t22", *at).err == "t22 is gone\n"
+    assert run("call", "track", "t22", *at).status == 3
+    assert run("call", "listen", "someone", "t22", *at).complaint == "recsys: not recorded: the track 't22' was deleted"
+
+
+def test_upload(audio_store, tmp_path):
+    (tmp_path / "new.mp3").write_bytes(clip("new.mp3", 95))
+    with served(copied(audio_store, tmp_path), embed=True) as address:
+        ran = run("call", "upload", tmp_path / "new.mp3", "--at", address)
+        assert (ran.status, ran.out.splitlines()[0].endswith(" added")) == (0, True)
+        again = json.loads(run("call", "upload", tmp_path / "new.mp3", "--at", address, "--json").out)
+        assert (again["known"], again["track_id"]) == (True, ran.out.split()[0])
+        assert len(again["similar"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        (["recommend", "u1", "-k", 201], 2, "k is 201"),
+        (["recommend", "u1", "-k", -1], 2, "out of range"),
+        (["recommend", ""], 2, "user_id is empty"),
+        (["similar", "no-such"], 3, "no-such"),
+        (["similar", "t1", "--space", "sound"], 3, "sound"),
+        (["track", "no-such"], 3, "no-such"),
+        (["audience", "no-such"], 3, "no-such"),
+        (["delete-track", "no-such"], 3, "no-such"),
+        (["listen", "u1", "no-such"], 3, "not recorded: no track 'no-such'"),
+        (["upload", "no-such.mp3"], 2, "no-such.mp3 cannot be read"),
+        (["upload", __file__], 4, "pip install 'recsys[build]' (UNIMPLEMENTED)"),
+        (["status", "--token-file", "no-such"], 2, "token file no-such cannot be read"),
+        (["status", "--ca", "no-such"], 2, "no-such cannot be read"),
+    ],
+)
+def test_refusals_are_one_line_and_a_status(at, command, status, told):
+    ran = run("call", *command, *at)
+    assert (ran.status, ran.out) == (status, "")
+    assert told in ran.complaint
+
+
+def test_no_server_is_status_4():
+    ran = run("call", "status", "--at", "127.0.0.1:1")
+    assert (ran.status, "127.0.0.1:1" in ran.complaint) == (4, True)
+
+
+def test_a_token_comes_from_a_file_or_the_environment(store, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    made = authority.issue_cert("localhost")
+    (tmp_path / "cert").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
+    made.private_key_pem.write_to_path(str(tmp_path / "key"))
+    tokens = {role: add_token(tmp_path / "tokens", role)[0] for role in Role}
+    (tmp_path / "reader").write_text(tokens[Role.READ] + "\n")
+    doors = ("--tokens", tmp_path / "tokens", "--tls-cert", tmp_path / "cert", "--tls-key", tmp_path / "key")
+    with served(store, *doors) as address:
+        at = ("--at", address.replace("127.0.0.1", "localhost"), "--ca", tmp_path / "ca.pem")
+        assert (run("call", "status", *at).status, "asks for a token" in run("call", "status", *at).complaint) == (
+            2,
+            True,
+        )
+        assert run("call", "status", *at, "--token-file", tmp_path / "reader").status == 0
+        monkeypatch.setenv("RECSYS_TOKEN", tokens[Role.ADMIN])
+        assert run("call", "delete-user", "u3", *at).status == 0
+        ran = run("call", "delete-user", "u3", *at, "--token-file", tmp_path / "reader")
+        assert (ran.status, "role admin" in ran.complaint) == (2, True), "the file is what was asked for"
+        plain = run("call", "status", *at[:2])
+        assert (plain.status, tokens[Role.ADMIN] in plain.err) == (4, False)
+        monkeypatch.setenv("RECSYS_TOKEN", "two words")
+        assert (run("call", "status", *at).status, "two words" in run("call", "status", *at).err) == (2, False)

@@ -1,0 +1,319 @@
+"""What the doors of a server do, asked over the wire: who is let in, how often, how many at once."""
+
+import asyncio
+import json
+import logging
+import time
+from pathlib import Path
+from threading import Event
+
+import grpc
+import pytest
+from doored import CALL_S, SERVICE, bearer, call, connected, doored, eventually, refused
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from recsys.serving.calls import PATHS
+from recsys.serving.doors import FAULT, NO_TOKEN, NO_TOKENS_FILE, ROLES, UNKNOWN_TOKEN, UPLOAD, Doors
+from recsys.serving.limits import Rates, Uploads
+from recsys.serving.logs import CallLog, to_stderr
+from recsys.serving.metrics import Board
+from recsys.serving.settings import ServeSettings
+from recsys.serving.tokens import Keyring, Role, add_token, remove_token
+from recsys.v1 import recommender_pb2 as pb
+
+READS = {"Recommend", "SimilarTracks", "RecommendFromTracks", "GetTrack", "GetStatus", "AudienceOf"}
+ADMINS = {"DeleteTrack", "DeleteUser"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("doors") / "tokens"
+
+
+@pytest.fixture(scope="module")
+def tokens(file: Path) -> dict[Role, str]:
+    return {role: add_token(file, role, role.word)[0] for role in Role}
+
+
+@pytest.fixture(scope="module")
+def channel(file, tokens):
+    with doored(Doors(Keyring(file))) as address, connected(address) as channel:
+        yield channel
+
+
+def test_every_method_of_the_proto_has_a_role():
+    service = pb.DESCRIPTOR.services_by_name["Recommender"]
+    assert set(ROLES) == {method.name for method in service.methods}
+    assert {name for name, role in ROLES.items() if role is Role.READ} == READS
+    assert {name for name, role in ROLES.items() if role is Role.ADMIN} == ADMINS
+
+
+def test_a_method_without_a_role_has_no_door():
+    with pytest.raises(KeyError):
+        Doors().guarded({"Nothing": grpc.unary_unary_rpc_method_handler(print)})
+
+
+@pytest.mark.parametrize("method", ROLES)
+def test_no_token(channel, method):
+    assert refused(channel, method) == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic dTpw", "recsys_x"])
+def test_what_is_no_bearer_token(channel, value):
+    metadata = (("authorization", value),)
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{SERVICE}/Recommend")(b"x", timeout=CALL_S, metadata=metadata)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("method", ROLES)
+def test_unknown_token(channel, method):
+    found = refused(channel, method, token="recsys_0123456789")
+    assert found == (grpc.StatusCode.UNAUTHENTICATED, UNKNOWN_TOKEN)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("method", ROLES)
+def test_each_role_may_do_what_is_its_own_and_below(channel, tokens, method, role):
+    needed = Role.READ if method in READS else Role.ADMIN if method in ADMINS else Role.WRITE
+    if role >= needed:
+        assert b"x" in call(channel, method, token=tokens[role])
+    else:
+        code, sentence = refused(channel, method, token=tokens[role])
+        assert code == grpc.StatusCode.PERMISSION_DENIED
+        assert sentence == f"{method} needs a token of the role {needed.word}, and this one's is {role.word}"
+
+
+def test_bearer_is_written_in_any_case(channel, tokens):
+    metadata = (("authorization", f"bearer {tokens[Role.READ]}"),)
+    assert channel.unary_unary(f"/{SERVICE}/Recommend")(b"x", timeout=CALL_S, metadata=metadata) == b"got x"
+
+
+def services(channel, token):
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    [answer] = stub.ServerReflectionInfo(asked, timeout=CALL_S, metadata=bearer(token))
+    return [service.name for service in answer.list_services_response.service]
+
+
+def test_reflection_is_for_those_who_may_read(channel, tokens):
+    assert services(channel, tokens[Role.READ]) == [SERVICE]
+    with pytest.raises(grpc.RpcError) as caught:
+        services(channel, None)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
+
+
+def test_tokens_that_change_under_a_running_server(tmp_path):
+    file = tmp_path / "tokens"
+    first, _ = add_token(file, Role.READ, "first")
+    with doored(Doors(Keyring(file))) as address, connected(address) as channel:
+        assert call(channel, "Recommend", token=first) == b"got x"
+        remove_token(file, "first")
+        second, _ = add_token(file, Role.ADMIN, "second")
+        time.sleep(0.6)
+        assert refused(channel, "Recommend", token=first) == (grpc.StatusCode.UNAUTHENTICATED, UNKNOWN_TOKEN)
+        assert call(channel, "DeleteUser", token=second) == b"got x"
+        file.write_text("damaged")
+        time.sleep(0.6)
+        assert refused(channel, "Recommend", token=second) == (grpc.StatusCode.UNAVAILABLE, NO_TOKENS_FILE)
+
+
+# ---- limits --------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_is_each_token_s_own(tmp_path):
+    file = tmp_path / "tokens"
+    fast, slow = (add_token(file, Role.READ)[0] for _ in range(2))
+    with doored(Doors(Keyring(file), Rates(3.0))) as address, connected(address) as channel:
+        answers = [call(channel, "Recommend", token=fast) for _ in range(3)]
+        code, sentence = refused(channel, "Recommend", token=fast)
+        assert answers == [b"got x"] * 3
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert sentence.startswith("more than 3 calls a second; try again in 0.")
+        assert call(channel, "Recommend", token=slow) == b"got x"
+        with connected(address) as another:
+            assert refused(another, "Recommend", token=fast)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        time.sleep(0.4)
+        assert call(channel, "Recommend", token=fast) == b"got x"
+
+
+def test_without_tokens_a_rate_is_each_address_s(tmp_path):
+    with doored(Doors(rates=Rates(2.0))) as address:
+        for _ in range(2):
+            with connected(address) as channel:  # another port of the same machine each time
+                call(channel, "Recommend")
+        with connected(address) as channel:
+            assert refused(channel, "Recommend")[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_rate_of_none_is_no_limit():
+    with doored(Doors()) as address, connected(address) as channel:
+        assert [call(channel, "Recommend") for _ in range(300)] == [b"got x"] * 300
+
+
+def held_open(channel, release: Event):
+    def chunks():
+        yield b"a"
+        release.wait(20)
+
+    return channel.stream_unary(f"/{SERVICE}/{UPLOAD}").future(chunks(), timeout=20)
+
+
+def test_so_many_uploads_at_once_and_no_more():
+    release, uploads = Event(), Uploads(2, n_workers=1)
+    with doored(Doors(uploads=uploads)) as address, connected(address) as channel:
+        going_on = [held_open(channel, release) for _ in range(2)]
+        assert eventually(lambda: sum(uploads._going_on) == 2)
+        code, sentence = refused(channel, UPLOAD, b"b")
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert sentence == "2 uploads are being taken in, which is the most; try again soon"
+        assert call(channel, "Recommend") == b"got x", "others are not held up"
+        going_on[0].cancel()  # a client that leaves gives its place back
+        assert eventually(lambda: sum(uploads._going_on) == 1)
+        assert call(channel, UPLOAD, b"b") == b"b"
+        release.set()
+        assert going_on[1].result(CALL_S) == b"a"
+
+
+@pytest.mark.parametrize(("client_s", "server_s"), [(0.3, 60.0), (20.0, 0.3)])
+def test_an_upload_that_goes_silent_gives_way_at_its_deadline_or_the_server_s(client_s, server_s):
+    release, uploads = Event(), Uploads(1, n_workers=1)
+
+    def chunks():
+        yield b"a"
+        release.wait(20)
+
+    with doored(Doors(uploads=uploads, upload_s=server_s)) as address, connected(address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(f"/{SERVICE}/{UPLOAD}")(chunks(), timeout=client_s)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert eventually(lambda: sum(uploads._going_on) == 0)
+        assert call(channel, UPLOAD, b"b") == b"b"
+        release.set()
+        if server_s < client_s:
+            assert caught.value.details() == "the upload took more than 0.3 s, which is the most"
+
+
+@pytest.mark.parametrize("method", ["Recommend", UPLOAD])
+def test_a_message_that_is_too_large_is_refused(method):
+    with doored(Doors(max_message=10_000)) as address, connected(address) as channel:
+        assert call(channel, method, b"x" * 9_900)
+        code, sentence = refused(channel, method, b"x" * 10_100)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in sentence
+
+
+# ---- counts and logs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board(1, tuple(ROLES))
+
+
+def test_calls_are_counted_by_method_path_and_status(board, file, tokens):
+    read = tokens[Role.READ]
+    with doored(Doors(Keyring(file)), board.meter(0)) as address, connected(address) as channel:
+        for request in (b"plain", b"plain", b"live, on a thread", b"x"):
+            call(channel, "Recommend", request, read)
+        refused(channel, "Recommend", b"missing", read)
+        refused(channel, "Recommend", b"bug", read)
+        refused(channel, "Recommend")
+        refused(channel, UPLOAD, b"x", read)
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary(f"/{SERVICE}/Recommend")(b"slow", timeout=0.2, metadata=bearer(read))
+        gone = channel.unary_unary(f"/{SERVICE}/Recommend").future(b"slow", timeout=20, metadata=bearer(read))
+        time.sleep(0.2)
+        gone.cancel()
+        expected = {
+            "OK": 4,
+            "NOT_FOUND": 1,
+            "INTERNAL": 1,
+            "UNAUTHENTICATED": 1,
+            "DEADLINE_EXCEEDED": 1,
+            "CANCELLED": 1,
+        }
+        assert eventually(lambda: board.calls("Recommend") == expected), board.calls("Recommend")
+    assert board.calls(UPLOAD) == {"PERMISSION_DENIED": 1}
+    assert {path: sum(board.latencies("Recommend", path)[0]) for path in PATHS} == {
+        "plain": 2, "live": 1, "filtered": 0, "computed": 5
+    }  # fmt: skip
+    assert 0.3 < board.latencies("Recommend", "computed")[1] < 5, "the two that waited for 0.2 s each"
+
+
+def test_refusals_are_told_and_nothing_else(file, tokens, caplog):
+    with (
+        caplog.at_level(logging.DEBUG, "recsys"),
+        doored(Doors(Keyring(file))) as address,
+        connected(address) as channel,
+    ):
+        call(channel, "Recommend", b"u-secret", tokens[Role.READ])
+        refused(channel, "Recommend", b"missing", tokens[Role.READ])
+        refused(channel, "DeleteUser", b"u-secret", tokens[Role.WRITE])
+        refused(channel, "Recommend", b"u-secret", "recsys_mistyped")
+    [denied, unknown] = [record for record in caplog.records if record.name.startswith("recsys")]
+    assert denied.getMessage().startswith("DeleteUser refused: DeleteUser needs a token of the role admin")
+    assert denied.call["status"] == "PERMISSION_DENIED"
+    assert denied.call["token"] == "write"
+    assert unknown.call["peer"].startswith("ipv4:127.0.0.1:")
+    told = json.dumps([{**vars(record), "msg": record.getMessage()} for record in (denied, unknown)], default=str)
+    for secret in ("u-secret", "recsys_mistyped", *tokens.values()):
+        assert secret not in told
+
+
+def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys):
+    with to_stderr(ServeSettings(log="json")), doored(Doors()) as address, connected(address) as channel:
+        code, sentence = refused(channel, "Recommend", b"bug")
+    assert (code, sentence) == (grpc.StatusCode.INTERNAL, FAULT)
+    [line] = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["message"], told["method"], told["fault"][-1]) == ("Recommend failed", "Recommend", "KeyError")
+    assert "u-secret" not in line
+
+
+def test_every_call_is_told_if_asked_for(caplog):
+    with (
+        caplog.at_level(logging.DEBUG, "recsys"),
+        doored(Doors(log=CallLog(every_call=True))) as address,
+        connected(address) as channel,
+    ):
+        call(channel, "Recommend", b"u-secret")
+        refused(channel, "GetTrack", b"missing")
+    told = [record.call for record in caplog.records if record.name.startswith("recsys")]
+    assert [call["status"] for call in told] == ["OK", "NOT_FOUND"]
+    assert all(0 < call["ms"] < 5000 for call in told)
+    assert "u-secret" not in repr(told)
+
+
+class Context:
+    """As much of a call as a door looks at."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = (("user-agent", "grpc-python"), *bearer(token))
+
+    def invocation_metadata(self):
+        return self._metadata
+
+    def peer(self):
+        return "ipv4:127.0.0.1:50000"
+
+
+def test_a_door_costs_less_than_15_us_with_all_that_it_has(tmp_path, board):
+    """An empty call takes about 220 µs of a process; a door takes 3 µs here."""
+    secrets = [add_token(tmp_path / "tokens", Role.READ)[0] for _ in range(20)]
+    doors = Doors(Keyring(tmp_path / "tokens"), Rates(1e9))
+    context, n = Context(secrets[-1]), 2000
+
+    async def work(request, context):
+        return request
+
+    door = doors._door("Recommend", work, board.meter(0))
+
+    async def seconds_a_call() -> float:
+        start = time.thread_time()
+        for _ in range(n):
+            await door(b"", context)
+        return (time.thread_time() - start) / n
+
+    assert min(asyncio.run(seconds_a_call()) for _ in range(5)) < 15e-6
+    assert board.calls("Recommend") == {"OK": 5 * n}
