@@ -141,7 +141,7 @@ def measure_answers(store: Path, sizes: Sizes, progress: Progress) -> list[Row]:
         Row("p99 at half of the peak, to an empty call", f"{p99:.2f} ({median(late['plain']) * 1e3:.1f} ms)", "<= 1.2",
             p99 <= 1.2),
         Row("plain, to a DuckDB query a request", f"{to_query:.1f}", ">= 4", to_query >= 4),
-        Row("filters and max_per_artist that the stored list satisfies, to plain", f"{to_plain:.2f}", ">= 0.5", to_plain >= 0.5),
+        Row("filters that the stored list satisfies, to plain", f"{to_plain:.2f}", ">= 0.5", to_plain >= 0.5),
         Row("start to first answer beyond imports", f"{started:.2f} s", "<= 2 s", started <= 2),
         Row("calls that failed", f"{failed}", "0", failed == 0),
     ]  # fmt: skip
@@ -181,7 +181,8 @@ def _upload(n: int) -> Upload:
 
 def measure_memory(store: Path, sizes: Sizes) -> Row:
     """What a further worker takes: proportional share of memory of three processes less that of two."""
-    plain, taken = requests_of(sizes.store.n_users, 2), []
+    some, taken = requests_of(sizes.store.n_users, 2), []
+    plain = lambda n: some(n % 1000)  # noqa: E731 - the same pages in all: the cache of the disk is no worker's memory
     with ExitStack() as servers:
         pids: list[int] = []
         for _ in range(3):
