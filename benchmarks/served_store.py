@@ -121,7 +121,8 @@ def _neighbours(ids: pl.Series, n: int, rng: np.random.Generator) -> Iterator[pl
 
 def _distinct(n: int, n_tracks: int, depth: int, rng: np.random.Generator) -> np.ndarray:
     """Draw rows (n, depth), no two of a list the same: steps of a stride of its own through the catalogue."""
-    strides = rng.integers(1, max(n_tracks // depth, 2), (n, 1))
+    longest = max(n_tracks // depth, 2)  # short steps would give lists of few artists
+    strides = rng.integers(min(N_ARTISTS + 1, longest - 1), longest, (n, 1))
     return (rng.integers(0, n_tracks, (n, 1)) + strides * np.arange(depth)) % n_tracks
 
 

@@ -42,7 +42,7 @@ class Filters:
     def allowed(self, rows: Int32, traits: Traits, uploads: Uploads, excluded: Int32) -> NDArray[np.bool_]:
         """Mark the rows (n,) that pass; ``excluded`` are the rows of ``exclude_track_ids``."""
         n_built = len(traits.artists)
-        passing = ~np.isin(rows, excluded)
+        passing = ~np.isin(rows, excluded) if len(excluded) else np.ones(len(rows), dtype=bool)
         built = rows < n_built
         own = rows[built]
         marks = np.ones(len(own), dtype=bool)

@@ -7,6 +7,7 @@ Names are compared in lower case, as people type them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def same_name(name: str) -> str:
     return name.strip().casefold()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Traits:
     """Numbers of n tracks.
 
@@ -86,14 +87,23 @@ class Traits:
         number = int(self.artist_names.find([same_name(name)])[0])
         return same_name(name) if number == NO_ITEM else number
 
+    @cached_property
+    def _genre_numbers(self) -> dict[str, int]:
+        """Genres are few, and a dictionary is ten times as fast as the map."""
+        return {name: number for number, name in enumerate(self.genre_names.all())}
+
     def has_genre(self, rows: Int32, wanted: Iterable[str]) -> NDArray[np.bool_]:
         """Mark the rows (n,) that have one of some genres."""
-        numbers = self.genre_names.find([same_name(name) for name in wanted])
-        starts, ends = self.genre_starts[rows], self.genre_starts[rows + 1]
-        sizes = ends - starts
+        numbers = [self._genre_numbers.get(same_name(name), NO_ITEM) for name in wanted]
+        marked = np.zeros(len(self.genre_names) + 1, dtype=bool)
+        marked[numbers] = True
+        marked[NO_ITEM] = False  # the last place, where unknown names went
+        starts, sizes = self.genre_starts[rows], self.genre_starts[rows + 1] - self.genre_starts[rows]
         places = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
-        marked = np.isin(self.genres[places], numbers[numbers != NO_ITEM])
-        return np.asarray(np.bincount(np.repeat(np.arange(len(rows)), sizes), weights=marked, minlength=len(rows)) > 0)
+        owners = np.repeat(np.arange(len(rows)), sizes)
+        found = np.zeros(len(rows), dtype=bool)
+        found[owners[marked[self.genres[places]]]] = True
+        return found
 
     def has_artist(self, rows: Int32, wanted: Iterable[str]) -> NDArray[np.bool_]:
         """Mark the rows (n,) that are by one of some artists."""

@@ -9,15 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import copied, quick_settings
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.build import Inputs, build
 from recsys.errors import ConfigError
 from recsys.progress import Silent
 from recsys.recommender import Recommender
+from recsys.serving import convert
 from recsys.serving.answers import Answers, Current
 from recsys.serving.server import METHODS, create_server
 from recsys.serving.swap import follow, open_answers
 from recsys.store.generation import Store
+from recsys.store.keys import key_of
 from recsys.store.lookup import FILE
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
@@ -122,6 +126,35 @@ def test_what_is_wrong_is_refused_whoever_answers(answers: Answers) -> None:
 
 def test_over_duckdb_nothing_is_quick_and_the_answers_are_the_same(store: Path) -> None:
     assert open_answers(store, "duckdb").quick("Recommend") is None
+
+
+TEXTS = st.text(max_size=200) | st.text(st.characters(max_codepoint=127), max_size=130)
+
+
+@given(TEXTS, st.integers(0, 300), st.booleans(), st.binary(max_size=4))
+def test_a_plain_request_is_read_without_a_message_as_with_one(user: str, k: int, heard: bool, more: bytes) -> None:
+    request = pb.RecommendRequest(user_id=user, k=k, include_heard=heard).SerializeToString() + more
+    found = convert.plain(request)
+    if found is not None:
+        asked = pb.RecommendRequest.FromString(request)
+        assert found == (key_of(asked.user_id), convert.list_length(asked.k))
+        assert convert.is_plain(asked)
+
+
+@given(st.binary(max_size=12))
+def test_random_bytes_are_plain_only_where_they_are_a_plain_request(request_: bytes) -> None:
+    found = convert.plain(request_)
+    if found is not None:
+        asked = pb.RecommendRequest.FromString(request_)
+        assert found == (key_of(asked.user_id), convert.list_length(asked.k))
+        assert asked.user_id
+        assert convert.is_plain(asked)
+
+
+def test_nearly_every_call_is_plain() -> None:
+    for user, k in (("anna", 0), ("listener-0001", 20), ("x" * 127, 127)):
+        request = pb.RecommendRequest(user_id=user, k=k).SerializeToString()
+        assert convert.plain(request) == (user.encode(), k or 20)
 
 
 # ---- swaps -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from recsys.overlay import Touched, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, sync_folder
 from recsys.store.keys import key_of
-from recsys.store.live import LiveStore, StaleError
+from recsys.store.live import StaleError, open_as_allowed
 from recsys.store.transactions import USER, Reading, Writing, number_of, user_key
 from recsys.types import Float32
 
@@ -62,7 +62,9 @@ class Live:
         self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
         self._gone = self._snapshot.uploads, frozenset[int]()
         self._guard = threading.Lock()
-        self._version, self._again_at, self._live = 0, 0.0, _opened(store.live)
+        self._version, self._again_at, self._live = 0, 0.0, open_as_allowed(store.live)
+        with suppress(ArtefactError):  # on a full disk, say: what is missing is made with the first write
+            self._live.prepare()
         try:
             self._follow()
         except BaseException:
@@ -86,13 +88,21 @@ class Live:
         with self._live.reading() as reading:
             return max(reading.last_number() - self._taken_in, 0)
 
+    def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]]:
+        """What every call asks of a user's key, at one look: ``list_of``, ``is_gone_user`` and ``gone_rows``."""
+        try:
+            own, gone = self._live.look(self._prefix + key, USER + key, self._version)
+        except StaleError:
+            with self._seen():
+                own, gone = self._live.look(self._prefix + key, USER + key)
+        is_gone = gone is not None and number_of(gone) > self._taken_in
+        uploads = self._snapshot.uploads
+        known, rows = self._gone
+        return own, is_gone, rows if uploads is known else self._rows_gone(uploads)
+
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
-        try:
-            return self._live.get("lists", self._prefix + key_of(user_id), self._version)
-        except StaleError:
-            with self._seen() as reading:
-                return reading.list_of(self.generation, user_id)
+        return self.look(key_of(user_id))[0]
 
     def touched(self, user_id: str) -> Touched:
         """All that happened to a user since this generation: the list, the query, what was heard and barred."""
@@ -101,12 +111,14 @@ class Live:
 
     def is_gone_user(self, user_id: str) -> bool:
         """Whether what this generation stores of a user must not be used; ``list_of`` comes first."""
-        number = self._live.get("gone", USER + key_of(user_id))
-        return number is not None and number_of(number) > self._taken_in
+        return self.look(key_of(user_id))[1]
 
     def gone_rows(self) -> frozenset[int]:
         """Item rows of deleted tracks, uploads among them."""
-        uploads, (known, gone) = self.uploads(), self._gone
+        return self._rows_gone(self.uploads())
+
+    def _rows_gone(self, uploads: Uploads) -> frozenset[int]:
+        known, gone = self._gone
         if uploads is not known:
             n_built = len(self._snapshot.model.items)
             gone = uploads.gone | {n_built + place for place in uploads.hidden}
@@ -281,16 +293,6 @@ class Live:
         """Whether a track has an id, or had it: a deleted one stays deleted."""
         here = self._snapshot.rows_of([track_id])[0] >= 0 or reading.upload_number(track_id) > 0
         return bool(here) or reading.track_gone(track_id)
-
-
-def _opened(file: Path) -> LiveStore:
-    """Open the live store to write, or to read alone where that is all that is allowed."""
-    try:
-        return LiveStore.open(file)
-    except ArtefactError:
-        if not file.exists():
-            return LiveStore.absent(file)
-        return LiveStore.open(file, write=False)
 
 
 def _now() -> str:

@@ -16,13 +16,15 @@ from recsys.live.service import Live
 from recsys.overlay import Uploads
 from recsys.recommender import Recommender
 from recsys.serving import calls, convert
+from recsys.store.keys import key_of
 from recsys.store.lookup import Lookup
 from recsys.store.record import Record
 from recsys.types import NO_ITEM
 from recsys.v1 import recommender_pb2 as pb
 
 NO_UPLOADS = Uploads.none(1)
-NOTHING_GONE: frozenset[int] = frozenset()
+FIRST_LOOK = 64  # candidates, among which a filter that lets a third pass finds 20
+NOTHING_NEW: tuple[None, bool, frozenset[int]] = (None, False, frozenset())
 
 
 class Answers:
@@ -63,12 +65,14 @@ class Answers:
 
     def _recommend(self, request: bytes) -> bytes | None:
         """Answer Recommend from stored bytes, or not at all."""
-        asked = pb.RecommendRequest.FromString(request)
-        user_id, k = convert.given_id(asked.user_id, "user_id"), convert.list_length(asked.k)
-        stored, way = self._stored(user_id)
+        asked, plain = None, convert.plain(request)
+        if plain is None:
+            asked = pb.RecommendRequest.FromString(request)
+            plain = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
+        key, k = plain
+        stored, way, gone = self._stored(key)
         record = Record(stored)
-        gone = NOTHING_GONE if self.live is None else self.live.gone_rows()
-        if convert.is_plain(asked):
+        if asked is None or convert.is_plain(asked):
             if not gone and record.n >= k:
                 calls.path(way)
                 return record.first(k)
@@ -87,30 +91,35 @@ class Answers:
         calls.path(way)
         return record.picked(places)
 
-    def _stored(self, user_id: str) -> tuple[bytes | memoryview, calls.Path]:
-        """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one."""
+    def _stored(self, key: bytes) -> tuple[bytes | memoryview, calls.Path, frozenset[int]]:
+        """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one.
+
+        Beside it the way that they were found, and the rows of deleted tracks.
+        """
         assert self._lookup is not None
-        if self.live is not None:
-            own = self.live.list_of(user_id)
-            if own is not None:
-                return own, "live"
-        stored = self._lookup.list_of(user_id)
-        if stored is None or (self.live is not None and self.live.is_gone_user(user_id)):
-            return self._lookup.popular, "plain"
-        return stored, "plain"
+        own, is_gone, gone = NOTHING_NEW if self.live is None else self.live.look(key)
+        if own is not None:
+            return own, "live", gone
+        stored = None if is_gone else self._lookup.list_at(key)
+        return self._lookup.popular if stored is None else stored, "plain", gone
 
     def _places(
         self, record: Record, filters: Filters, max_per_artist: int | None, gone: frozenset[int], k: int
     ) -> list[int]:
         """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
         assert self._lookup is not None
-        rows, traits = record.rows, self._recommender.traits
-        if len(rows) and int(rows.max()) >= len(traits.artists):
+        traits, every = self._recommender.traits, record.rows
+        if len(every) and int(every.max()) >= len(traits.artists):
             return []
-        excluded = [*(self._lookup.row(track_id) for track_id in filters.exclude_track_ids), *gone]
-        passing = filters.allowed(rows, traits, NO_UPLOADS, np.array(excluded, dtype=np.int32))
-        artists = [] if max_per_artist is None else traits.artists[rows].tolist()
-        return first_places(passing, [None if a == NO_ITEM else a for a in artists], max_per_artist, k)
+        excluded = np.array([*map(self._lookup.row, filters.exclude_track_ids), *gone], dtype=np.int32)
+        places: list[int] = []
+        for rows in (every[:FIRST_LOOK], every):
+            passing = filters.allowed(rows, traits, NO_UPLOADS, excluded)
+            artists = [] if max_per_artist is None else traits.artists[rows].tolist()
+            places = first_places(passing, [None if a == NO_ITEM else a for a in artists], max_per_artist, k)
+            if len(places) == k:
+                break
+        return places
 
     def _similar(self, request: bytes) -> bytes | None:
         """Answer SimilarTracks from stored bytes, or not at all."""

@@ -75,6 +75,25 @@ def given_track_ids(values: Sequence[str]) -> list[str]:
     return [given_id(value, f"track_ids[{place}]") for place, value in enumerate(values)]
 
 
+def plain(request: bytes) -> tuple[bytes, int] | None:
+    """Read a RecommendRequest that has nothing but a user of ASCII letters and maybe a length, without a message.
+
+    That is nearly every call, and its bytes are few: 0A n user, then 10 k. Gives the user's id as bytes and k, or None
+    where it is anything else, which is then read as a message.
+    """
+    if len(request) < 3 or request[0] != 0x0A:
+        return None
+    end = 2 + request[1]
+    user, rest = request[2:end], request[end:]
+    if request[1] > 127 or len(user) != request[1] or not user.isascii():
+        return None
+    if not rest:
+        return user, DEFAULT_K
+    if len(rest) == 2 and rest[0] == 0x10 and 0 < rest[1] < 128:
+        return user, rest[1]
+    return None
+
+
 def is_personal(head: bytes) -> bool:
     """Whether the head of a stored list says that it is a user's own."""
     return head.endswith(PERSONAL)

@@ -20,6 +20,8 @@ from recsys.store.environment import DATABASES, Environment, acquire, release
 from recsys.store.transactions import Reading, Writing, number_key
 from recsys.types import Float32
 
+NEVER_WRITTEN = number_key(0)
+
 __all__ = ["LiveStore", "StaleError", "Upload", "open_live"]
 
 
@@ -99,26 +101,45 @@ class LiveStore:
                 self._environment.mend()
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
 
-    def get(self, database: str, key: bytes, version: int | None = None) -> bytes | None:
-        """Find one value, in a few microseconds: every call of a server asks.
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """Find one value.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        with self.reading() as reading:
+            return reading.get(database, key)
+
+    def prepare(self) -> None:
+        """Make what a new file lacks, so that looks at it are quick; nothing where it cannot be written.
+
+        Raises:
+            ArtefactError: the file cannot be written.
+        """
+        if self._environment is not None and self._write and None in self._environment.databases.values():
+            with self.writing():
+                pass
+
+    def look(self, own: bytes, gone: bytes, version: int | None = None) -> tuple[bytes | None, bytes | None]:
+        """Find a user's list and deletion by their keys, in two microseconds: every call of a server asks.
 
         Raises:
             StaleError: the store's version is another one than the caller knows.
             ArtefactError: the file is damaged.
         """
         if self._environment is None:
-            return None
+            return None, None
         databases = self._environment.databases
-        state, asked = databases["state"], databases[database]
-        if state is None or asked is None:
+        state, lists, deleted = databases["state"], databases["lists"], databases["gone"]
+        if state is None or lists is None or deleted is None:
             with self.reading() as reading:
-                return reading.get(database, key)
+                return reading.get("lists", own), reading.get("gone", gone)
         try:
             with self._environment.lmdb.begin() as transaction:
-                if version is not None and transaction.get(b"version", db=state) != number_key(version):
+                get = transaction.get
+                if version is not None and get(b"version", NEVER_WRITTEN, state) != number_key(version):
                     raise StaleError
-                found: bytes | None = transaction.get(key, db=asked)
-                return found
+                return get(own, None, lists), get(gone, None, deleted)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 
@@ -155,6 +176,16 @@ class LiveStore:
         """Give an upload its vectors under a further generation."""
         with self.writing() as writing:
             writing.set_vectors(generation, number, vectors)
+
+
+def open_as_allowed(file: Path) -> LiveStore:
+    """Open the live store to write, or to read alone where that is all that is allowed."""
+    try:
+        return LiveStore.open(file)
+    except ArtefactError:
+        if not file.exists():
+            return LiveStore.absent(file)
+        return LiveStore.open(file, write=False)
 
 
 @contextmanager

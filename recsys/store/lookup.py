@@ -93,8 +93,12 @@ class Lookup:
 
     # ---- bytes -------------------------------------------------------------------------------------------------------
 
+    def list_at(self, key: bytes) -> memoryview | None:
+        """Find the Record of the list of a user's key; None for somebody unknown, who is answered by ``popular``."""
+        return self._get("users", key)
+
     def list_of(self, user_id: str) -> memoryview | None:
-        """Find the Record of a user's list; None for somebody unknown, who is answered by ``popular``."""
+        """Find the Record of a user's list, as ``list_at``."""
         return self._get("users", key_of(user_id))
 
     def neighbours_of(self, track_id: str, space: Space) -> memoryview | None:
