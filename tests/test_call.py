@@ -72,6 +72,7 @@ def test_writes(at):
     assert run("call", "listen", "someone", "t22", *at).complaint == "recsys: not recorded: the track 't22' was deleted"
 
 
+@pytest.mark.slow
 def test_upload(audio_store, tmp_path):
     (tmp_path / "new.mp3").write_bytes(clip("new.mp3", 95))
     with served(copied(audio_store, tmp_path), embed=True) as address:

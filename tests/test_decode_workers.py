@@ -28,6 +28,7 @@ def test_outcomes_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
     assert [o.clip.duration_s for o in outcomes if isinstance(o, Decoded)] == pytest.approx(seconds, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_crash_or_hang_costs_one_track(tmp_path: Path) -> None:
     names = ("kill", "crash", "hang", "swell", "write", "bug", "exit", "flood")
     faults = {name: name.encode().ljust(6) for name in names}

@@ -23,6 +23,8 @@ from recsys.serving.uploading import TrackUploads
 from recsys.store.generation import Store
 from recsys.store.live import open_live
 
+pytestmark = pytest.mark.slow
+
 KILLS = 10
 
 

@@ -166,6 +166,7 @@ def victim(audio_store: Path, tmp_path: Path) -> Iterator[tuple[Victim, Path]]:
         yield victim, store
 
 
+@pytest.mark.slow
 def test_five_kills_lose_no_listen_and_double_none(victim: tuple[Victim, Path]) -> None:
     server, store = victim
     clients = killed_under_writes(server, ["worker", "everything", "embedder", "worker", "everything"], pause_s=0.8)

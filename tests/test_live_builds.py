@@ -167,6 +167,7 @@ def test_a_full_disk_at_the_end_of_a_build_leaves_the_old_generation(
     assert Store(store).names() == [current.name]
 
 
+@pytest.mark.slow
 def test_uploads_listens_and_deletions_through_builds_and_rollbacks(
     audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def started(*writers: subprocess.Popen) -> None:
         one.stdin.flush()
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_acknowledged(store: Path) -> None:
     rng = random.Random(5)
     written = [writer(store, f"w{n}", 100_000) for n in range(3)]  # at once, and killed one after the other

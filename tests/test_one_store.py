@@ -24,6 +24,8 @@ from recsys.store.live import open_live
 from recsys.store.tables import FILE
 from recsys.v1 import recommender_pb2 as pb
 
+pytestmark = pytest.mark.slow
+
 CALL_S = 20.0
 
 

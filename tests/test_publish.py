@@ -198,6 +198,7 @@ MOMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_publishing(
     audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def read(file: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_kill_9_while_embedding(audio_catalogue: AudioCatalogue, audio_store: Path, tmp_path: Path) -> None:
     """Batches are of two clips: after two of them four vectors and the network are kept; the end is the same."""
     store, mark = tmp_path / "store", f"of-{uuid.uuid4()}"

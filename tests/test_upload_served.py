@@ -16,6 +16,8 @@ from upload_service import CALL_S, pieces
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
+pytestmark = pytest.mark.slow
+
 SONG = clip("new.mp3", 80)
 
 

@@ -29,6 +29,8 @@ from recsys.store.live import open_live
 from recsys.uploads import add_track
 from recsys.v1 import recommender_pb2 as pb
 
+pytestmark = pytest.mark.slow
+
 SONG = clip("new.mp3", 50)
 
 
