@@ -79,7 +79,10 @@ class Load:
         """Begin ``rate`` calls a second; a latency counts from when a call was due."""
         begun = perf_counter()
         total = int(seconds * rate)
-        due = lambda now, sent, _open: min(int((now - begun) * rate) + 1, total) - sent  # noqa: E731
+
+        def due(now: float, sent: int, _open: int) -> int:
+            return min(int((now - begun) * rate) + 1, total) - sent
+
         return self._run(method, request, due, lambda n: begun + n / rate, total)
 
     def _run(

@@ -182,7 +182,10 @@ def _upload(n: int) -> Upload:
 def measure_memory(store: Path, sizes: Sizes) -> Row:
     """What a further worker takes: proportional share of memory of three processes less that of two."""
     some, taken = requests_of(sizes.store.n_users, 2), []
-    plain = lambda n: some(n % 1000)  # noqa: E731 - the same pages in all: the cache of the disk is no worker's memory
+
+    def plain(n: int) -> bytes:  # the same pages in all: the cache of the disk is no worker's memory
+        return some(n % 1000)
+
     with ExitStack() as servers:
         pids: list[int] = []
         for _ in range(3):

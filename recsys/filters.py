@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.diversity import cap_per_artist
 from recsys.overlay import Uploads
 from recsys.traits import UNKNOWN_YEAR, Traits, same_name
-from recsys.types import Int32
+from recsys.types import NO_ITEM, Int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,17 @@ class Filters:
 
 
 NO_FILTERS = Filters()
+
+
+def artists_of(rows: Int32, traits: Traits, uploads: Uploads) -> list[Hashable | None]:
+    """Name the artists of rows, as numbers, or as names where only uploads have them; None where not known."""
+    n_built = len(traits.artists)
+    numbers = traits.artists[np.minimum(rows, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(rows)
+    artists: list[Hashable | None] = [None if number == NO_ITEM else number for number in numbers]
+    for place in np.flatnonzero(rows >= n_built):
+        name = uploads.about[uploads.track_ids[int(rows[place]) - n_built]].get("artist")
+        artists[place] = None if name is None else traits.artist(name)
+    return artists
 
 
 def first_places(

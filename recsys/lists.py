@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
-from recsys.filters import NO_FILTERS, Filters, first_places
+from recsys.filters import NO_FILTERS, Filters, artists_of, first_places
 from recsys.overlay import UNTOUCHED, Catalogue, Touched
 from recsys.rank import top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
@@ -110,7 +110,7 @@ class Lists:
     def personal(self, person: Person) -> bool:
         """Whether anything is known of a user's taste."""
         if person.touched.record is not None:
-            return b"personal" in Record(person.touched.record).head
+            return Record(person.touched.record).is_personal
         return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
 
     # ---- inside --------------------------------------------------------------------------------------------------
@@ -157,14 +157,7 @@ class Lists:
         return Source(best, self._artists, likeness)
 
     def _artists(self, items: Int32) -> list[Hashable | None]:
-        """Artists of rows, as numbers, or as names where only uploads have them."""
-        n_built, uploads = self._catalogue.n_built, self._catalogue.uploads
-        numbers = self._traits.artists[np.minimum(items, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(items)
-        artists: list[Hashable | None] = [None if number == NO_ITEM else number for number in numbers]
-        for place in np.flatnonzero(items >= n_built):
-            name = uploads.about[uploads.track_ids[int(items[place]) - n_built]].get("artist")
-            artists[place] = None if name is None else self._traits.artist(name)
-        return artists
+        return artists_of(items, self._traits, self._catalogue.uploads)
 
     def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters) -> list[Found]:
         """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""

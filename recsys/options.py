@@ -116,6 +116,8 @@ ClientCa = Annotated[
 Rate = Annotated[
     float | None, typer.Option("--rate", help="Calls a second that one token, or one address, may make.", min=0.001)
 ]
+MaxUploadSize = Annotated[float, typer.Option("--max-upload-size", help="MiB of one uploaded file.", min=0.001)]
+MaxUploadLength = Annotated[float, typer.Option("--max-upload-length", help="Seconds of one recording.", min=1)]
 MaxUploads = Annotated[int, typer.Option("--max-uploads", help="Uploads at once, over all processes.", min=1)]
 UploadSeconds = Annotated[float, typer.Option("--upload-seconds", help="The longest that an upload may take.", min=1)]
 MaxMessage = Annotated[int, typer.Option("--max-message", help="MiB of the largest message taken in.", min=1, max=64)]

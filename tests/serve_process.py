@@ -22,12 +22,13 @@ SOON = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "mi
 class Serve:
     """A server's parent process; what it and its workers write to stderr is kept."""
 
-    def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", before: Sequence[str] = ()) -> None:
+    def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", before: Sequence[str] = (),
+                 options: Sequence[str] = ()) -> None:  # fmt: skip
         """Start it, by way of the command ``before``, and wait until it serves or ends."""
         command = [*before, sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", listen]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self.process = subprocess.Popen(
-            [*command, "--workers", str(workers)], cwd=ROOT, text=True, start_new_session=True,
+            [*command, "--workers", str(workers), *options], cwd=ROOT, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         self.n_workers = workers
@@ -87,9 +88,9 @@ class Serve:
 
 
 @contextmanager
-def serve(store: Path, workers: int = 2, before: Sequence[str] = ()) -> Iterator[Serve]:
+def serve(store: Path, workers: int = 2, before: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[Serve]:
     """A server that answers, for the length of a block."""
-    server = Serve(store, workers, before=before)
+    server = Serve(store, workers, before=before, options=options)
     try:
         assert server.address, server.log
         yield server

@@ -93,7 +93,9 @@ def test_limits_are_those_of_the_settings() -> None:
         f"| {serve.max_message_mib} MiB | `--max-message`",
         f"| {serve.max_uploads} | `--max-uploads`",
         f"| {serve.upload_s:g} s | `--upload-seconds`",
-        f"| {uploads.max_mb:g} MiB, {uploads.max_length_s / 3600:g} h, {uploads.idle_s:g} s |",
+        f"| {serve.max_upload_mib:g} MiB | `--max-upload-size`",
+        f"| {serve.max_upload_length_s:g} s | `--max-upload-length`",
+        f"| silence on its stream | {uploads.idle_s:g} s |",
         f"| {uploads.time_limit_s:g} s, {uploads.memory_mb // 1024} GiB |",
     ):
         assert line in PAGE, line

@@ -273,18 +273,6 @@ def test_too_large_is_refused_before_all_of_it_came(fake):
     assert not fake.embedder.asked
 
 
-def test_too_many_at_once_are_refused_and_later_taken(fake):
-    fake.embedder.go_on.clear()
-    calls = [fake.stub.UploadTrack.future(pieces(bytes([n])), timeout=CALL_S) for n in range(2)]
-    until(lambda: len(fake.embedder.asked) == 2)
-    code, sentence = refusal(fake.stub, pieces(b"three"))
-    assert (code, sentence.startswith("2 uploads are under way")) == ("RESOURCE_EXHAUSTED", True)
-    fake.embedder.go_on.set()
-    assert all(not call.result().known for call in calls)
-    assert not fake.stub.UploadTrack(pieces(b"three"), timeout=CALL_S).known
-    assert len(kept(fake.folder)) == len(fake.live.added) == 3
-
-
 @pytest.mark.parametrize(
     ("stream", "told"),
     [

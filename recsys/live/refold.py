@@ -6,11 +6,10 @@ Candidates are the list as it is, the neighbours of what was just heard, and the
 all tracks. Plain numpy, as everything that a server does.
 """
 
-from collections.abc import Hashable
-
 import numpy as np
 
 from recsys.diversity import Source, choose
+from recsys.filters import artists_of
 from recsys.hybrid.foldin import fold_in
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
@@ -46,7 +45,7 @@ class Refold:
             return
         writing.put("heard", key, heard.packed())
         if not len(played):  # nothing but dislikes: what they are not shown is all that is known
-            source = current if not _is_personal(current) else self._stored.popular()
+            source = current if not Record(current).is_personal else self._stored.popular()
             rest = without(source, np.union1d(heard.items, self._catalogue.hidden).astype(np.int32))
             writing.put("lists", key, source if rest is None else rest)
             writing.delete("tastes", key)
@@ -107,23 +106,10 @@ class Refold:
 
         source = Source(
             lambda depth: (items[:depth], scores[:depth]),
-            self._artists,
+            lambda rows: artists_of(rows, self._stored.traits, self._snapshot.uploads),
             lambda rows: self._model.blend.likeness(self._catalogue.vectors_of(rows)),
         )
         return choose(source, MAX_K, variety)
-
-    def _artists(self, rows: Int32) -> list[Hashable | None]:
-        """Artists of rows, as numbers, or as names where only uploads have them."""
-        traits, uploads, n_built = self._stored.traits, self._snapshot.uploads, len(self._model.items)
-        found: list[Hashable | None] = []
-        for row in rows.tolist():
-            if row < n_built:
-                number = int(traits.artists[row])
-                found.append(None if number == NO_ITEM else number)
-            else:
-                name = uploads.about[uploads.track_ids[row - n_built]]["artist"]
-                found.append(None if name is None else traits.artist(name))
-        return found
 
     def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
         places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)
@@ -150,7 +136,3 @@ def _row_of(reading: Reading, stored: Stored, user_id: str) -> int:
     """Row of a user in a generation, -1 where it is unknown or has been deleted since."""
     gone = reading.user_gone(user_id) > stored.taken_in
     return NO_ITEM if gone else int(stored.model.users.find([user_id])[0])
-
-
-def _is_personal(buffer: bytes) -> bool:
-    return b"personal" in Record(buffer).head

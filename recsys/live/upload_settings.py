@@ -6,11 +6,11 @@ from recsys.settings import Settings
 
 
 class UploadSettings(Settings):
-    """``[uploads]``: limits of one upload, and of all at a time."""
+    """Limits of one upload; ``recsys serve`` sets those that it has options for."""
 
     max_mb: float = Field(default=200.0, gt=0)  # of 2^20 bytes, of one file
     max_length_s: float = Field(default=4 * 3600.0, gt=0)  # of one recording; the shortest is [audio.decode] min_s
-    at_once: int = Field(default=4, ge=1)  # uploads under way in one worker
+    at_once: int = Field(default=4, ge=1)  # that are embedded, on as many cores
     idle_s: float = Field(default=30.0, gt=0)  # after which a stream that brings nothing is given up
     time_limit_s: float = Field(default=30.0, gt=0)  # to decode one
     memory_mb: int = Field(default=1024, ge=64)  # of a decoding process beyond what it has at its start

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recsys.filters import Filters, first_places
+from recsys.filters import Filters, artists_of, first_places
 from recsys.live.service import Live
 from recsys.overlay import Uploads
 from recsys.recommender import Recommender
@@ -19,7 +19,6 @@ from recsys.serving import calls, convert
 from recsys.store.keys import key_of
 from recsys.store.lookup import Lookup
 from recsys.store.record import Record
-from recsys.types import NO_ITEM
 from recsys.v1 import recommender_pb2 as pb
 
 NO_UPLOADS = Uploads.none(1)
@@ -80,7 +79,7 @@ class Answers:
         else:
             filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
             # a varied list is not in the order of its scores, and the popular one is varied
-            if not self._recommender.lists.plain or not convert.is_personal(record.head):
+            if not self._recommender.lists.plain or not record.is_personal:
                 return None
             if diversity or filters.include_heard:
                 return None
@@ -115,8 +114,8 @@ class Answers:
         places: list[int] = []
         for rows in (every[:FIRST_LOOK], every):
             passing = filters.allowed(rows, traits, NO_UPLOADS, excluded)
-            artists = [] if max_per_artist is None else traits.artists[rows].tolist()
-            places = first_places(passing, [None if a == NO_ITEM else a for a in artists], max_per_artist, k)
+            artists = [] if max_per_artist is None else artists_of(rows, traits, NO_UPLOADS)
+            places = first_places(passing, artists, max_per_artist, k)
             if len(places) == k:
                 break
         return places

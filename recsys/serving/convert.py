@@ -14,7 +14,6 @@ from recsys.errors import ConfigError
 from recsys.filters import Filters
 from recsys.live.events import Listened
 from recsys.live.service import Recorded
-from recsys.store.record import head_of
 from recsys.types import SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 
@@ -22,8 +21,6 @@ DEFAULT_K = 20
 MAX_K = 200  # lists are stored 200 deep
 MAX_GIVEN_TRACKS = 1000  # a list of this length says all about a taste, and its look-ups stay in milliseconds
 DEFAULT_SPACE: Space = "hybrid"
-
-PERSONAL = head_of("", "personal")
 
 ListResponse = TypeVar("ListResponse", pb.RecommendResponse, pb.SimilarTracksResponse, pb.RecommendFromTracksResponse)
 
@@ -92,11 +89,6 @@ def plain(request: bytes) -> tuple[bytes, int] | None:
     if len(rest) == 2 and rest[0] == 0x10 and 0 < rest[1] < 128:
         return user, rest[1]
     return None
-
-
-def is_personal(head: bytes) -> bool:
-    """Whether the head of a stored list says that it is a user's own."""
-    return head.endswith(PERSONAL)
 
 
 def listened(request: pb.RecordListensRequest) -> list[Listened]:

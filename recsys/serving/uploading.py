@@ -96,7 +96,6 @@ class TrackUploads:
 
     def __init__(self, store: Store, embedder: Asked, now: Callable[[], Serving], settings: UploadSettings) -> None:
         self._store, self._embedder, self._now, self._settings = store, embedder, now, settings
-        self._under_way = 0
 
     async def take(self, pieces: AsyncIterator[bytes]) -> pb.UploadTrackResponse:
         """Take one stream of serialised ``UploadTrackRequest``.
@@ -104,24 +103,17 @@ class TrackUploads:
         Raises:
             DataError: it does not begin with ``about``, a field is out of range, or the audio cannot be used.
             TakenError: the id belongs to another track.
-            LimitError: it is too large or too slow, or too many others are under way.
+            LimitError: it is too large or too slow; how many may come at once is for the doors to say.
             ArtefactError: the embedding process is gone, or the store cannot be written.
         """
-        most = self._settings.at_once
-        if self._under_way >= most:
-            raise LimitError(f"{most} uploads are under way, which is the limit; try again when one has ended")
-        self._under_way += 1
-        try:
-            about = read_about((await self._first(pieces)).about)
-            with Copy.begun(self._store, about.suffix, self._settings.max_bytes) as copy:
-                while (piece := await self._next(pieces)) is not None:
-                    if piece.WhichOneof("piece") != "chunk":
-                        raise DataError("a message came that is no chunk; send `about` once, then only chunks")
-                    await copy.take(piece.chunk)
-                await copy.flush()
-                return await self._placed(copy, about)
-        finally:
-            self._under_way -= 1
+        about = read_about((await self._first(pieces)).about)
+        with Copy.begun(self._store, about.suffix, self._settings.max_bytes) as copy:
+            while (piece := await self._next(pieces)) is not None:
+                if piece.WhichOneof("piece") != "chunk":
+                    raise DataError("a message came that is no chunk; send `about` once, then only chunks")
+                await copy.take(piece.chunk)
+            await copy.flush()
+            return await self._placed(copy, about)
 
     async def _first(self, pieces: AsyncIterator[bytes]) -> pb.UploadTrackRequest:
         piece = await self._next(pieces)

@@ -30,7 +30,6 @@ from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
 from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
-from recsys.live.upload_settings import UploadSettings
 from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
@@ -201,7 +200,7 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
         closing(hold_port(settings.metrics)) if settings.metrics else nullcontext() as figures_holder,
         closing(fitted(settings, workers, port_holder, figures_holder)) as fittings,
         _stop_requests() as stop,
-        closing(EmbeddingProcess(store, _upload_settings(settings))) if can_embed() else nullcontext() as embedding,
+        closing(EmbeddingProcess(store, settings.uploads)) if can_embed() else nullcontext() as embedding,
         closing(_Workers(store, port_holder, fittings, embedding)) as processes,
     ):
         processes.start(workers)
@@ -213,10 +212,6 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
                 embedding.start()  # only now: it takes seconds of a core to be warm
             processes.wait(stop, until_serving=False)
     return 0
-
-
-def _upload_settings(settings: ServeSettings) -> UploadSettings:
-    return UploadSettings(at_once=settings.max_uploads)
 
 
 @contextmanager
@@ -274,7 +269,7 @@ async def _answer_calls(
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
     doors, meter = fittings.enter(place)
-    uploads, limits = None, _upload_settings(fittings.settings)
+    uploads, limits = None, fittings.settings.uploads
     if embedder is not None:
         uploads = TrackUploads(Store(store), Embedder(embedder, limits), lambda: serving_now(current), limits)
     server, _ = await create_server(

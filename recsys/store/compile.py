@@ -26,7 +26,7 @@ from recsys.types import SPACES, Found
 
 BLOCK = 4096  # lists at a time
 SHORT = 128  # bytes that a length of one byte can count
-_SPARE = 1 << 26
+MAP_SIZE = 1 << 40  # of address space; the file grows as it is filled. DuckDB compresses equal lists to next to nothing
 
 
 def compile_lookup(
@@ -44,12 +44,9 @@ def compile_lookup(
     Raises:
         OSError: writing failed, a full disk among the reasons.
     """
-    tables, file = folder / TABLES, folder / FILE
-    n_bytes = 8 * tables.stat().st_size + _SPARE  # address space only: DuckDB compresses, LMDB does not
+    file = folder / FILE
     rows = pl.DataFrame({"track_id": track_ids, "row": np.arange(len(track_ids), dtype=np.int32)}, schema=_ROWS)
-    environment = lmdb.open(
-        str(file), subdir=False, max_dbs=len(DATABASES), map_size=max(n_bytes, 1 << 30) * 4, sync=False, lock=False
-    )
+    environment = lmdb.open(str(file), subdir=False, max_dbs=len(DATABASES), map_size=MAP_SIZE, sync=False, lock=False)
     try:
         writer = _Writer(environment, folder, generation, rows, progress)
         writer.lists("users", _USERS, "personal", "lists: users")

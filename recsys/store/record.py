@@ -49,6 +49,9 @@ def pack(
     return b"".join([_START.pack(len(rows), len(head)), *numbers, head, *tracks])
 
 
+PERSONAL = head_of("", "personal")  # with which heads end, as protobuf writes fields in order
+
+
 class Record:
     """Reads one record from a buffer, which it does not copy: it is good as long as the buffer is."""
 
@@ -72,6 +75,11 @@ class Record:
     def head(self) -> bytes:
         """What stands before the tracks."""
         return bytes(self._bytes[self._body : self._body + self._length_of_head])
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether the list is a user's own, and not the popular one."""
+        return self.head.endswith(PERSONAL)
 
     @property
     def rows(self) -> Int32:
