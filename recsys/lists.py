@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
 from recsys.filters import NO_FILTERS, Filters, artists_of, first_places
-from recsys.overlay import UNTOUCHED, Catalogue, Touched
+from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
 from recsys.rank import top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
 from recsys.store.record import Record
@@ -42,11 +42,17 @@ NOBODY = Person(NO_ITEM, "")
 class Lists:
     """Makes the lists of one generation with its uploads; thread-safe, nothing changes after construction."""
 
-    def __init__(
-        self, ranking: Ranking, catalogue: Catalogue, tables: Tables, settings: ListSettings, traits: Traits
-    ) -> None:
+    def __init__(self, ranking: Ranking, tables: Tables, settings: ListSettings, traits: Traits) -> None:
         self._ranking, self._model, self._traits = ranking, ranking.model, traits
-        self._catalogue, self._tables, self._settings = catalogue, tables, settings
+        self._tables, self._settings = tables, settings
+        self.catalogue = Catalogue(self._model, Uploads.none(self._model.item_vectors.shape[1]))
+        self._built: Lists | None = None  # of the generation as it was built, where this is over uploads
+
+    def over(self, uploads: Uploads) -> "Lists":
+        """Give the same over the catalogue with uploads and deletions."""
+        other = Lists(self._ranking, self._tables, self._settings, self._traits)
+        other.catalogue, other._built = Catalogue(self._model, uploads), self._built or self
+        return other
 
     def of_user(self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS) -> list[Found]:
         """The list of a user: k tracks, or more where more are at hand."""
@@ -56,12 +62,13 @@ class Lists:
         if variety != usual:
             return self._varied(person, k, variety, fill=False)
         if person.touched.record is not None:
-            return self._plain(person)
+            return self._of_now(person.touched.record)
         if person.row == NO_ITEM:
-            return self._popular
+            now = person.touched.popular
+            return self._shown((self._built or self)._popular) if now is None else self._of_now(now)
         if variety.plain:
             return self._plain(person)
-        stored = None if self._catalogue.uploads.track_ids else self._tables.recommended(person.user_id)
+        stored = self._tables.recommended(person.user_id)
         if stored is not None:
             return self._shown(stored)
         return self._varied(person, MAX_K, variety, fill=not self.personal(person))
@@ -77,7 +84,7 @@ class Lists:
         Raises:
             NoSpaceError: the track has no vector there.
         """
-        catalogue = self._catalogue
+        catalogue = self.catalogue
         stored = self._tables.neighbours(track_id, space) if item < catalogue.n_built else None
         if catalogue.uploads.gone and stored is not None:
             stored = [(other, score) for other, score in stored if catalogue.find(other) != NO_ITEM]
@@ -95,14 +102,14 @@ class Lists:
         Raises:
             NoSpaceError: the track has no vector there.
         """
-        rows, vectors = self._catalogue.space(space)
+        rows, vectors = self.catalogue.space(space)
         place = int(np.searchsorted(rows, item))
         if place >= len(rows) or int(rows[place]) != item:
             raise NoSpaceError(f"track {track_id!r} has no vector in the space {space!r}; try another space")
         others = np.delete(np.arange(len(rows), dtype=np.int32), place)
         best = top_k(vectors[place][None], vectors, k, candidates=others)
         return [
-            (self._catalogue.id(int(rows[other])), float(score))
+            (self.catalogue.id(int(rows[other])), float(score))
             for other, score in zip(best.items[0], best.scores[0], strict=True)
             if other != NO_ITEM
         ]
@@ -121,21 +128,24 @@ class Lists:
 
     def _plain(self, person: Person) -> list[Found]:
         """The list of now where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
-        if person.touched.record is not None:  # an upload of this very moment is not known here yet
-            return [line for line in Record(person.touched.record).found() if self._catalogue.find(line[0]) != NO_ITEM]
-        is_stored = person.row != NO_ITEM and self._settings.usual(self.personal(person)).plain
-        stored = self._tables.recommended(person.user_id) if is_stored else None
+        is_plain = self._settings.usual(self.personal(person)).plain
+        if is_plain and person.touched.record is not None:
+            return self._of_now(person.touched.record)
+        stored = self._tables.recommended(person.user_id) if is_plain and person.row != NO_ITEM else None
         if stored is None:
             query, left_out = self._query(person)
             return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
-        stored = self._shown(stored)
-        return self._with_uploads(person, stored) if self._catalogue.uploads.track_ids else stored
+        return self._shown(stored)
+
+    def _of_now(self, record: bytes) -> list[Found]:
+        """Read a list of the live store; an upload of this very moment is not known here yet."""
+        return [line for line in Record(record).found() if self.catalogue.find(line[0]) != NO_ITEM]
 
     def _shown(self, stored: list[Found]) -> list[Found]:
         """Leave out what was deleted since."""
-        if not self._catalogue.uploads.gone:
+        if not self.catalogue.uploads.gone:
             return stored
-        return [line for line in stored if self._catalogue.find(line[0]) != NO_ITEM]
+        return [line for line in stored if self.catalogue.find(line[0]) != NO_ITEM]
 
     def _varied(self, person: Person, k: int, variety: Variety, fill: bool) -> list[Found]:
         """A list with variety, from the plain one where that is deep enough."""
@@ -145,31 +155,31 @@ class Lists:
                 query, left_out = self._query(person)
                 return self._best(query, self._but(left_out), depth)
             plain = self._plain(person)
-            items = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            items = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             return items, np.array([score for _, score, _ in plain], dtype=np.float32)
 
         return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._heard(person))
 
     def _source(self, best: Callable[[int], tuple[Int32, Float32]]) -> Source:
         def likeness(items: Int32) -> Float32:
-            return self._model.blend.likeness(self._catalogue.vectors_of(items))
+            return self._model.blend.likeness(self.catalogue.vectors_of(items))
 
         return Source(best, self._artists, likeness)
 
     def _artists(self, items: Int32) -> list[Hashable | None]:
-        return artists_of(items, self._traits, self._catalogue.uploads)
+        return artists_of(items, self._traits, self.catalogue.uploads)
 
     def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters) -> list[Found]:
         """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
         ids = filters.exclude_track_ids
-        excluded = np.array([row for row in map(self._catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
+        excluded = np.array([row for row in map(self.catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
 
         def passing(rows: Int32) -> NDArray[np.bool_]:
-            return filters.allowed(rows, self._traits, self._catalogue.uploads, excluded)
+            return filters.allowed(rows, self._traits, self.catalogue.uploads, excluded)
 
         if variety.diversity == 0 and not filters.include_heard:
             plain = self._plain(person)
-            rows = np.array([self._catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            rows = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             places = first_places(passing(rows), self._artists(rows), variety.max_per_artist, k)
             if len(places) == k:
                 return [plain[place] for place in places]
@@ -177,7 +187,7 @@ class Lists:
         if filters.include_heard:
             left_out = self._barred(person)
         allowed = self._but(left_out)
-        allowed &= passing(np.arange(len(self._catalogue), dtype=np.int32))
+        allowed &= passing(np.arange(len(self.catalogue), dtype=np.int32))
         source = self._source(lambda depth: self._best(query, allowed, depth))
         return self._with_reasons(*choose(source, k, variety), self._heard(person))
 
@@ -200,22 +210,16 @@ class Lists:
             return person.touched.barred
         return NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
 
-    def _with_uploads(self, person: Person, stored: list[Found]) -> list[Found]:
-        rows = self._catalogue.upload_rows()
-        scores = self._catalogue.vectors_of(rows) @ self._query(person)[0][0]
-        fresh = self._with_reasons(rows, scores, self._heard(person))
-        return sorted([*stored, *fresh], key=lambda found: -found[1])[:MAX_K]
-
     def _but(self, left_out: Int32) -> NDArray[np.bool_]:
         """Mark all tracks but some rows, (n_items,)."""
-        allowed = np.ones(len(self._catalogue), dtype=bool)
+        allowed = np.ones(len(self.catalogue), dtype=bool)
         allowed[left_out[left_out < len(allowed)]] = False
-        allowed[self._catalogue.hidden] = False
+        allowed[self.catalogue.hidden] = False
         return allowed
 
     def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
         """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
-        vectors = self._catalogue.vectors
+        vectors = self.catalogue.vectors
         items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(allowed), BLOCK):
             rows = np.flatnonzero(allowed[start : start + BLOCK]).astype(np.int32)
@@ -229,12 +233,12 @@ class Lists:
     def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         """Name the tracks, and for each the heard track that is most like it, where anything was heard."""
         reasons: list[str | None] = [None] * len(items)
-        heard = heard[heard < len(self._catalogue)]  # one that was uploaded and heard this very moment is not known yet
-        if len(self._catalogue.hidden):
-            heard = heard[~np.isin(heard, self._catalogue.hidden)]
+        heard = heard[heard < len(self.catalogue)]  # one that was uploaded and heard this very moment is not known yet
+        if len(self.catalogue.hidden):
+            heard = heard[~np.isin(heard, self.catalogue.hidden)]
         if len(heard):
-            vectors_of = self._catalogue.vectors_of
+            vectors_of = self.catalogue.vectors_of
             places = most_alike(self._model.blend, vectors_of(items), vectors_of(heard))
-            reasons = [self._catalogue.id(int(row)) for row in heard[places]]
-        tracks = [self._catalogue.id(int(item)) for item in items]
+            reasons = [self.catalogue.id(int(row)) for row in heard[places]]
+        tracks = [self.catalogue.id(int(item)) for item in items]
         return list(zip(tracks, scores.tolist(), reasons, strict=True))

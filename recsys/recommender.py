@@ -64,9 +64,9 @@ class Recommender:
         self.lists = lists or ListSettings()
         self.model, self.ranking = model, Ranking(model)
         self.artefacts, self.tables, self.facts = artefacts, tables, dict(facts)
-        self._catalogue = Catalogue(model, uploads or Uploads.none(model.item_vectors.shape[1]))
         self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
-        self._lists = Lists(self.ranking, self._catalogue, tables, self.lists, self.traits)
+        built = Lists(self.ranking, tables, self.lists, self.traits)
+        self._lists = built if uploads is None else built.over(uploads)
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -152,8 +152,8 @@ class Recommender:
         personal = self._lists.personal(person)
         variety = asked(self.lists.usual(personal), max_per_artist, diversity)
         found = self._lists.of_user(person, k, variety, filters)
-        note = short_note(len(found), k)
-        return replace(self._list(found[:k], "personal" if personal else "popular", describe), note=note)
+        listed = self._list(found[:k], "personal" if personal else "popular", describe)
+        return replace(listed, note=short_note(len(found), k))
 
     def popular(self) -> list[Found]:
         """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""
@@ -192,12 +192,10 @@ class Recommender:
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
         items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
-        counts = plays.astype(np.float32)
-        places = np.arange(len(items), dtype=np.int32)
-        user = fold_in(places, counts, self._catalogue.vectors_of(items), self.model.blend)
-        query = user[None] * self.model.blend.weights()
-        rows = items.astype(np.int32)
-        return self._list(self._lists.of_query(query, rows, k), "tracks", describe)
+        places, vectors = np.arange(len(items), dtype=np.int32), self._catalogue.vectors_of(items)
+        user = fold_in(places, plays.astype(np.float32), vectors, self.model.blend)
+        found = self._lists.of_query(user[None] * self.model.blend.weights(), items.astype(np.int32), k)
+        return self._list(found, "tracks", describe)
 
     def score(self, user_ids: Sequence[str], track_ids: Sequence[str]) -> Float32:
         """The ranking's own score of every pair, before any filter: (n_users, n_tracks) float32.
@@ -236,11 +234,10 @@ class Recommender:
         """Score at the last place of each user's full list, (n_users,); -inf for the others."""
         return self.edges if self._lasts is None else self._lasts
 
-    def with_uploads(self, uploads: Uploads, touched: Callable[[str], Touched] | None = None) -> "Recommender":
-        """Give the same with other uploads and deletions, and another way to look users up; all else is shared."""
+    def with_uploads(self, uploads: Uploads) -> "Recommender":
+        """Give the same with other uploads and deletions; all else is shared."""
         other = copy.copy(self)
-        other._catalogue, other._touched = Catalogue(self.model, uploads), touched or self._touched
-        other._lists = Lists(self.ranking, other._catalogue, self.tables, self.lists, self.traits)
+        other._lists = self._lists.over(uploads)
         return other
 
     @property
@@ -252,8 +249,7 @@ class Recommender:
     def sound(self) -> tuple[Int32, Float32]:
         """Item rows that have a vector of the space 'sound', and the vectors; none where nothing was heard."""
         known = self.model.spaces.get("sound")
-        none = np.zeros(0, np.int32), np.zeros((0, 1), np.float32)
-        return none if known is None else (known.rows, known.vectors)
+        return (np.zeros(0, np.int32), np.zeros((0, 1), np.float32)) if known is None else (known.rows, known.vectors)
 
     # ---- rows ----------------------------------------------------------------------------------------------------
 
@@ -286,6 +282,10 @@ class Recommender:
         return self.ranking.reasons(self.model.users.rows(list(user_ids)), ranked)
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._lists.catalogue
 
     def _person(self, user_id: str) -> Person:
         touched = UNTOUCHED if self._touched is None else self._touched(user_id)

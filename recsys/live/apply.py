@@ -12,6 +12,7 @@ import numpy as np
 
 from recsys.live.events import Listened, TrackDeleted, Upload, UserDeleted
 from recsys.live.inserts import insert_uploads
+from recsys.live.popular import refresh_popular
 from recsys.live.refold import Refold
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
@@ -67,6 +68,7 @@ class Applier:
         if deleted:
             self._take_out(writing, snapshot.rows_of(deleted))
         reached = insert_uploads(writing, self.stored, snapshot, places, self.most)
+        refresh_popular(writing, self.stored, snapshot, places)
         refold = Refold(self.stored, snapshot)
         for user_id in users:
             refold(writing, user_id)

@@ -15,6 +15,7 @@ from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
 from recsys.live.stored import Stored
 from recsys.live.taste import BARRED, Heard, Taste
+from recsys.overlay import Catalogue
 from recsys.rank import exact, ranked
 from recsys.ranking import DEFAULT_K, MAX_K, most_alike
 from recsys.store.record import Record, head_of, pack, track_bytes
@@ -45,7 +46,7 @@ class Refold:
             return
         writing.put("heard", key, heard.packed())
         if not len(played):  # nothing but dislikes: what they are not shown is all that is known
-            source = current if not Record(current).is_personal else self._stored.popular()
+            source = current if not Record(current).is_personal else self._stored.popular_now(writing)
             rest = without(source, np.union1d(heard.items, self._catalogue.hidden).astype(np.int32))
             writing.put("lists", key, source if rest is None else rest)
             writing.delete("tastes", key)
@@ -54,10 +55,10 @@ class Refold:
         vectors = self._catalogue.vectors_of(played)
         query = self._stored.query(fold_in(np.arange(len(played), dtype=np.int32), plays, vectors, self._model.blend))
         candidates = np.setdiff1d(self._candidates(current, fresh), np.union1d(heard.items, self._catalogue.hidden))
-        items, scores = self._ranked(query, candidates.astype(np.int32), len(candidates))
+        items, scores = best_of(self._catalogue, query, candidates.astype(np.int32))
         edge = float(scores[DEFAULT_K - 1]) if len(scores) >= DEFAULT_K else -np.inf
         last = float(scores[MAX_K - 1]) if len(scores) >= MAX_K else -np.inf
-        items, scores = self._varied(items, scores)
+        items, scores = varied(self._stored, self._snapshot, (items, scores), personal=True)
         writing.put("lists", key, self._record(items, scores, played, vectors))
         writing.put("tastes", key, Taste(user, edge, last, query).packed())
 
@@ -81,7 +82,7 @@ class Refold:
         current = writing.list_of(self._stored.generation, user_id)
         if current is None and user != NO_ITEM:
             current = self._stored.record_of(user_id)
-        return self._stored.popular() if current is None else current
+        return self._stored.popular_now(writing) if current is None else current
 
     def _candidates(self, current: bytes, fresh: Int32) -> Int32:
         n_items = len(self._model.items)
@@ -92,31 +93,34 @@ class Refold:
         near = self._stored.neighbours(latest)
         return np.unique(np.concatenate([Record(current).rows, near, self._catalogue.upload_rows()]))
 
-    def _ranked(self, query: Float32, candidates: Int32, k: int) -> tuple[Int32, Float32]:
-        vectors = self._catalogue.vectors_of(candidates)
-        rows, columns = np.zeros(len(candidates), dtype=np.int64), np.arange(len(candidates))
-        items, scores = ranked(rows, candidates, exact(query[None], vectors, rows, columns), 1, k)
-        return items[0], scores[0]
-
-    def _varied(self, items: Int32, scores: Float32) -> tuple[Int32, Float32]:
-        """Give the list the variety that the stored ones have."""
-        variety = self._stored.lists.usual(personal=True)
-        if variety.plain:
-            return items[:MAX_K], scores[:MAX_K]
-
-        source = Source(
-            lambda depth: (items[:depth], scores[:depth]),
-            lambda rows: artists_of(rows, self._stored.traits, self._snapshot.uploads),
-            lambda rows: self._model.blend.likeness(self._catalogue.vectors_of(rows)),
-        )
-        return choose(source, MAX_K, variety)
-
     def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
         places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)
         ids, names = self._catalogue.ids(items), self._catalogue.ids(played)
         reasons = [names[place] for place in places.tolist()]
         lines = zip(ids, scores.tolist(), reasons, strict=True)
         return pack(head_of(self._stored.generation, "personal"), [track_bytes(line) for line in lines], items)
+
+
+def best_of(catalogue: Catalogue, query: Float32, candidates: Int32) -> tuple[Int32, Float32]:
+    """Rank candidate rows (n,) for a query (d,): the rows and their scores, best first."""
+    vectors = catalogue.vectors_of(candidates)
+    rows, columns = np.zeros(len(candidates), dtype=np.int64), np.arange(len(candidates))
+    items, scores = ranked(rows, candidates, exact(query[None], vectors, rows, columns), 1, len(candidates))
+    return items[0], scores[0]
+
+
+def varied(stored: Stored, snapshot: Snapshot, best: tuple[Int32, Float32], *, personal: bool) -> tuple[Int32, Float32]:
+    """Choose a list of 200 from ranked rows and scores, with the variety that the stored ones have."""
+    items, scores = best
+    variety, catalogue = stored.lists.usual(personal), snapshot.catalogue
+    if variety.plain:
+        return items[:MAX_K], scores[:MAX_K]
+    source = Source(
+        lambda depth: (items[:depth], scores[:depth]),
+        lambda rows: artists_of(rows, stored.traits, snapshot.uploads),
+        lambda rows: stored.model.blend.likeness(catalogue.vectors_of(rows)),
+    )
+    return choose(source, MAX_K, variety, fill=not personal)
 
 
 def heard_of(stored: Stored, user: int, up_to: int) -> Heard:

@@ -15,7 +15,8 @@ from recsys.model import Model
 from recsys.recommender import Recommender
 from recsys.store.record import head_of, pack, track_bytes
 from recsys.store.tables import FILE, StoredTables
-from recsys.types import NO_ITEM, Float32, Found, Int32
+from recsys.store.transactions import Reading
+from recsys.types import NO_ITEM, NOBODY_ID, Float32, Found, Int32
 
 
 class Stored:
@@ -47,6 +48,10 @@ class Stored:
         kept = getattr(self._tables, "popular", b"")
         return kept or self.packed(self._recommender.popular(), "popular")
 
+    def popular_now(self, reading: Reading) -> bytes:
+        """The same with the uploads since that belong there."""
+        return reading.list_of(self.generation, NOBODY_ID) or self.popular()
+
     def packed(self, found: Sequence[Found], source: str) -> bytes:
         """Pack a list that was found by ids."""
         rows = self.model.items.find([track for track, _, _ in found])
@@ -70,6 +75,11 @@ class Stored:
         """Let go of what was opened here."""
         if self._audio is not None and self._audio is not self._tables:
             self._audio.close()
+
+    @property
+    def nobody(self) -> Float32:
+        """The query (d,) of somebody of whom nothing is known."""
+        return np.asarray(self._recommender.ranking.nobody[0], dtype=np.float32)
 
     def query(self, vector: Float32) -> Float32:
         """Weigh the folded vector (d,) of somebody who has played something."""

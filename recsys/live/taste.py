@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsys.live.events import Listened
 from recsys.overlay import Touched
 from recsys.store.transactions import Reading, user_key
-from recsys.types import NO_ITEM, Float32, Int32
+from recsys.types import NO_ITEM, NOBODY_ID, Float32, Int32
 
 _UP_TO = struct.Struct("<Q")
 _STANDARDS = struct.Struct("<iff")
@@ -78,11 +78,13 @@ def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -
     key = user_key(generation, user_id)
     record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > taken_in
     kept, taste = reading.get("heard", key), reading.get("tastes", key)
+    popular = reading.list_of(generation, NOBODY_ID)
     if kept is None:
-        return Touched(record, is_gone)
+        return Touched(record, is_gone, popular=popular)
     heard = Heard.read(kept)
     query = None if taste is None else np.frombuffer(taste, "<f4", offset=_STANDARDS.size)
-    return Touched(record, is_gone, query, heard.items[heard.played], heard.items[heard.plays == BARRED])
+    played, barred = heard.items[heard.played], heard.items[heard.plays == BARRED]
+    return Touched(record, is_gone, query, played, barred, popular)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

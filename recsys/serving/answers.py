@@ -19,10 +19,12 @@ from recsys.serving import calls, convert
 from recsys.store.keys import key_of
 from recsys.store.lookup import Lookup
 from recsys.store.record import Record
+from recsys.types import NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
 NO_UPLOADS = Uploads.none(1)
 FIRST_LOOK = 64  # candidates, among which a filter that lets a third pass finds 20
+NOBODY_KEY = key_of(NOBODY_ID)
 NOTHING_NEW: tuple[None, bool, frozenset[int]] = (None, False, frozenset())
 
 
@@ -100,7 +102,10 @@ class Answers:
         if own is not None:
             return own, "live", gone
         stored = None if is_gone else self._lookup.list_at(key)
-        return self._lookup.popular if stored is None else stored, "plain", gone
+        if stored is not None:
+            return stored, "plain", gone
+        popular = None if self.live is None else self.live.look(NOBODY_KEY)[0]
+        return (self._lookup.popular, "plain", gone) if popular is None else (popular, "live", gone)
 
     def _places(
         self, record: Record, filters: Filters, max_per_artist: int | None, gone: frozenset[int], k: int

@@ -7,7 +7,7 @@
     gone      t and track key, or u and user key -> number of the deletion
     hashes    content hash of audio -> track id
     vectors   generation/number/name -> float32 bytes of an upload
-    lists     generation/user key -> Record; under the same key, of those who listened:
+    lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
               deleted -> number of the last deletion of a track

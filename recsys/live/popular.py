@@ -1,0 +1,48 @@
+"""New tracks into the popular list, that of somebody of whom nothing is known.
+
+    popular list, places of new uploads  ->  refresh_popular  ->  the same list with those of them that belong there
+
+It is chosen again from its own tracks and the new ones, by the rules of popular lists (a cap per artist, diversity), so
+that it is what a build with these tracks would have listed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.live.refold import best_of, varied
+from recsys.live.snapshot import Snapshot
+from recsys.live.stored import Stored
+from recsys.store.record import Record, head_of, pack, track_bytes
+from recsys.store.transactions import Writing, user_key
+from recsys.types import NOBODY_ID
+
+
+def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, places: Sequence[int]) -> bool:
+    """Put uploads into the popular list.
+
+    Args:
+        writing: the transaction.
+        stored: lists of the generation.
+        snapshot: with the uploads.
+        places: of those that are to be put in; hidden ones are not.
+
+    Returns:
+        Whether the list is another one now.
+    """
+    catalogue = snapshot.catalogue
+    rows = [catalogue.n_built + place for place in places if place not in snapshot.uploads.hidden]
+    if not rows:
+        return False
+    known = Record(stored.popular_now(writing)).rows
+    candidates = np.setdiff1d(np.concatenate([known, rows]), catalogue.hidden).astype(np.int32)
+    best = best_of(catalogue, stored.nobody, candidates)
+    items, scores = varied(stored, snapshot, best, personal=False)
+    if not np.isin(items, rows).any():
+        return False
+    lines = [
+        track_bytes((track, score, None)) for track, score in zip(catalogue.ids(items), scores.tolist(), strict=True)
+    ]
+    record = pack(head_of(stored.generation, "popular"), lines, items)
+    writing.put("lists", user_key(stored.generation, NOBODY_ID), record)
+    return True
