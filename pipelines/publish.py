@@ -23,6 +23,7 @@ from recsys.config import RunSettings
 from recsys.errors import ArtefactError
 from recsys.fit import Artefacts
 from recsys.live.catchup import catch_up, forget_generations
+from recsys.live.journal import move_listens
 from recsys.model import Model
 from recsys.progress import Progress
 from recsys.ranking import DEFAULT_K, MAX_K
@@ -79,6 +80,10 @@ def publish(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     forget_generations(store, store.prune(settings.store.keep_generations))
+    try:
+        move_listens(store, progress)
+    except (ArtefactError, OSError) as error:  # what was published answers, and the log still has what did not move
+        progress.say(f"old listens stay in the live log for now: {error}")
     open_store(store.folder).close()
     return row
 

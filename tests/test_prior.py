@@ -83,7 +83,7 @@ def test_items_of_many_listeners_may_keep_the_factors_of_als() -> None:
     found = prior_item_step(plays, users, prior, ALS, limited, als)
     many = np.array(LISTENERS) > 32
     assert np.array_equal(found[many], als[many])
-    assert np.array_equal(found[~many], every[~many])
+    assert np.allclose(found[~many], every[~many], atol=1e-6)  # solved among fewer, which may round otherwise
     assert not np.isclose(every[many], als[many]).any(axis=1).all()
     assert np.array_equal(prior_item_step(plays, users, prior, ALS, limited), every), "without them all are solved"
 

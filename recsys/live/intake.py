@@ -1,6 +1,6 @@
 """The live log as a build takes it in: every entry, every time, as the tables may or may not hold it by now.
 
-    live.lmdb  ->  read_live  ->  Taken  ->  with_tracks, with_listens  ->  Tracks and Listens to fit
+    journal, live.lmdb  ->  read_live  ->  Taken  ->  with_tracks, with_listens  ->  Tracks and Listens to fit
 
 Deletions hold for the tables too: a deleted track is dropped from them, and so are the rows of a deleted user. What
 such a user has heard after the deletion is in the log and stays.
@@ -8,13 +8,13 @@ such a user has heard after the deletion is in the log and stays.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from recsys.live.events import Listened, TrackDeleted, Upload, UserDeleted
+from recsys.live.journal import read_journal, row_of
 from recsys.progress import Progress
 from recsys.store.generation import Store
 from recsys.store.live import open_live
@@ -33,36 +33,31 @@ class Taken:
 
 
 def read_live(store: Store) -> Taken:
-    """Read the log of a store; there may be none.
+    """Read the journal and the log of a store; there may be none.
 
     Raises:
         ArtefactError: it is damaged.
     """
     uploads, rows = list[Upload](), list[tuple[Any, ...]]()
     tracks, users, last = dict[str, None](), dict[str, None](), 0
+    old = pl.DataFrame(schema=LISTENS_SCHEMA)
     with open_live(store.live) as live:
         if live is not None:
             with live.reading() as reading:
+                old = read_journal(store, reading)
                 for number, event in reading.events():
                     last = number
                     if isinstance(event, Upload):
                         uploads.append(event)
                     elif isinstance(event, Listened):
-                        rows.append(_row(event))
+                        rows.append(row_of(event))
                     elif isinstance(event, TrackDeleted):
                         tracks[event.track_id] = None
                     elif isinstance(event, UserDeleted):
                         users[event.user_id] = None
     uploads = [upload for upload in uploads if upload.track_id not in tracks]
-    listens = pl.DataFrame(rows, schema=LISTENS_SCHEMA, orient="row")
+    listens = pl.concat([old, pl.DataFrame(rows, schema=LISTENS_SCHEMA, orient="row")])
     return Taken(uploads, listens, list(tracks), list(users), last)
-
-
-def _row(listen: Listened) -> tuple[Any, ...]:
-    time = datetime.fromisoformat(listen.at)
-    time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    plays = 0.0 if listen.disliked else listen.plays
-    return listen.user_id, listen.track_id, plays, time, False, listen.disliked
 
 
 def with_tracks(tracks: Tracks, taken: Taken, folder: Path, progress: Progress) -> Tracks:

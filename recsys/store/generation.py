@@ -5,7 +5,8 @@
       generations/<id>/          never changed after publishing
         recommendations.duckdb   the truth, open to anyone's SQL
         arrays/  models/  meta.json
-      live.lmdb  uploads/        what was uploaded since
+      live.lmdb  uploads/        what was uploaded, heard and deleted since
+      journal/                   listens of before, as Parquet
       cache/                     finished sound vectors
       build.lock  live.lock
 
@@ -38,6 +39,7 @@ class Store:
         self.uploads = folder / "uploads"
         self.cache = folder / "cache"
         self.live = folder / "live.lmdb"
+        self.journal = folder / "journal"
 
     def current(self) -> Path:
         """Give the folder of the current generation.

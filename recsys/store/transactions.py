@@ -1,6 +1,6 @@
 """What can be asked of the live store and written to it, inside one LMDB transaction.
 
-    log       number -> JSON of an event, numbered without gaps; nothing but a deleted user's entries ever changes
+    log       number -> JSON of an event; a deleted user's entries are overwritten, old listens move to the journal
     uploads   number -> nothing: which entries are uploads; of_track: track key -> number of its upload
     of_user   user key, number -> nothing: which entries are a user's
     events    hash of an event id -> number: what was recorded already
@@ -10,7 +10,7 @@
     lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
-              deleted -> number of the last deletion of a track
+              deleted -> number of the last deletion of a track; moved -> up to where listens are in the journal
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
 vectors; a reader takes what is there.
@@ -19,6 +19,7 @@ vectors; a reader takes what is there.
 import hashlib
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,10 @@ class Reading:
             return 0
         with self.transaction.cursor(self.databases["log"]) as cursor:
             return number_of(cursor.key()) if cursor.last() else 0
+
+    def moved_up_to(self) -> int:
+        """Number up to which listens have left the log for the journal."""
+        return self.number("state", b"moved")
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Give the entries numbered above ``after``, in order."""
@@ -203,6 +208,22 @@ class Writing(Reading):
             self.put("gone", USER + key_of(event.user_id), here)
         self.put("state", b"version", number_key(self.version() + 1))
         return number
+
+    def let_go(self, up_to: int, at_most: int) -> int:
+        """Take listens up to a number out of the log; looks at some entries, and gives up to where they are gone."""
+        entries, done = list(islice(self.pairs("log", number_key(self.moved_up_to() + 1)), at_most)), up_to
+        for here, line in entries:
+            if number_of(here) > up_to:
+                break
+            event = decoded(line)
+            if isinstance(event, Listened):
+                self.delete("of_user", key_of(event.user_id) + here)
+            if isinstance(event, Listened | Removed):
+                self.delete("log", here)
+        else:
+            done = number_of(entries[-1][0]) if len(entries) == at_most else up_to
+        self.put("state", b"moved", number_key(done))
+        return done
 
     def forget_user(self, user_id: str) -> None:
         """Overwrite a user's entries and take away their lists, of every generation."""
