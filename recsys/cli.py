@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from recsys import cli_serving, options
+from recsys import cli_calling, cli_serving, options
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
 from recsys.screen import (
@@ -33,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_serving.app)
+app.add_typer(cli_calling.app, name="call")
 
 
 @app.command()

@@ -143,6 +143,8 @@ Backend = Annotated[
 RollbackTo = Annotated[
     str | None, typer.Option("--to", help="The generation's id; by default that before the current one.")
 ]
+
+AT = "127.0.0.1:50051"  # where `recsys serve` listens by default
 At = Annotated[str, typer.Option("--at", help="HOST:PORT of the server.")]
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", help="A file that holds the token; else RECSYS_TOKEN, if it is set.")
@@ -150,3 +152,7 @@ TokenFile = Annotated[
 Ca = Annotated[
     Path | None, typer.Option("--ca", help="The authority that signed the server's certificate (PEM); with it, TLS.")
 ]
+Cert = Annotated[
+    Path | None, typer.Option("--cert", help="Your own certificate (PEM), if the server asks for one; with --key.")
+]
+Key = Annotated[Path | None, typer.Option("--key", help="Its key, a PEM file without a password.")]
