@@ -123,9 +123,25 @@ def status(client: "Client", as_json: options.Json = False) -> None:
 
 @app.command()
 @calling
-def upload(client: "Client", audio: Path, as_json: options.Json = False) -> None:
-    """Send a new track, which is what the tags inside its file say."""
-    added = client.upload(audio)
+def upload(
+    client: "Client",
+    audio: Path,
+    track_id: options.TrackId = None,
+    title: options.Title = None,
+    artist: options.Artist = None,
+    album: options.Album = None,
+    genre: options.Genre = None,
+    year: options.Year = None,
+    lyrics_file: options.LyricsFile = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send a new track; what is not said of it is what the tags inside its file say."""
+    from recsys.catalogue.tables import read_text
+
+    lyrics = None if lyrics_file is None else read_text(lyrics_file)
+    said = {"track_id": track_id, "title": title, "artist": artist, "album": album, "year": year, "lyrics": lyrics}
+    genres = [name for names in genre or [] for name in names.split(";")]
+    added = client.upload(audio, genres=genres, **said)
     near = [RankedTrack(track_id, score, rank, None, {}) for rank, (track_id, score) in enumerate(added.neighbours, 1)]
     print_added(added, RankedList(near, "neighbours", ""), (), as_json)
 

@@ -58,6 +58,13 @@ Tags = Annotated[Path | None, typer.Option("--tags", help="Tags: track_id, tag[,
 AudioRoot = Annotated[
     Path | None, typer.Option("--audio-root", help="What audio paths are relative to; the table's folder by default.")
 ]
+TrackId = Annotated[str | None, typer.Option("--track-id", help="Made from the audio by default.")]
+Title = Annotated[str | None, typer.Option("--title", help="By default what the file's tags say, as with the rest.")]
+Artist = Annotated[str | None, typer.Option("--artist")]
+Album = Annotated[str | None, typer.Option("--album")]
+Genre = Annotated[list[str] | None, typer.Option("--genre", help="Once for each, or several with ;")]
+Year = Annotated[int | None, typer.Option("--year", min=1000, max=2999)]
+LyricsFile = Annotated[Path | None, typer.Option("--lyrics-file", help="A text file.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML file.")]
 
 Protocols = Annotated[

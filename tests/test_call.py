@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import trustme
 from conftest import clip, copied, run
+from mutagen.id3 import ID3, TALB, TCON, TDRC, TIT2, TPE1
 from served import served
 
+from recsys.client import Client, Uploaded
 from recsys.serving.tokens import Role, add_token
+from recsys.store.live import open_live
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,52 @@ def test_upload(audio_store, tmp_path):
         again = json.loads(run("call", "upload", tmp_path / "new.mp3", "--at", address, "--json").out)
         assert (again["known"], again["track_id"]) == (True, ran.out.split()[0])
         assert len(again["similar"]) == 8
+
+
+SAID = ["--track-id", "new", "--title", "Own", "--artist", "Band 1", "--album", "First", "--year", 2001]
+SAID += ["--genre", "jazz", "--genre", "ambient;metal", "--lyrics-file"]
+
+
+def test_what_is_said_of_an_upload_is_sent(monkeypatch, tmp_path):
+    sent = list[dict[str, object]]()
+
+    def upload(_client: Client, _audio: Path, **about: object) -> Uploaded:
+        sent.append(about)
+        return Uploaded("new", False, True, (), 0, ())
+
+    monkeypatch.setattr(Client, "upload", upload)
+    (tmp_path / "words").write_text("oh number one\n")
+    assert run("call", "upload", "x.mp3", *SAID, tmp_path / "words").status == 0
+    assert run("call", "upload", "x.mp3").status == 0
+    texts = {"track_id": "new", "title": "Own", "artist": "Band 1", "album": "First", "lyrics": "oh number one"}
+    assert sent[0] == {**texts, "year": 2001, "genres": ["jazz", "ambient", "metal"]}
+    assert {name: value for name, value in sent[1].items() if value} == {}
+    ran = run("call", "upload", "x.mp3", *SAID, tmp_path / "none")
+    assert (ran.status, "none cannot be read" in ran.complaint, len(sent)) == (2, True, 2)
+
+
+@pytest.mark.slow
+def test_what_is_said_of_an_upload_wins_over_its_tags(audio_store, tmp_path):
+    song, store = tmp_path / "new.mp3", copied(audio_store, tmp_path)
+    song.write_bytes(clip("new.mp3", 96))
+    tags = ID3()
+    for tag in (TIT2(text="Tagged"), TPE1(text="Someone"), TALB(text="Second"), TCON(text="polka"), TDRC(text="1971")):
+        tags.add(tag)
+    tags.save(song)
+    (tmp_path / "words").write_text("oh number one\n")
+    with served(store, embed=True) as address:
+        at = ("--at", address)
+        assert run("call", "upload", song, "--title", "Own", "--track-id", "half", *at).status == 0
+        half = json.loads(run("call", "track", "half", *at, "--json").out)
+        assert (half["title"], half["artist"], half["genres"], half["year"]) == ("Own", "Someone", ["polka"], 1971)
+        assert run("call", "delete-track", "half", *at).status == 0  # the same audio would be the same track
+        assert run("call", "upload", song, *SAID, tmp_path / "words", *at).status == 0
+        told = json.loads(run("call", "track", "new", *at, "--json").out)
+    expected = {"title": "Own", "artist": "Band 1", "album": "First", "genres": ["jazz", "ambient", "metal"]}
+    assert {name: told[name] for name in expected} == expected
+    assert told["year"] == 2001
+    with open_live(store / "live.lmdb") as live:
+        assert [upload.lyrics for _, upload in live.uploads()][-1] == "oh number one"
 
 
 @pytest.mark.parametrize(
