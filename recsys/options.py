@@ -123,6 +123,7 @@ ClientCa = Annotated[
 Rate = Annotated[
     float | None, typer.Option("--rate", help="Calls a second that one token, or one address, may make.", min=0.001)
 ]
+MaxCalls = Annotated[int, typer.Option("--max-calls", help="Calls running at once, in each process.", min=1)]
 MaxUploadSize = Annotated[float, typer.Option("--max-upload-size", help="MiB of one uploaded file.", min=0.001)]
 MaxUploadLength = Annotated[float, typer.Option("--max-upload-length", help="Seconds of one recording.", min=1)]
 MaxUploads = Annotated[int, typer.Option("--max-uploads", help="Uploads at once, over all processes.", min=1)]
