@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from recsys import cli_serving, options
+from recsys import cli_calling, cli_serving, options
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.progress import Bars
 from recsys.screen import (
@@ -33,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_serving.app)
+app.add_typer(cli_calling.app, name="call")
 
 
 @app.command()
@@ -110,13 +111,13 @@ def similar(
 def add(
     audio: Path,
     store: options.Store,
-    track_id: Annotated[str | None, typer.Option(help="Made from the audio by default.")] = None,
-    title: Annotated[str | None, typer.Option(help="By default what the file's tags say, as with the rest.")] = None,
-    artist: Annotated[str | None, typer.Option()] = None,
-    album: Annotated[str | None, typer.Option()] = None,
-    genre: Annotated[str | None, typer.Option(help="Several with ;")] = None,
-    year: Annotated[int | None, typer.Option(min=1000, max=2999)] = None,
-    lyrics_file: Annotated[Path | None, typer.Option(help="A text file.")] = None,
+    track_id: options.TrackId = None,
+    title: options.Title = None,
+    artist: options.Artist = None,
+    album: options.Album = None,
+    genre: options.Genre = None,
+    year: options.Year = None,
+    lyrics_file: options.LyricsFile = None,
     as_json: options.Json = False,
 ) -> None:
     """Put a new track into the store: it is in every list that it belongs in at once."""
@@ -125,7 +126,8 @@ def add(
     from recsys.uploads import NewTrack, add_track
 
     lyrics = None if lyrics_file is None else read_text(lyrics_file)
-    added = add_track(store, audio, NewTrack(track_id, title, artist, album, genre, year, lyrics))
+    genres = None if genre is None else ";".join(genre)
+    added = add_track(store, audio, NewTrack(track_id, title, artist, album, genres, year, lyrics))
     recommender = Recommender.open(store)
     near = recommender.similar(added.track_id, 5)
     audience = recommender.audience(added.track_id, 5)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import grpc
 
 from recsys.errors import ConfigError, NotFoundError, RefusedError
+from recsys.pem import read_authority, read_pair
 from recsys.types import RankedList, RankedTrack, Space
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
@@ -92,8 +93,8 @@ class Client:
             deadline_s: seconds that a call may take; an upload may take 300.
 
         Raises:
-            ConfigError: a number is out of range, a certificate comes without its key, a file cannot be read, or the
-                token has other than visible ASCII characters.
+            ConfigError: a number is out of range, a certificate comes without its key, a file cannot be read or is
+                no PEM, or the token has other than visible ASCII characters.
         """
         if connections < 1:
             raise ConfigError(f"connections is {connections}, expected 1 or more")
@@ -103,15 +104,12 @@ class Client:
             raise ConfigError(
                 "the token is empty or has a space, a line's end or the like in it; give it as it was shown"
             )
-        if (certificate is None) != (key is None) or (certificate is not None and ca is None):
-            raise ConfigError("a client's certificate needs its key, and ca beside them; give all three")
+        credentials = _credentials(ca, certificate, key)
         # without this option channels to one address would share one connection
         options = [("grpc.use_local_subchannel_pool", 1)]
-        if ca is None:
+        if credentials is None:
             self._channels = [grpc.insecure_channel(address, options) for _ in range(connections)]
         else:
-            own = (None, None) if key is None or certificate is None else (_bytes(key), _bytes(certificate))
-            credentials = grpc.ssl_channel_credentials(_bytes(ca), *own)
             self._channels = [grpc.secure_channel(address, credentials, options) for _ in range(connections)]
         self._stubs = itertools.cycle([_stub(channel) for channel in self._channels])
         self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
@@ -216,6 +214,24 @@ class Client:
             raise RefusedError(f"{sentence} ({status.name})", status.name) from error
 
 
+def _credentials(ca: Path | None, certificate: Path | None, key: Path | None) -> grpc.ChannelCredentials | None:
+    """What calls are encrypted with; None where nothing is given, and they are not."""
+    own = {"certificate": certificate, "key": key}
+    given = [name for name, file in {**own, "ca": ca}.items() if file is not None]
+    if any(own.values()) and len(given) < 3:
+        raise ConfigError(
+            f"only {' and '.join(given)} came, and a client's own certificate goes with its key and with the ca of "
+            "the server; give certificate, key and ca"
+        )
+    if ca is None:
+        return None
+    authority = read_authority(ca)
+    if certificate is None or key is None:
+        return grpc.ssl_channel_credentials(authority)
+    chain, secret = read_pair(certificate, key)
+    return grpc.ssl_channel_credentials(authority, secret, chain)
+
+
 def _stub(channel: grpc.Channel) -> Any:
     stub: Any = RecommenderStub
     return stub(channel)
@@ -268,10 +284,3 @@ def _pieces(known: pb.NewTrack, stream: BinaryIO) -> Iterator[pb.UploadTrackRequ
             yield pb.UploadTrackRequest(chunk=chunk)
     except ValueError:  # closed: the call has ended before the file, and gRPC's thread has not noticed yet
         return
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"the file {file} cannot be read: {error.strerror}") from error

@@ -58,6 +58,13 @@ Tags = Annotated[Path | None, typer.Option("--tags", help="Tags: track_id, tag[,
 AudioRoot = Annotated[
     Path | None, typer.Option("--audio-root", help="What audio paths are relative to; the table's folder by default.")
 ]
+TrackId = Annotated[str | None, typer.Option("--track-id", help="Made from the audio by default.")]
+Title = Annotated[str | None, typer.Option("--title", help="By default what the file's tags say, as with the rest.")]
+Artist = Annotated[str | None, typer.Option("--artist")]
+Album = Annotated[str | None, typer.Option("--album")]
+Genre = Annotated[list[str] | None, typer.Option("--genre", help="Once for each, or several with ;")]
+Year = Annotated[int | None, typer.Option("--year", min=1000, max=2999)]
+LyricsFile = Annotated[Path | None, typer.Option("--lyrics-file", help="A text file.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML file.")]
 
 Protocols = Annotated[
@@ -116,6 +123,7 @@ ClientCa = Annotated[
 Rate = Annotated[
     float | None, typer.Option("--rate", help="Calls a second that one token, or one address, may make.", min=0.001)
 ]
+MaxCalls = Annotated[int, typer.Option("--max-calls", help="Calls running at once, in each process.", min=1)]
 MaxUploadSize = Annotated[float, typer.Option("--max-upload-size", help="MiB of one uploaded file.", min=0.001)]
 MaxUploadLength = Annotated[float, typer.Option("--max-upload-length", help="Seconds of one recording.", min=1)]
 MaxUploads = Annotated[int, typer.Option("--max-uploads", help="Uploads at once, over all processes.", min=1)]
@@ -143,6 +151,8 @@ Backend = Annotated[
 RollbackTo = Annotated[
     str | None, typer.Option("--to", help="The generation's id; by default that before the current one.")
 ]
+
+AT = "127.0.0.1:50051"  # where `recsys serve` listens by default
 At = Annotated[str, typer.Option("--at", help="HOST:PORT of the server.")]
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", help="A file that holds the token; else RECSYS_TOKEN, if it is set.")
@@ -150,3 +160,7 @@ TokenFile = Annotated[
 Ca = Annotated[
     Path | None, typer.Option("--ca", help="The authority that signed the server's certificate (PEM); with it, TLS.")
 ]
+Cert = Annotated[
+    Path | None, typer.Option("--cert", help="Your own certificate (PEM), if the server asks for one; with --key.")
+]
+Key = Annotated[Path | None, typer.Option("--key", help="Its key, a PEM file without a password.")]

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import trustme
 from conftest import clip, copied, run
+from mutagen.id3 import ID3, TALB, TCON, TDRC, TIT2, TPE1
 from served import served
 
+from recsys.client import Client, Uploaded
 from recsys.serving.tokens import Role, add_token
+from recsys.store.live import open_live
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,52 @@ def test_upload(audio_store, tmp_path):
         assert len(again["similar"]) == 8
 
 
+SAID = ["--track-id", "new", "--title", "Own", "--artist", "Band 1", "--album", "First", "--year", 2001]
+SAID += ["--genre", "jazz", "--genre", "ambient;metal", "--lyrics-file"]
+
+
+def test_what_is_said_of_an_upload_is_sent(monkeypatch, tmp_path):
+    sent = list[dict[str, object]]()
+
+    def upload(_client: Client, _audio: Path, **about: object) -> Uploaded:
+        sent.append(about)
+        return Uploaded("new", False, True, (), 0, ())
+
+    monkeypatch.setattr(Client, "upload", upload)
+    (tmp_path / "words").write_text("oh number one\n")
+    assert run("call", "upload", "x.mp3", *SAID, tmp_path / "words").status == 0
+    assert run("call", "upload", "x.mp3").status == 0
+    texts = {"track_id": "new", "title": "Own", "artist": "Band 1", "album": "First", "lyrics": "oh number one"}
+    assert sent[0] == {**texts, "year": 2001, "genres": ["jazz", "ambient", "metal"]}
+    assert {name: value for name, value in sent[1].items() if value} == {}
+    ran = run("call", "upload", "x.mp3", *SAID, tmp_path / "none")
+    assert (ran.status, "none cannot be read" in ran.complaint, len(sent)) == (2, True, 2)
+
+
+@pytest.mark.slow
+def test_what_is_said_of_an_upload_wins_over_its_tags(audio_store, tmp_path):
+    song, store = tmp_path / "new.mp3", copied(audio_store, tmp_path)
+    song.write_bytes(clip("new.mp3", 96))
+    tags = ID3()
+    for tag in (TIT2(text="Tagged"), TPE1(text="Someone"), TALB(text="Second"), TCON(text="polka"), TDRC(text="1971")):
+        tags.add(tag)
+    tags.save(song)
+    (tmp_path / "words").write_text("oh number one\n")
+    with served(store, embed=True) as address:
+        at = ("--at", address)
+        assert run("call", "upload", song, "--title", "Own", "--track-id", "half", *at).status == 0
+        half = json.loads(run("call", "track", "half", *at, "--json").out)
+        assert (half["title"], half["artist"], half["genres"], half["year"]) == ("Own", "Someone", ["polka"], 1971)
+        assert run("call", "delete-track", "half", *at).status == 0  # the same audio would be the same track
+        assert run("call", "upload", song, *SAID, tmp_path / "words", *at).status == 0
+        told = json.loads(run("call", "track", "new", *at, "--json").out)
+    expected = {"title": "Own", "artist": "Band 1", "album": "First", "genres": ["jazz", "ambient", "metal"]}
+    assert {name: told[name] for name in expected} == expected
+    assert told["year"] == 2001
+    with open_live(store / "live.lmdb") as live:
+        assert [upload.lyrics for _, upload in live.uploads()][-1] == "oh number one"
+
+
 @pytest.mark.parametrize(
     ("command", "status", "told"),
     [
@@ -112,17 +161,24 @@ def test_no_server_is_status_4():
     assert (ran.status, "127.0.0.1:1" in ran.complaint) == (4, True)
 
 
-def test_a_token_comes_from_a_file_or_the_environment(store, tmp_path, monkeypatch):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    made = authority.issue_cert("localhost")
-    (tmp_path / "cert").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
-    made.private_key_pem.write_to_path(str(tmp_path / "key"))
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory) -> Path:
+    """A folder with ca.pem, and for the names localhost and client a certificate and its key."""
+    folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name in ("localhost", "client"):
+        made = authority.issue_cert(name)
+        (folder / f"{name}.pem").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
+        made.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    return folder
+
+
+def test_a_token_comes_from_a_file_or_the_environment(store, tls, tmp_path, monkeypatch):
     tokens = {role: add_token(tmp_path / "tokens", role)[0] for role in Role}
     (tmp_path / "reader").write_text(tokens[Role.READ] + "\n")
-    doors = ("--tokens", tmp_path / "tokens", "--tls-cert", tmp_path / "cert", "--tls-key", tmp_path / "key")
+    doors = ("--tokens", tmp_path / "tokens", "--tls-cert", tls / "localhost.pem", "--tls-key", tls / "localhost.key")
     with served(store, *doors) as address:
-        at = ("--at", address.replace("127.0.0.1", "localhost"), "--ca", tmp_path / "ca.pem")
+        at = ("--at", address.replace("127.0.0.1", "localhost"), "--ca", tls / "ca.pem")
         assert (run("call", "status", *at).status, "asks for a token" in run("call", "status", *at).complaint) == (
             2,
             True,
@@ -136,3 +192,28 @@ def test_a_token_comes_from_a_file_or_the_environment(store, tmp_path, monkeypat
         assert (plain.status, tokens[Role.ADMIN] in plain.err) == (4, False)
         monkeypatch.setenv("RECSYS_TOKEN", "two words")
         assert (run("call", "status", *at).status, "two words" in run("call", "status", *at).err) == (2, False)
+
+
+COMMANDS = [
+    *(["recommend", "u2"], ["similar", "t4"], ["audience", "t4"], ["track", "t4"], ["status"], ["listen", "u2", "t4"]),
+    *(["upload", __file__], ["delete-user", "u2"], ["delete-track", "t4"]),
+]
+
+
+def test_every_command_shows_its_own_certificate_where_the_server_asks_for_one(tiny_store, tls, tmp_path):
+    given = ("--tls-cert", tls / "localhost.pem", "--tls-key", tls / "localhost.key", "--client-ca", tls / "ca.pem")
+    with served(copied(tiny_store, tmp_path), *given) as address:
+        at = ("--at", address.replace("127.0.0.1", "localhost"), "--ca", tls / "ca.pem")
+        own = ("--cert", tls / "client.pem", "--key", tls / "client.key")
+        for command in COMMANDS:
+            ran = run("call", *command, *at, *own)
+            expected = (4, "UNIMPLEMENTED") if command[0] == "upload" else (0, "")
+            assert (ran.status, expected[1] in ran.err) == (expected[0], True), ran.err
+        assert run("call", "status", *at).status == 4, "no certificate"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_half_of_a_certificate_is_refused(command, tls):
+    for given in (("--cert", tls / "client.pem"), ("--key", tls / "client.key")):
+        ran = run("call", *command, "--ca", tls / "ca.pem", *given)
+        assert (ran.status, "give certificate, key and ca" in ran.complaint) == (2, True)

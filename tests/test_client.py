@@ -259,10 +259,11 @@ def test_a_closed_client_says_so(address):
         ({"token": "recsys_x\n"}, "line's end"),
         ({"token": "tökén"}, "as it was shown"),
         ({"ca": Path("none.pem")}, "none.pem cannot be read: No such file"),
-        ({"certificate": Path("a")}, "give all three"),
-        ({"key": Path("a")}, "give all three"),
-        ({"certificate": Path("a"), "key": Path("b")}, "give all three"),
-        ({"ca": Path(__file__), "certificate": Path("a"), "key": Path("none.key")}, "none.key cannot be read"),
+        ({"ca": Path(__file__)}, "test_client.py holds no certificate in PEM"),
+        ({"certificate": Path("a")}, "only certificate came, .*; give certificate, key and ca"),
+        ({"key": Path("a")}, "only key came"),
+        ({"certificate": Path("a"), "key": Path("b")}, "only certificate and key came"),
+        ({"ca": Path("a"), "key": Path("b")}, "only key and ca came"),
     ],
 )
 def test_wrong_settings(given, told):
@@ -305,6 +306,18 @@ def test_tokens_and_certificates(secured):
         with Client(address, **given) as client, pytest.raises(RefusedError) as caught:
             client.delete_user("u1")
         assert caught.value.status == status, given
+
+
+def test_a_certificate_and_a_key_that_do_not_do_are_named(secured):
+    _, folder, _ = secured
+    own = {"ca": folder / "ca.pem", "certificate": folder / "client.pem", "key": folder / "client.key"}
+    for given, told in (
+        ({"key": folder / "none.key"}, "none.key cannot be read"),
+        ({"key": folder / "localhost.key"}, "localhost.key are not a certificate and its key"),
+        ({"certificate": folder / "tokens"}, "tokens and .*client.key are not a certificate and its key"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Client("127.0.0.1:1", **{**own, **given})
 
 
 # ---- connections -------------------------------------------------------------------------------------------------

@@ -1,25 +1,34 @@
 """Files that are missing, cut off or overwritten: a sentence at the start, and never the end of a server that runs."""
 
 import asyncio
+import itertools
 import json
 import logging
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
+import grpc
 import lmdb
+import numpy as np
 import pytest
-from conftest import copied
+from conftest import clip, copied
 from serve_process import Serve, eventually, refused_start, serve, stub_of
 from test_live_lists import heard, opened
+from upload_service import pieces
 
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, NotFoundError
+from recsys.live.events import GenerationMovedError, Upload
 from recsys.serving import swap
 from recsys.serving.answers import Answers, Current
-from recsys.serving.swap import follow, open_answers
+from recsys.serving.swap import follow, open_answers, open_serving
+from recsys.serving.uploading import NOT_NOW
 from recsys.store.generation import Store
+from recsys.store.opened import Backend
 from recsys.v1 import recommender_pb2 as pb
 
 CALL_S = 10.0
@@ -147,15 +156,17 @@ def test_a_page_that_cannot_be_read_spoils_no_other(store: Store) -> None:
 # ---- a server that runs ------------------------------------------------------------------------------------------
 
 
-def published(store: Store, damage: Callable[[Store, Path], None] | None = None) -> str:
-    """Make a copy of the current generation current, with a damage to it."""
-    fresh = shutil.copytree(store.current(), store.generations / NEXT)
-    facts = json.loads((fresh / "meta.json").read_text()) | {"generation": NEXT}
+def published(
+    store: Store, damage: Callable[[Store, Path], None] | None = None, name: str = NEXT, of: str | None = None
+) -> str:
+    """Make a copy of a generation, by default the current one, current, with a damage to it."""
+    fresh = shutil.copytree(store.current() if of is None else store.generation(of), store.generations / name)
+    facts = json.loads((fresh / "meta.json").read_text()) | {"generation": name}
     (fresh / "meta.json").write_text(json.dumps(facts))
     if damage is not None:
         damage(store, fresh)
-    (store.folder / "CURRENT").write_text(NEXT + "\n")
-    return NEXT
+    (store.folder / "CURRENT").write_text(name + "\n")
+    return name
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name not in {*LIVE, *NAMED}])
@@ -211,6 +222,162 @@ def test_a_generation_that_could_not_be_opened_is_tried_again(
     assert not errors
     assert len(caplog.records) == 1, "told once"
     current.answers.close()
+
+
+# ---- an earlier generation answers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "duckdb"])
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name not in {*LIVE, *NAMED} or name == "no generation"])
+def test_an_earlier_generation_answers_where_the_current_one_cannot(
+    store: Store, name: str, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = store.current().name
+    published(store, DAMAGES[name][0])
+    expected = DAMAGES[name][1]
+    answers, refused = open_serving(store.folder, backend)
+    if backend == "duckdb" and "lists" in name:  # it does without that file
+        assert (answers.generation, refused) == (NEXT, "")
+        answers.close()
+        return
+    assert (answers.generation, refused) == (old, NEXT)
+    [told] = caplog.records
+    assert (told.levelname, told.exc_info) == ("ERROR", None)
+    assert expected in told.getMessage()
+    assert f"the earlier one {old} answers" in told.getMessage()
+    assert len(answers.recommender.recommend("u1", 5).tracks) == 5
+    assert answers.live is not None
+    assert answers.live.record(heard("u1", "t1")).recorded == 1
+    with pytest.raises(GenerationMovedError if name != "no generation" else ArtefactError):
+        answers.live.add(Upload("new", "0" * 64, "0.mp3", "New", None, None, [], None, None, 1.0, ""), {})
+    answers.close()
+
+
+def test_an_upload_that_an_earlier_generation_has_no_vectors_of_is_heard_and_deleted_there(store: Store) -> None:
+    published(store)
+    with opened(store.folder) as live:
+        vectors = {"hybrid": np.load(store.current() / "arrays" / "item_vectors.npy")[4]}
+        store.uploads.mkdir(exist_ok=True)
+        live.add(Upload("new", "0" * 64, "0.mp3", "New", None, None, [], None, None, 1.0, ""), vectors)
+    cut(store.current() / "serving.lmdb")
+    answers, _ = open_serving(store.folder)
+    with pytest.raises(NotFoundError, match="no track 'new'"):
+        answers.recommender.track("new")
+    assert answers.live is not None
+    assert answers.live.record(heard("u1", "new")).refused == []
+    assert len(answers.recommender.recommend("u1", 5).tracks) == 5
+    assert answers.live.track_of_audio("0" * 64) == "new"
+    answers.live.delete_track("new")
+    answers.close()
+
+
+def test_of_earlier_generations_the_newest_that_is_whole(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    first = store.current()
+    for name in ("20980101T000000.000000Z", "20980102T000000.000000Z"):
+        shutil.copytree(first, store.generations / name)
+    cut(store.generations / "20980102T000000.000000Z" / "arrays" / "edges.npy")
+    (store.generations / "20980101T000000.000000Z" / "meta.json").write_text("[]")
+    published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
+    shutil.copytree(first, store.generations / "20990102T000000.000000Z")  # newer than the current one: never asked
+    answers, refused = open_serving(store.folder)
+    assert (answers.generation, refused) == (first.name, NEXT)
+    answers.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "ERROR"]
+    (first / "meta.json").unlink()
+    with pytest.raises(ArtefactError, match=f"{NEXT}/serving.lmdb has"):
+        open_serving(store.folder)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "no generation"])
+def test_where_current_names_nothing_none_is_chosen(store: Store, name: str) -> None:
+    DAMAGES[name][0](store, store.current())
+    with pytest.raises(ArtefactError, match=re.escape(DAMAGES[name][1])):
+        open_serving(store.folder)
+
+
+def test_the_current_generation_answers_once_it_can_be_opened(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = store.current()
+    published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
+    answers, refused = open_serving(store.folder)
+    current, told = Current(answers), len(caplog.records)
+    monkeypatch.setattr(swap, "AGAIN_S", 0.1)
+
+    async def look() -> None:
+        following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01, refused=refused))
+        await asyncio.sleep(0.25)
+        assert current.answers.generation == old.name
+        shutil.copy(old / "serving.lmdb", store.generations / NEXT / "serving.lmdb")
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            if current.answers.generation == NEXT:
+                break
+        following.cancel()
+
+    asyncio.run(look())
+    assert current.answers.generation == NEXT
+    assert [record.levelname for record in caplog.records[told:]] in ([], ["INFO"]), "it was told at the start"
+    current.answers.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "n_bytes"), [("serving.lmdb", 4096), ("serving.lmdb", 0), ("arrays/item_vectors.npy", 64)]
+)
+def test_a_server_outlives_a_file_that_is_shortened_under_it(store: Store, file: str, n_bytes: int) -> None:
+    old = store.current().name
+    published(store)
+    with serve(store.folder, options=["--metrics", "127.0.0.1:0"]) as server:
+        figures = re.search(r"http://\S+/metrics", server.log)[0]
+        with stub_of(server.address) as stub:
+            assert stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation == NEXT
+        os.truncate(store.generations / NEXT / file, n_bytes)
+
+        def generation(user: int) -> str:
+            try:
+                with stub_of(server.address) as stub:
+                    stub.RecommendFromTracks(pb.RecommendFromTracksRequest(track_ids=["t4"], k=3), timeout=CALL_S)
+                    stub.SimilarTracks(pb.SimilarTracksRequest(track_id="t4", k=3), timeout=CALL_S)
+                    stub.Recommend(pb.RecommendRequest(user_id=f"u{user}", k=5), timeout=CALL_S)
+                    return stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation
+            except grpc.RpcError as error:
+                return error.code().name
+
+        users = itertools.cycle(range(28))
+        assert eventually(lambda: {generation(next(users)) for _ in range(12)} == {old})
+        assert "(Bus error): most likely a file of the store was shortened" in server.log
+        assert f"the earlier one {old} answers" in server.log
+        assert len(server.workers()) == 2
+        assert eventually(lambda: "recsys_workers_behind 2.0" in urlopen(figures).read().decode())
+        with stub_of(server.address) as stub:
+            listens = [pb.Listen(user_id="somebody", track_id=track) for track in ("t1", "t4")]
+            assert stub.RecordListens(pb.RecordListensRequest(listens=listens), timeout=CALL_S).recorded == 2
+            assert stub.Recommend(pb.RecommendRequest(user_id="somebody", k=5), timeout=CALL_S).source == "personal"
+        newer = "20990102T000000.000000Z"
+        published(store, name=newer, of=old)
+        assert eventually(lambda: {generation(next(users)) for _ in range(6)} == {newer})
+        assert eventually(lambda: "recsys_workers_behind 0.0" in urlopen(figures).read().decode())
+
+
+@pytest.mark.slow
+def test_a_server_starts_on_an_earlier_generation_and_takes_no_uploads_there(audio_store: Path, tmp_path: Path) -> None:
+    store = Store(copied(audio_store, tmp_path))
+    old = store.current().name
+    published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
+    with serve(store.folder, workers=1) as server, stub_of(server.address) as stub:
+        assert f"the earlier one {old} answers" in server.log
+        assert stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation == old
+        server.embedder()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60)
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, NOT_NOW)
+        assert list(store.uploads.iterdir()) == []
+        (store.folder / "CURRENT").write_text(old + "\n")  # as a rollback does
+        assert stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60).has_sound
+
+
+# ---- what is open stays open -------------------------------------------------------------------------------------
 
 
 def test_a_running_server_outlives_damage(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import encoded, melody, write_all
-from mutagen.id3 import ID3, TIT2
+from mutagen.id3 import ID3, TALB, TCON, TIT2, TPE1
 
 from recsys.audio.decode import Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
@@ -150,7 +150,8 @@ def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None
     """It is handed the open file, and has no rights of its own; where it may not change its user it keeps that one."""
     (path,) = write_all(tmp_path, {"a.mp3": encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})
     tags = ID3()
-    tags.add(TIT2(3, ["Inside"]))
+    for tag in (TPE1(0, ["Somebody"]), TALB(1, ["First"]), TCON(2, ["jazz"]), TIT2(3, ["Inside"])):  # each encoding
+        tags.add(tag)
     tags.save(path)
     path.chmod(0o600)
     tmp_path.chmod(0o700)
@@ -159,7 +160,8 @@ def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None
             outcome = workers.listen(file, "a.mp3", SETTINGS)
         assert not isinstance(outcome, DecodeFailure)
         decoded, inside = outcome
-        assert (decoded.format, inside) == ("mp3", {"title": "Inside"})
+        assert decoded.format == "mp3"
+        assert inside == {"title": "Inside", "artist": "Somebody", "album": "First", "genre": "jazz"}
         assert len(decoded.clip.samples) == 32_000, "by the settings of the request"
         (worker,) = workers._workers
         status = Path(f"/proc/{worker.process.pid}/status").read_text()

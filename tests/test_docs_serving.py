@@ -91,6 +91,7 @@ def test_limits_are_those_of_the_settings() -> None:
     serve, uploads = ServeSettings(), UploadSettings()
     for line in (
         f"| {serve.max_message_mib} MiB | `--max-message`",
+        f"| calls running at once, a worker | {serve.max_calls} | `--max-calls`",
         f"| {serve.max_uploads} | `--max-uploads`",
         f"| {serve.upload_s:g} s | `--upload-seconds`",
         f"| {serve.max_upload_mib:g} MiB | `--max-upload-size`",

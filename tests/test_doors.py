@@ -9,11 +9,23 @@ from threading import Event
 
 import grpc
 import pytest
+from conftest import run
 from doored import CALL_S, SERVICE, bearer, call, connected, doored, eventually, refused
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.serving.calls import PATHS
-from recsys.serving.doors import FAULT, NO_TOKEN, NO_TOKENS_FILE, ROLES, UNKNOWN_TOKEN, UPLOAD, Doors
+from recsys.serving.doors import (
+    FAULT,
+    MAX_CALLS,
+    NO_TOKEN,
+    NO_TOKENS_FILE,
+    ROLES,
+    TOO_MANY,
+    UNKNOWN_TOKEN,
+    UPLOAD,
+    Doors,
+)
+from recsys.serving.fittings import Fittings
 from recsys.serving.limits import Rates, Uploads
 from recsys.serving.logs import CallLog, to_stderr
 from recsys.serving.metrics import Board
@@ -173,6 +185,59 @@ def test_so_many_uploads_at_once_and_no_more():
         assert call(channel, UPLOAD, b"b") == b"b"
         release.set()
         assert going_on[1].result(CALL_S) == b"a"
+
+
+def begun(channel: grpc.Channel, n: int, token: str | None = None) -> list[grpc.Future]:
+    """Calls that take longer than the test, and have arrived."""
+    work = channel.unary_unary(f"/{SERVICE}/Recommend")
+    calls_ = [work.future(b"slow", timeout=30, metadata=bearer(token)) for _ in range(n)]
+    time.sleep(0.2)
+    return calls_
+
+
+def test_so_many_calls_at_once_and_no_more(board, caplog):
+    doors = Doors(rates=Rates(9.0), max_calls=3)
+    with doored(doors, board.meter(0)) as address, connected(address) as channel:
+        for request in (b"x", b"missing", b"bug"):  # a place is free again however a call ends
+            call(channel, "Recommend") if request == b"x" else refused(channel, "Recommend", request)
+        running = begun(channel, 3)
+        for method in ("Recommend", "GetTrack", UPLOAD, *["GetStatus"] * 9):  # these are not held against the rate
+            status, told = refused(channel, method)
+            assert (status, told) == (grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY.format(3))
+        assert board.calls("GetTrack") == {"RESOURCE_EXHAUSTED": 1}
+        assert f"GetTrack refused: {TOO_MANY.format(3)}" in caplog.text
+        running[0].cancel()
+        assert eventually(lambda: doors._running == 2)
+        assert call(channel, "GetTrack") == b"got x"
+        running.append(channel.unary_unary(f"/{SERVICE}/Recommend").future(b"slow", timeout=0.1))
+        assert running[-1].code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert eventually(lambda: doors._running == 2)
+        for one in running:
+            one.cancel()
+        assert eventually(lambda: doors._running == 0)
+
+
+def test_who_has_no_token_takes_no_place(file, tokens):
+    with doored(Doors(Keyring(file), max_calls=1)) as address, connected(address) as channel:
+        [held] = begun(channel, 1, tokens[Role.READ])
+        assert refused(channel, "Recommend") == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
+        status, told = refused(channel, "Recommend", token=tokens[Role.READ])
+        assert (status, told) == (grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY.format(1))
+        held.cancel()
+
+
+def test_how_many_is_what_the_command_was_given(monkeypatch):
+    given = list[ServeSettings]()
+    monkeypatch.setattr("recsys.serving.workers.serve", lambda *arguments: given.append(arguments[-1]) or 0)
+    assert run("serve", "--store", "s", "--max-calls", 7).status == run("serve", "--store", "s").status == 0
+    assert [Fittings(settings).enter(0)[0]._max_calls for settings in given] == [7, MAX_CALLS]
+    assert run("serve", "--store", "s", "--max-calls", 0).status == 2
+
+
+def test_200_calls_at_once_are_nothing_special():
+    with doored(Doors()) as address, connected(address) as channel:
+        work = channel.unary_unary(f"/{SERVICE}/Recommend")
+        assert {one.result(CALL_S) for one in [work.future(b"x", timeout=CALL_S) for _ in range(200)]} == {b"got x"}
 
 
 @pytest.mark.parametrize(("client_s", "server_s"), [(0.3, 60.0), (20.0, 0.3)])

@@ -100,7 +100,7 @@ def test_what_workers_say_about_themselves_goes_with_them():
 
     async def told(worker: int, ask) -> None:
         meter = board.meter(worker)
-        meter.watch(built_at=lambda: time.time() - 100 * (worker + 1), backlog=ask)
+        meter.watch(built_at=lambda: time.time() - 100 * (worker + 1), backlog=ask, behind=lambda: worker == 1)
         task = asyncio.create_task(meter.tell())
         await asyncio.sleep(0.05)
         task.cancel()
@@ -111,11 +111,13 @@ def test_what_workers_say_about_themselves_goes_with_them():
     assert found["recsys_workers",] == 2
     assert found["recsys_generation_age_seconds",] == pytest.approx(200, abs=5)
     assert found["recsys_live_backlog_entries",] == 5
+    assert found["recsys_workers_behind",] == 1
     board.forget(1)
     found = samples(exposition(board))
     assert found["recsys_workers",] == 1
     assert found["recsys_generation_age_seconds",] == pytest.approx(100, abs=5)
     assert found["recsys_live_backlog_entries",] == 3
+    assert found["recsys_workers_behind",] == 0
     asyncio.run(told(0, unreadable))
     assert ("recsys_live_backlog_entries",) not in samples(exposition(board))
 

@@ -43,6 +43,16 @@ def test_a_partial_generation_is_nobodys(tmp_path: Path) -> None:
     assert names(store) == [first.name, second.name]
 
 
+def test_generations_before_one_are_those_of_smaller_ids_newest_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one, two, three = (published(store, content).name for content in "123")
+    store.begin()
+    assert store.before(three) == [two, one]
+    assert store.before(one) == []
+    assert store.before("20990101T000000.000000Z") == [three, two, one], "one that is not there"
+    assert [store.before(name) for name in ("", "../..", "\ufffd", "zzz")] == [[], [], [], []], "no ids"
+
+
 def test_what_kills_left_is_cleared_by_the_next_begin(tmp_path: Path) -> None:
     store = Store(tmp_path)
     whole = published(store, "one")

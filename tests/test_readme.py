@@ -73,7 +73,7 @@ def test_the_interface_is_the_one_that_was_promised() -> None:
         "sql": {"--store"},
         "serve": {"--store", "--listen", "--workers", "--tokens", "--tls-cert", "--tls-key", "--client-ca"},
         "token": {"--tokens", "--role", "--name"},
-        "call": {"--at", "--token-file", "--ca", "--json", "-k", "--space"},
+        "call": {"--at", "--token-file", "--ca", "--cert", "--key", "--json", "-k", "--space"},
         "rollback": {"--store", "--to"},
         "evaluate": {"--tracks", "--listens", "--tags", "--audio-root", "--out", "--store", "--protocol", "-k"},
         "tune": {

@@ -127,7 +127,8 @@ def test_what_cannot_be_decoded_leaves_nothing(store: Path, tmp_path: Path, cont
 def test_the_command(store: Path, song: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("oh number one my number\n")
     ran = run(*("add", song, "--store", store, "--track-id", "new", "--title", "Ti[/b]tle", "--artist", "Band 1"),
-              *("--genre", "jazz", "--year", 2001, "--lyrics-file", tmp_path / "words.txt", "--json"))  # fmt: skip
+              *("--genre", "jazz", "--genre", "polka;swing", "--year", 2001),
+              *("--lyrics-file", tmp_path / "words.txt", "--json"))  # fmt: skip
     assert (ran.status, ran.err) == (0, "")
     told = json.loads(ran.out)
     assert (told["track_id"], told["known"], len(told["similar"])) == ("new", False, 5)
@@ -139,7 +140,8 @@ def test_the_command(store: Path, song: Path, tmp_path: Path) -> None:
     missing = run("add", song, "--store", store, "--lyrics-file", tmp_path / "none.txt")
     assert (missing.status, "none.txt" in missing.complaint) == (2, True)
     with open_live(store / "live.lmdb") as live:
-        assert [upload.lyrics for _, upload in live.uploads()] == ["oh number one my number"]
+        [upload] = [upload for _, upload in live.uploads()]
+    assert (upload.lyrics, upload.genres) == ("oh number one my number", ["jazz", "polka", "swing"])
 
 
 def test_a_mislabelled_file_is_taken_with_a_note(store: Path, tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ class StandIn:
     def close(self):
         print(os.getpid(), "closed", file=sys.stderr, flush=True)
 
-def open_answers(store, backend):
+def open_serving(store, backend):
     exec(opening)
-    return Answers(StandIn())
+    return Answers(StandIn()), ""
 
-workers.open_answers = open_answers
+workers.open_serving = open_serving
 workers.can_embed = lambda: False  # it would look for a store
 address, n_workers, opening = sys.argv[1:]
 try:
@@ -290,7 +290,14 @@ def test_a_worker_that_dies_again_and_again_ends_the_server():
 
 @pytest.mark.parametrize(
     ("dies", "cause"),
-    [("os._exit(3)", "exit status 3"), ("os.kill(os.getpid(), 15)", "killed by signal 15 (Terminated)")],
+    [
+        ("os._exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), 15)", "killed by signal 15 (Terminated)"),
+        (
+            "os.kill(os.getpid(), 7)",
+            "signal 7 (Bus error): most likely a file of the store was shortened under the server",
+        ),
+    ],
 )
 def test_a_worker_that_dies_while_starting_gets_another_chance(tmp_path, dies, cause):
     mark = tmp_path / "died"

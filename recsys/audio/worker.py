@@ -9,6 +9,7 @@ it also gives up the rights that it was started with, and is handed open files i
 ``recsys.audio.workers`` is the other end.
 """
 
+import codecs
 import ctypes
 import hashlib
 import io
@@ -165,6 +166,8 @@ def _import_all() -> None:
     import recsys.catalogue.inside  # noqa: F401
 
     mutagen.File(io.BytesIO(b"nothing"))  # it imports its readers when it is first asked
+    for encoding in ("latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be"):  # Python does so with these
+        codecs.lookup(encoding)
 
 
 def main(read: Callable[[Path, DecodeSettings], Decoded] = decode) -> None:

@@ -1,9 +1,11 @@
 """Who may call what: each method's handler in, the same handler behind a door out.
 
-    call -> token -> role -> rate -> (a place, for an upload) -> handler -> counted and, if turned away, logged
+    call -> token -> role -> calls running -> rate -> (a place, for an upload) -> handler -> counted, logged if refused
 
 The door is a plain wrapper that is made once a method: it costs 1 µs a call, 3 µs with tokens (measured).
-Health is open to all, since whoever watches over the server has no token.
+Health is open to all, since whoever watches over the server has no token. gRPC has a limit on running calls of its own
+(``maximum_concurrent_rpcs``), but that one refuses health too, comes before the token, so that strangers could take all
+places with calls that send nothing, and neither counts nor logs.
 """
 
 import asyncio
@@ -39,10 +41,12 @@ SCHEME = "bearer "  # before a token, in any case
 REFLECTION_ROLE = Role.READ
 UPLOAD = "UploadTrack"
 MAX_MESSAGE = 4 << 20  # bytes; gRPC's own default
+MAX_CALLS = 1000  # one that waits takes 15 to 23 KB and its request (measured), so together about 20 MB as a rule
 
 NO_TOKEN = "this server asks for a token; send it as the metadata `authorization: Bearer TOKEN`"
 UNKNOWN_TOKEN = "this token is not known here, or is no longer; ask for another"
 NO_TOKENS_FILE = "the server cannot read its tokens right now; try again later"
+TOO_MANY = "as many calls as may run here at once ({}) are running; try again soon, or over another connection"
 FAULT = "the server failed to answer this call; its log has the details"
 
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
@@ -65,6 +69,7 @@ class Doors:
         log: CallLog | None = None,
         certificates: Certificates | None = None,
         max_message: int = MAX_MESSAGE,
+        max_calls: int = MAX_CALLS,
     ) -> None:
         self._keyring = keyring
         self._rates = rates
@@ -72,6 +77,7 @@ class Doors:
         self._upload_s = upload_s
         self.log = log or CallLog()
         self._certificates = certificates
+        self._max_calls, self._running = max_calls, 0
         self.options = [("grpc.max_receive_message_length", max_message)]  # gRPC refuses what is longer, unread
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
@@ -96,6 +102,8 @@ class Doors:
             if token.role < needed:
                 sentence = f"{call.method} needs a token of the role {needed.word}, and this one's is {token.role.word}"
                 return grpc.StatusCode.PERMISSION_DENIED, sentence
+        if self._running >= self._max_calls:  # before a call is taken off what the client may do
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY.format(self._max_calls)
         if self._rates is not None:
             wait_s = self._rates.wait_s(client or _address(context), now)
             if wait_s:
@@ -126,6 +134,7 @@ class Doors:
             refused = refusal(context, call, needed, start)
             if refused is not None:
                 await self._turn_away(refused, context, call, meter)
+            self._running += 1
             try:
                 answer = await work(request, context)
             except (grpc.aio.AbortError, asyncio.CancelledError) as error:
@@ -135,6 +144,8 @@ class Doors:
                 self._ended(call, _INTERNAL, start, meter)
                 _LOG.error("%s failed", name, exc_info=fault)
                 await context.abort(grpc.StatusCode.INTERNAL, FAULT)
+            finally:
+                self._running -= 1
             if meter is not None:
                 meter.ended(name, call.path, _OK, time.monotonic() - start)
             if tell:

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from recsys.serving.calls import PATHS
-from recsys.serving.metrics import BACKLOG, BOUNDS_S, BUILT_AT, SERVING, Board, age_s
+from recsys.serving.metrics import BACKLOG, BEHIND, BOUNDS_S, BUILT_AT, SERVING, Board, age_s
 
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
 UPLOAD = "UploadTrack"
@@ -66,3 +66,6 @@ class _Sums(Collector):
         if backlog := self._board.abouts(BACKLOG):
             told = "Entries of the live log that the generation was built without."
             yield GaugeMetricFamily("recsys_live_backlog_entries", told, max(backlog))
+        if behind := self._board.abouts(BEHIND):
+            told = "Workers that answer from another generation than the current one."
+            yield GaugeMetricFamily("recsys_workers_behind", told, sum(behind))

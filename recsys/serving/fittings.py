@@ -72,6 +72,7 @@ class Fittings:
             CallLog(self.settings.log_calls),
             self.certificates,
             self.settings.max_message_mib << 20,
+            self.settings.max_calls,
         )
         return doors, self.board.meter(worker) if self.board else None
 

@@ -33,8 +33,8 @@ TELL_S = 1.0  # between two looks at what a worker says about itself
 _SUM, _SERIES = len(BOUNDS_S) + 1, len(BOUNDS_S) + 2
 _CALLS = len(PATHS) * _SERIES
 _METHOD = _CALLS + len(STATUSES)
-SERVING, BUILT_AT, BACKLOG = 0, 1, 2
-_ABOUT = 3
+SERVING, BUILT_AT, BACKLOG, BEHIND = 0, 1, 2, 3
+_ABOUT = 4
 
 
 class Meter:
@@ -58,14 +58,20 @@ class Meter:
         """Count a call that was turned away at the door: its time says nothing of how fast answers are."""
         self._row[self._first[method] + _CALLS + status] += 1
 
-    def watch(self, built_at: Callable[[], float] | None = None, backlog: Callable[[], float] | None = None) -> None:
+    def watch(
+        self,
+        built_at: Callable[[], float] | None = None,
+        backlog: Callable[[], float] | None = None,
+        behind: Callable[[], float] | None = None,
+    ) -> None:
         """Name what is to be asked every second; a name given again replaces what was there.
 
         Args:
             built_at: when the generation that answers was built, in seconds since 1970; NaN where that is not known.
             backlog: how many entries of the live log that generation was built without.
+            behind: 1 where it is another than the one that is current.
         """
-        for place, ask in ((BUILT_AT, built_at), (BACKLOG, backlog)):
+        for place, ask in ((BUILT_AT, built_at), (BACKLOG, backlog), (BEHIND, behind)):
             if ask is not None:
                 self._watched[place] = ask
 
@@ -102,7 +108,7 @@ class Board:
     def forget(self, worker: int) -> None:
         """Leave out what a worker that has ended said about itself; what it counted stays."""
         about = self._row(worker)[-_ABOUT:]
-        about[SERVING], about[BUILT_AT], about[BACKLOG] = 0, math.nan, math.nan
+        about[SERVING], about[BUILT_AT], about[BACKLOG], about[BEHIND] = 0, math.nan, math.nan, math.nan
 
     def latencies(self, method: str, path: str) -> tuple[list[float], float]:
         """Calls of all workers by bound, those beyond the last one at the end, and the sum of their seconds."""

@@ -21,6 +21,7 @@ class ServeSettings(Settings):
     tls_key: Path | None = None  # PEM, without a password
     client_ca: Path | None = None  # PEM; with it every client must show a certificate of this authority
     rate: float | None = Field(default=None, gt=0)  # calls a second of one client over all workers; None is no limit
+    max_calls: int = Field(default=1000, ge=1)  # running at once, of one worker
     max_uploads: int = Field(default=4, ge=1)  # at once, over all workers
     max_upload_mib: float = Field(default=200.0, gt=0)  # of one file
     max_upload_length_s: float = Field(default=4 * 3600.0, gt=0)  # of one recording

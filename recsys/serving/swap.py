@@ -1,10 +1,12 @@
 """Answering from the newest generation: a new one is noticed, opened beside the old one, and takes its place.
 
+    at the start     ->  open_serving  ->  the current generation, or the newest earlier one that can be opened
     CURRENT changes  ->  open_answers, on a thread  ->  Current.answers = the new ones
 
 A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of with the
 last call that holds them. A generation that cannot be opened is told of once and tried again later; until then the
-old one goes on answering.
+old one goes on answering, or an earlier one answers where a worker has only begun: a file that is shortened under a
+server kills its workers, and those that take their places must not stand before a closed door.
 """
 
 import asyncio
@@ -25,22 +27,56 @@ AGAIN_S = 30.0  # until a generation that could not be opened is tried again
 _LOG = logging.getLogger(__name__)
 
 
-def open_answers(folder: Path, backend: Backend = "lmdb") -> Answers:
-    """Open a store's current generation and its live store; after the fork, as LMDB files are not shared across one.
+def open_answers(folder: Path, backend: Backend = "lmdb", name: str | None = None) -> Answers:
+    """Open a generation, by default the current one, and the live store; after the fork: LMDB files are not shared.
 
     Raises:
         ArtefactError: nothing was published here, or a file is missing or damaged.
     """
     store = Store(folder)
-    generation = store.current()
-    lookup = open_lookup(generation / FILE) if backend == "lmdb" else None
-    recommender = open_store(folder, lookup or backend, generation.name)
+    generation = store.current() if name is None else store.generation(name)
+    recommender = open_store(folder, backend, generation.name)
+    lookup = open_lookup(generation / FILE) if backend == "lmdb" else None  # which the recommender has open
     return Answers(recommender, lookup, Live(store, recommender))
 
 
-async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S) -> None:
-    """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later."""
-    refused, again_at = "", 0.0
+def open_serving(folder: Path, backend: Backend = "lmdb") -> tuple[Answers, str]:
+    """Open the current generation, or where that cannot be, the newest earlier one that can.
+
+    Returns:
+        What answers, and the id of the current generation if it could not be opened, to be given to ``follow``.
+
+    Raises:
+        ArtefactError: neither the current one, of which the message is, nor any earlier one can be opened.
+    """
+    try:
+        return open_answers(folder, backend), ""
+    except Exception as error:
+        store = Store(folder)
+        wanted = store.current_name() if store.has_current() else ""
+        for name in store.before(wanted):
+            try:
+                answers = open_answers(folder, backend, name)
+            except Exception as another:  # noqa: BLE001 - whatever is wrong with this one, the next may be whole
+                _LOG.warning("an earlier generation cannot be opened either: %s", another)
+                continue
+            told = "%s; until the current generation can be opened, the earlier one %s answers"
+            _LOG.error(told, error, name, exc_info=_unless_told(error))
+            return answers, wanted
+        raise
+
+
+def _unless_told(error: Exception) -> Exception | None:
+    """What is to be told of an error beside its words: nothing of one that was raised on purpose."""
+    return None if isinstance(error, ArtefactError) else error
+
+
+async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S, refused: str = "") -> None:
+    """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later.
+
+    ``refused`` is one that could not be opened just now.
+    """
+    again_at = time.monotonic() + AGAIN_S
     while True:
         await asyncio.sleep(every_s)
         try:
@@ -53,10 +89,8 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
             current.answers = await asyncio.to_thread(open_answers, folder, backend)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one generation, the next must be noticed
             if named != refused:
-                _LOG.error(
-                    "%s; generation %s goes on answering", error, current.answers.generation,
-                    exc_info=None if isinstance(error, ArtefactError) else error,
-                )  # fmt: skip
+                told = "%s; generation %s goes on answering"
+                _LOG.error(told, error, current.answers.generation, exc_info=_unless_told(error))
             refused, again_at = named, time.monotonic() + AGAIN_S  # there may be room on the disk by then
         else:
             refused = ""

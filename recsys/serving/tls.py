@@ -6,13 +6,13 @@ are damaged, or half renewed, the former one stays.
 """
 
 import logging
-import ssl
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from recsys.errors import ConfigError
+from recsys.pem import read_authority, read_pair
 from recsys.serving.settings import ServeSettings
 
 _LOG = logging.getLogger(__name__)
@@ -66,20 +66,8 @@ class Certificates:
         return state
 
     def _read(self) -> tuple[bytes, bytes, bytes | None]:
-        texts = _text(self._cert), _text(self._key), _text(self._client_ca) if self._client_ca else None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:  # gRPC would only say that no port was bound
-            context.load_cert_chain(self._cert, self._key, password=lambda: "")  # else it asks on the terminal
-        except ssl.SSLError as error:
-            raise ConfigError(
-                f"{self._cert} and {self._key} are not a certificate and its key in PEM, without a password: {error}"
-            ) from error
-        if self._client_ca:
-            try:
-                context.load_verify_locations(self._client_ca)
-            except ssl.SSLError as error:
-                raise ConfigError(f"{self._client_ca} holds no certificate in PEM: {error}") from error
-        return texts
+        chain, key = read_pair(self._cert, self._key)
+        return chain, key, read_authority(self._client_ca) if self._client_ca else None
 
 
 def read_certificates(settings: ServeSettings) -> Certificates | None:
@@ -94,10 +82,3 @@ def read_certificates(settings: ServeSettings) -> Certificates | None:
             raise ConfigError("TLS needs both --tls-cert and --tls-key, and --client-ca comes on top of them")
         return None
     return Certificates(cert, key, client_ca)
-
-
-def _text(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"the file {file} cannot be read: {error.strerror}") from error

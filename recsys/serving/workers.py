@@ -18,10 +18,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -34,16 +32,16 @@ from recsys.serving.answers import Current
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
+from recsys.serving.place import QUICK_DEATH_S, Place
 from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
-from recsys.serving.swap import follow, open_answers
+from recsys.serving.swap import follow, open_serving
 from recsys.serving.uploading import TrackUploads, serving_now
 from recsys.store.generation import Store
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
-QUICK_DEATH_S = 1.0  # a worker that served for less than this died quickly
 MAX_QUICK_DEATHS = 5  # in a row in one place, before the server gives up
 
 _LOG = logging.getLogger(__name__)
@@ -51,44 +49,6 @@ _LOG = logging.getLogger(__name__)
 
 class _Closable(Protocol):
     def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One place among the workers, and the process that has it now."""
-
-    process: ForkProcess
-    report: Connection  # what the process says: its generation once it serves, or the error that kept it from it
-    quick_deaths: int = 0  # in a row, of the processes that had this place before
-    generation: str | None = None
-    serving_since: float = 0.0
-    failure: RecsysError | None = None
-
-    def hear(self) -> None:
-        """Take in what the process has said; one that died without a word has only closed its end."""
-        try:
-            said = self.report.recv()
-        except EOFError:
-            return
-        finally:
-            self.report.close()
-        if isinstance(said, RecsysError):
-            self.failure = said
-        else:
-            self.generation, self.serving_since = str(said), time.monotonic()
-
-    @property
-    def died_quickly(self) -> bool:
-        return self.generation is None or time.monotonic() - self.serving_since < QUICK_DEATH_S
-
-    @property
-    def cause(self) -> str:
-        """Why the process ended, in words."""
-        code = self.process.exitcode or 0
-        ended = f"ended with exit status {code}"
-        if code < 0:
-            ended = f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        return f"{ended} ({self.failure})" if self.failure else ended
 
 
 class _Workers:
@@ -102,14 +62,14 @@ class _Workers:
         self._port_holder = port_holder
         self._fittings = fittings
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
-        self._workers: list[_Worker] = []
+        self._workers: list[Place] = []
 
     def start(self, n_workers: int) -> None:
         """Fork the workers; ``close`` ends those that are there."""
         for place in range(n_workers):
             self._workers.append(self._fork(place))
 
-    def _fork(self, place: int, quick_deaths: int = 0) -> _Worker:
+    def _fork(self, place: int, quick_deaths: int = 0) -> Place:
         fork = get_context("fork")
         report, tell = fork.Pipe(duplex=False)
         address = text_of(self._port_holder)
@@ -122,7 +82,7 @@ class _Workers:
         process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
-        return _Worker(process, report, quick_deaths)
+        return Place(process, report, quick_deaths)
 
     def wait(self, stop: Connection, until_serving: bool) -> bool:
         """Look after the workers until all serve (if so asked), which gives True, or a stop is asked for."""
@@ -144,7 +104,7 @@ class _Workers:
                     self._workers[place] = self._replace(place, worker, at_start=until_serving)
         return True
 
-    def _replace(self, place: int, worker: _Worker, at_start: bool) -> _Worker:
+    def _replace(self, place: int, worker: Place, at_start: bool) -> Place:
         """Start a new process in the place of one that has ended, unless it is no use to try again."""
         worker.process.join()
         self._fittings.forget(place)
@@ -248,8 +208,9 @@ def _work(
     for held in parents_own:
         held.close()
     try:
-        current = Current(open_answers(store, fittings.settings.backend))
-        asyncio.run(_answer_calls(current, store, address, lifeline, report, fittings, place, embedder))
+        answers, refused = open_serving(store, fittings.settings.backend)
+        current = Current(answers)
+        asyncio.run(_answer_calls(current, refused, store, address, lifeline, report, fittings, place, embedder))
         current.answers.close()
     except RecsysError as error:
         report.send(error)
@@ -258,6 +219,7 @@ def _work(
 
 async def _answer_calls(
     current: Current,
+    refused: str,
     store: Path,
     address: str,
     lifeline: Connection,
@@ -276,12 +238,13 @@ async def _answer_calls(
         current, address, health=health, shared_port=True, doors=doors, meter=meter, uploads=uploads
     )
     await server.start()
-    tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend))]
+    tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend, refused=refused))]
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
         meter.watch(
             built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
             backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
+            behind=lambda: Store(store).current_name() != current.answers.generation,
         )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

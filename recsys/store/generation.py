@@ -27,6 +27,7 @@ from pathlib import Path
 from recsys.errors import ArtefactError
 
 PARTIAL = ".partial"
+ID = "%Y%m%dT%H%M%S.%fZ"  # of a generation: when it was begun
 UPLOAD_LIMIT_S = 3600  # no upload takes that long
 
 
@@ -47,18 +48,34 @@ class Store:
         Raises:
             ArtefactError: nothing was published here, or CURRENT names a generation that is gone.
         """
-        try:
-            name = (self.folder / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
-        except OSError as error:
-            raise ArtefactError(
-                f"{self.folder} holds no published generation; make one with `recsys build --store {self.folder} …`"
-            ) from error
+        name = self.current_name()
         try:
             return self.generation(name)
         except ArtefactError as error:
             raise ArtefactError(
                 f"{self.folder}/CURRENT names the generation {name!r}, which is not there; build again"
             ) from error
+
+    def current_name(self) -> str:
+        """Read what CURRENT says, whether or not there is such a generation.
+
+        Raises:
+            ArtefactError: nothing was published here.
+        """
+        try:
+            return (self.folder / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as error:
+            raise ArtefactError(
+                f"{self.folder} holds no published generation; make one with `recsys build --store {self.folder} …`"
+            ) from error
+
+    def before(self, name: str) -> list[str]:
+        """Ids of the generations that were begun before one, newest first; none where that is no id at all."""
+        try:
+            datetime.strptime(name, ID)
+        except ValueError:
+            return []
+        return [earlier for earlier in reversed(self.names()) if earlier < name]
 
     def names(self) -> list[str]:
         """Ids of the generations that are there, oldest first."""
@@ -88,7 +105,7 @@ class Store:
         for left in self.uploads.glob(".*"):  # the copy of an upload that was killed; a running one is younger
             if left.stat().st_mtime < time.time() - UPLOAD_LIMIT_S:
                 left.unlink()
-        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        name = datetime.now(UTC).strftime(ID)
         partial = self.generations / f"{name}{PARTIAL}"
         partial.mkdir()
         return partial
