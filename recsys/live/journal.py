@@ -70,7 +70,8 @@ def read_journal(store: Store, reading: Reading) -> pl.DataFrame:
     if not files:
         return pl.DataFrame(schema=LISTENS_SCHEMA)
     valid = _valid(moved_up_to, _gone(reading))
-    return pl.concat([_read(valid(pl.scan_parquet(file, glob=False)), file) for file in files]).select(list(LISTENS_SCHEMA))
+    every = pl.concat([_read(valid(pl.scan_parquet(file, glob=False)), file) for file in files])
+    return every.select(list(LISTENS_SCHEMA))
 
 
 def row_of(listen: Listened) -> tuple[Any, ...]:
