@@ -57,6 +57,14 @@ def test_the_dockerfile_copies_what_is_there_and_all_that_the_package_needs():
     assert instructions("STOPSIGNAL") == ["SIGTERM"], "which drains"
 
 
+def test_nothing_but_what_is_copied_is_sent_to_the_builder():
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    copied = [word for line in instructions("COPY") for word in line.split()[:-1]]
+    assert patterns[0] == "*", "a virtual environment is gigabytes"
+    assert {pattern[1:] for pattern in patterns if pattern.startswith("!")} == set(copied)
+
+
 def test_what_the_comments_name_is_there():
     for text in (DOCKERFILE, UNIT):
         for file in re.findall(r"\bpackaging/[\w.]+", text):
