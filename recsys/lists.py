@@ -102,17 +102,18 @@ class Lists:
         Raises:
             NoSpaceError: the track has no vector there.
         """
-        rows, vectors = self.catalogue.space(space)
-        place = int(np.searchsorted(rows, item))
-        if place >= len(rows) or int(rows[place]) != item:
+        own = self.catalogue.unit_vector(item, space)
+        if own is None:
             raise NoSpaceError(f"track {track_id!r} has no vector in the space {space!r}; try another space")
-        others = np.delete(np.arange(len(rows), dtype=np.int32), place)
-        best = top_k(vectors[place][None], vectors, k, candidates=others)
-        return [
-            (self.catalogue.id(int(rows[other])), float(score))
-            for other, score in zip(best.items[0], best.scores[0], strict=True)
-            if other != NO_ITEM
-        ]
+        items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
+        for rows, vectors in self.catalogue.space(space, BLOCK):
+            others = np.flatnonzero(rows != item).astype(np.int32) if item in rows else None
+            n_others = len(rows if others is None else others)
+            best = top_k(own, vectors, min(k, n_others), candidates=others)
+            items.append(rows[best.items[0]])
+            scores.append(best.scores[0])
+        found, theirs = _joined(items, scores, k)
+        return [(self.catalogue.id(row), score) for row, score in zip(found.tolist(), theirs.tolist(), strict=True)]
 
     def personal(self, person: Person) -> bool:
         """Whether anything is known of a user's taste."""
@@ -219,16 +220,13 @@ class Lists:
 
     def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
         """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
-        vectors = self.catalogue.vectors
         items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
-        for start in range(0, len(allowed), BLOCK):
-            rows = np.flatnonzero(allowed[start : start + BLOCK]).astype(np.int32)
-            best = top_k(query, vectors[start : start + BLOCK], min(k, len(rows)), candidates=rows)
+        for start, vectors in self.catalogue.blocks(BLOCK):
+            rows = np.flatnonzero(allowed[start : start + len(vectors)]).astype(np.int32)
+            best = top_k(query, vectors, min(k, len(rows)), candidates=rows)
             items.append(best.items[0] + np.int32(start))
             scores.append(best.scores[0])
-        found, theirs = np.concatenate(items), np.concatenate(scores)
-        order = np.lexsort((found, -theirs))[:k]
-        return found[order], theirs[order]
+        return _joined(items, scores, k)
 
     def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
         """Name the tracks, and for each the heard track that is most like it, where anything was heard."""
@@ -242,3 +240,10 @@ class Lists:
             reasons = [self.catalogue.id(int(row)) for row in heard[places]]
         tracks = [self.catalogue.id(int(item)) for item in items]
         return list(zip(tracks, scores.tolist(), reasons, strict=True))
+
+
+def _joined(items: list[Int32], scores: list[Float32], k: int) -> tuple[Int32, Float32]:
+    """Give the best k of what several blocks found, ties by row."""
+    found, theirs = np.concatenate(items), np.concatenate(scores)
+    order = np.lexsort((found, -theirs))[:k]
+    return found[order], theirs[order]

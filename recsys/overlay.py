@@ -6,9 +6,8 @@ Rows of uploads go on where the generation's end, so ranking need not know which
 row, so that rows of stored lists stay what they were, and is hidden.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -134,12 +133,11 @@ class Catalogue:
         """Rows of the uploads that are shown."""
         return np.setdiff1d(np.arange(self.n_built, len(self), dtype=np.int32), self.hidden)
 
-    @cached_property
-    def vectors(self) -> Float32:
-        """Joint item vectors (n, d); mapped as they are where nothing was uploaded."""
-        if not self.uploads.track_ids:
-            return self._model.item_vectors
-        return np.vstack([self._model.item_vectors, self.uploads.item_vectors])
+    def blocks(self, size: int) -> Iterator[tuple[int, Float32]]:
+        """Joint item vectors (m, d) of all rows, block by block, each after its first row; nothing is joined."""
+        for first, part in ((0, self._model.item_vectors), (self.n_built, self.uploads.item_vectors)):
+            for start in range(0, len(part), size):
+                yield first + start, np.asarray(part[start : start + size])
 
     def vectors_of(self, items: Sequence[int] | Int32) -> Float32:
         """Joint vectors (n, d) of a few items, without joining all."""
@@ -154,20 +152,24 @@ class Catalogue:
         """The spaces that have vectors."""
         return [s for s in SPACES if s == "hybrid" or s in self._model.spaces or self.uploads.spaces.get(s)]
 
-    def space(self, space: Space) -> tuple[Int32, Float32]:
-        """Rows (m,) of the tracks in a space, and their unit vectors (m, d); an all-zero vector is nowhere in it."""
+    def space(self, space: Space, size: int) -> Iterator[tuple[Int32, Float32]]:
+        """Rows (m,) of the tracks in a space, and their unit vectors (m, d), block by block, rows rising.
+
+        An all-zero vector is nowhere in it.
+        """
         if space == "hybrid":
-            return self._shown(np.arange(len(self), dtype=np.int32), self._model.blend.likeness(self.vectors))
-        rows: list[Int32] = []
-        vectors: list[Float32] = []
-        if space in self._model.spaces:
-            rows.append(self._model.spaces[space].rows)
-            vectors.append(unit_rows(np.asarray(self._model.spaces[space].vectors)))
+            for first, vectors in self.blocks(size):
+                rows = np.arange(first, first + len(vectors), dtype=np.int32)
+                yield self._shown(rows, self._model.blend.likeness(vectors))
+            return
+        known = self._model.spaces.get(space)
+        for start in range(0, 0 if known is None else len(known.rows), size):
+            assert known is not None
+            block = slice(start, start + size)
+            yield self._shown(known.rows[block], unit_rows(np.asarray(known.vectors[block])))
         fresh_rows, fresh = self.uploads_in(space)
         if len(fresh_rows):
-            rows.append(fresh_rows)
-            vectors.append(fresh)
-        return self._shown(np.concatenate(rows), np.vstack(vectors))
+            yield fresh_rows, fresh
 
     def uploads_in(self, space: Space) -> tuple[Int32, Float32]:
         """Rows (m,) of the uploads that are shown in a space, and their unit vectors (m, d)."""

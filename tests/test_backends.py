@@ -9,8 +9,9 @@ import pytest
 from conftest import copied
 from test_live_lists import with_reach
 
+from recsys import lists
 from recsys.diversity import Source, choose
-from recsys.filters import artists_of
+from recsys.filters import Filters, artists_of
 from recsys.live.events import Listened, Upload
 from recsys.live.service import Live
 from recsys.ranking import MAX_K
@@ -148,3 +149,29 @@ def test_popular_lists_follow_after_a_rollback_of_lists_and_for_whoever_only_dis
         assert "hit" not in [track for track, _, _ in Record(live.list_of("") or b"").found()]
     with closing(open_store(store)) as recommender:
         assert "hit" not in [track.track_id for track in recommender.recommend("nobody", MAX_K).tracks]
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 1000])
+def test_a_catalogue_looked_through_in_blocks_gives_the_same(
+    store: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    happen(store, 0)
+    with closing(open_store(store)) as recommender:
+        model, uploads = recommender.model, recommender._catalogue.uploads
+        every = model.blend.likeness(np.vstack([model.item_vectors, uploads.item_vectors]))
+        ids = np.array([*model.items.all(), *uploads.track_ids])
+        shown = np.setdiff1d(np.arange(len(ids)), recommender._catalogue.hidden)
+        monkeypatch.setattr(lists, "BLOCK", block)
+        for track in ("hit", "new0"):
+            cosines = every[shown] @ every[ids.tolist().index(track)]
+            expected = {
+                str(one): score for one, score in zip(ids[shown], cosines.tolist(), strict=True) if one != track
+            }
+            found = {one.track_id: one.score for one in recommender.similar(track, 30).tracks}
+            assert found == pytest.approx({one: expected[one] for one in found}, abs=1e-6)
+            assert min(found.values()) >= sorted(expected.values())[-30] - 1e-6
+            assert len(found) == 30
+        filtered = recommender.recommend("u3", 30, filters=Filters(include_heard=True))
+    with closing(open_store(store)) as recommender:
+        monkeypatch.undo()
+        assert recommender.recommend("u3", 30, filters=Filters(include_heard=True)) == filtered

@@ -173,7 +173,8 @@ def test_a_file_whose_name_is_not_utf8(store: Path, song: Path) -> None:
 
 def test_the_next_build_takes_it_in_once(store: Path, song: Path, audio_catalogue: AudioCatalogue) -> None:
     added = add_track(store, song, NewTrack("new", artist="Band 1", genre="jazz"))
-    vector = Recommender.open(store)._catalogue.space("sound")[1][8]
+    *_, (_, uploaded) = Recommender.open(store)._catalogue.space("sound", 1000)
+    [vector] = uploaded
     for _ in range(2):  # every later build, not only the next
         rebuilt(audio_catalogue, store)
         recommender = Recommender.open(store)
