@@ -32,6 +32,7 @@ class Serve:
             stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         self.n_workers = workers
+        self._embeds = False
         line = self.process.stdout.readline()
         self.address = line.split(" on ")[1].split()[0] if line else ""
 
@@ -54,6 +55,9 @@ class Serve:
 
     def workers(self) -> list[int]:
         """Ids of the workers that are there."""
+        if not self._embeds:  # until it runs its own command, it looks like one of them
+            self.embedder()
+            self._embeds = True
         return [child for child, line in self.children().items() if "recsys.live.embedder" not in line]
 
     def embedder(self, limit_s: float = 30.0) -> int:
