@@ -22,15 +22,20 @@ async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
     match request:
         case b"slow":
             await asyncio.sleep(30)
-        case b"plain":
-            calls.path("plain")
-        case b"live, on a thread":
-            await asyncio.to_thread(calls.path, "live")
         case b"missing":
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such thing as u-secret")
         case b"bug":
             raise KeyError("u-secret")
     return b"got " + request
+
+
+AT_ONCE = {b"plain": calls.PLAIN, b"live": calls.LIVE}
+
+
+def at_once(request: bytes) -> tuple[bytes, int] | None:
+    if request == b"bug at once":
+        raise KeyError("u-secret")
+    return (b"got " + request, AT_ONCE[request]) if request in AT_ONCE else None
 
 
 async def take_in(chunks: Any, context: grpc.aio.ServicerContext) -> bytes:
@@ -48,7 +53,7 @@ def doored(doors: Doors, meter: Meter | None = None) -> Iterator[str]:
         handlers = {name: grpc.unary_unary_rpc_method_handler(answer) for name in ROLES if name != UPLOAD}
         handlers[UPLOAD] = grpc.stream_unary_rpc_method_handler(take_in)
         server = grpc.aio.server(options=doors.options)
-        guarded = doors.guarded(handlers, meter)
+        guarded = doors.guarded(handlers, meter, {"Recommend": at_once})
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, guarded),))
         doors.add_reflection(server, [SERVICE])
         port = doors.listen(server, "127.0.0.1:0")

@@ -85,7 +85,7 @@ def test_stored_bytes_say_what_the_recommender_says(
     assert quick is not None
     found = quick(request_.SerializeToString())
     assert found is not None, "what is stored is enough"
-    assert pb.RecommendResponse.FromString(found) == computed(store, "Recommend", request_)
+    assert pb.RecommendResponse.FromString(found[0]) == computed(store, "Recommend", request_)
 
 
 @pytest.mark.parametrize("request_", SLOW, ids=str)
@@ -108,7 +108,7 @@ def test_stored_neighbours_say_what_the_recommender_says(answers: Answers, store
     request = pb.SimilarTracksRequest(track_id=track_id, k=k, space=space)
     found = quick(request.SerializeToString())
     assert found is not None
-    assert pb.SimilarTracksResponse.FromString(found) == computed(store, "SimilarTracks", request)
+    assert pb.SimilarTracksResponse.FromString(found[0]) == computed(store, "SimilarTracks", request)
     beyond = pb.SimilarTracksRequest(track_id="t0", k=51)
     assert quick(beyond.SerializeToString()) is None
     assert quick(pb.SimilarTracksRequest(track_id="no track").SerializeToString()) is None

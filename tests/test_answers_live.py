@@ -23,15 +23,13 @@ def answers(tiny_store: Path, tmp_path: Path) -> Answers:
 def asked(answers: Answers, **fields: object) -> tuple[str, pb.RecommendResponse]:
     """The way that an answer took, and the answer."""
     request = pb.RecommendRequest(**fields)
-    call = calls.Call("Recommend")
-    token = calls.CALL.set(call)
     quick = answers.quick("Recommend")
     assert quick is not None
     found = quick(request.SerializeToString())
-    calls.CALL.reset(token)
     if found is None:
         return "computed", METHODS["Recommend"][0](answers.recommender, request)
-    return calls.PATHS[call.path], pb.RecommendResponse.FromString(found)
+    sent, way = found
+    return calls.PATHS[way], pb.RecommendResponse.FromString(sent)
 
 
 def ids(answer: pb.RecommendResponse) -> list[str]:

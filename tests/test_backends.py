@@ -94,7 +94,7 @@ def test_over_lmdb_over_duckdb_and_from_bytes_it_is_the_same(store: Path, seed: 
                 sent = quick(request.SerializeToString())
                 if sent is not None:
                     n_quick += 1
-                    found = pb.RecommendResponse.FromString(sent)
+                    found = pb.RecommendResponse.FromString(sent[0])
                     assert found.tracks == told.tracks[: request.k], (user, more)
                     assert found.source == told.source
         assert n_quick > len(USERS)
@@ -112,7 +112,7 @@ def test_a_new_track_that_anybody_would_like_is_in_the_popular_list_at_once(stor
         assert quick is not None
         sent = quick(pb.RecommendRequest(user_id="nobody", k=5).SerializeToString())
         assert sent is not None
-        found = pb.RecommendResponse.FromString(sent)
+        found = pb.RecommendResponse.FromString(sent[0])
         assert (found.source, found.tracks[0].track_id, found.tracks[0].reason_track_id) == ("popular", "hit", "")
         assert [line[0] for line in answers.recommender.popular()] == before, "that of the build stays what it is"
 

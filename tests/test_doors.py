@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,7 @@ from threading import Event
 import grpc
 import pytest
 from conftest import run
-from doored import CALL_S, SERVICE, bearer, call, connected, doored, eventually, refused
+from doored import CALL_S, SERVICE, at_once, bearer, call, connected, doored, eventually, refused
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.serving.calls import PATHS
@@ -196,9 +197,9 @@ def begun(channel: grpc.Channel, n: int, token: str | None = None) -> list[grpc.
 
 
 def test_so_many_calls_at_once_and_no_more(board, caplog):
-    doors = Doors(rates=Rates(9.0), max_calls=3)
+    doors = Doors(rates=Rates(10.0), max_calls=3)
     with doored(doors, board.meter(0)) as address, connected(address) as channel:
-        for request in (b"x", b"missing", b"bug"):  # a place is free again however a call ends
+        for request in (b"x", b"missing", b"bug", b"bug at once"):  # a place is free again however a call ends
             call(channel, "Recommend") if request == b"x" else refused(channel, "Recommend", request)
         running = begun(channel, 3)
         for method in ("Recommend", "GetTrack", UPLOAD, *["GetStatus"] * 9):  # these are not held against the rate
@@ -279,7 +280,7 @@ def board() -> Board:
 def test_calls_are_counted_by_method_path_and_status(board, file, tokens):
     read = tokens[Role.READ]
     with doored(Doors(Keyring(file)), board.meter(0)) as address, connected(address) as channel:
-        for request in (b"plain", b"plain", b"live, on a thread", b"x"):
+        for request in (b"plain", b"plain", b"live", b"x"):
             call(channel, "Recommend", request, read)
         refused(channel, "Recommend", b"missing", read)
         refused(channel, "Recommend", b"bug", read)
@@ -326,9 +327,10 @@ def test_refusals_are_told_and_nothing_else(file, tokens, caplog):
         assert secret not in told
 
 
-def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys):
+@pytest.mark.parametrize("bug", [b"bug", b"bug at once"])
+def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys, bug):
     with to_stderr(ServeSettings(log="json")), doored(Doors()) as address, connected(address) as channel:
-        code, sentence = refused(channel, "Recommend", b"bug")
+        code, sentence = refused(channel, "Recommend", bug)
     assert (code, sentence) == (grpc.StatusCode.INTERNAL, FAULT)
     [line] = capsys.readouterr().err.splitlines()
     told = json.loads(line)
@@ -363,22 +365,29 @@ class Context:
         return "ipv4:127.0.0.1:50000"
 
 
-def test_a_door_costs_less_than_15_us_with_all_that_it_has(tmp_path, board):
-    """An empty call takes about 220 µs of a process; a door takes 3 µs here."""
+def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
+    """A call of Python takes 0.1 µs in a loop, and several times that in a server, whose caches gRPC has emptied."""
     secrets = [add_token(tmp_path / "tokens", Role.READ)[0] for _ in range(20)]
     doors = Doors(Keyring(tmp_path / "tokens"), Rates(1e9))
-    context, n = Context(secrets[-1]), 2000
+    context, made = Context(secrets[-1]), list[str]()
+
+    def seen(_frame, event: str, function) -> None:
+        if event in ("call", "c_call"):
+            made.append(event)
 
     async def work(request, context):
         return request
 
-    door = doors._door("Recommend", work, board.meter(0))
+    async def asked(door) -> int:
+        await door(b"plain", context)  # once to look at the file of tokens
+        made.clear()
+        sys.setprofile(seen)
+        try:
+            await door(b"plain", context)
+        finally:
+            sys.setprofile(None)
+        return len(made)
 
-    async def seconds_a_call() -> float:
-        start = time.thread_time()
-        for _ in range(n):
-            await door(b"", context)
-        return (time.thread_time() - start) / n
-
-    assert min(asyncio.run(seconds_a_call()) for _ in range(5)) < 15e-6
-    assert board.calls("Recommend") == {"OK": 5 * n}
+    assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0)))) <= 40
+    assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0), at_once))) <= 40
+    assert board.calls("Recommend") == {"OK": 4}

@@ -61,7 +61,7 @@ class Live:
         self._applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
         self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
         self._gone = self._snapshot.uploads, frozenset[int]()
-        self._guard = threading.Lock()
+        self._guard, self._any_user_gone = threading.Lock(), False
         self._version, self._again_at, self._live = 0, 0.0, open_as_allowed(store.live)
         with suppress(ArtefactError):  # on a full disk, say: what is missing is made with the first write
             self._live.prepare()
@@ -91,10 +91,10 @@ class Live:
     def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]]:
         """What every call asks of a user's key, at one look: ``list_of``, ``is_gone_user`` and ``gone_rows``."""
         try:
-            own, gone = self._live.look(self._prefix + key, USER + key, self._version)
+            own, gone = self._live.look(self._prefix + key, USER + key if self._any_user_gone else None, self._version)
         except StaleError:
             with self._seen():
-                own, gone = self._live.look(self._prefix + key, USER + key)
+                own, gone = self._live.look(self._prefix + key, USER + key, None)
         is_gone = gone is not None and number_of(gone) > self._taken_in
         uploads = self._snapshot.uploads
         known, rows = self._gone
@@ -272,6 +272,7 @@ class Live:
                     behind = last > (reading.applied(self.generation) or self._taken_in)
                     if not behind or self._live.readonly:
                         self._snapshot = self._snapshot.extended(reading)
+                        self._any_user_gone = reading.last_user_gone() > self._taken_in  # before others trust it
                         self._version = version
                         return
                 with self._live.writing() as writing:

@@ -8,6 +8,7 @@ the tracks are slices of what is stored. Everything else is computed.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from recsys.recommender import Recommender
 from recsys.serving import calls, convert
 from recsys.store.keys import key_of
 from recsys.store.lookup import Lookup
-from recsys.store.record import Record
+from recsys.store.record import Record, first_of
 from recsys.types import NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
@@ -26,6 +27,9 @@ NO_UPLOADS = Uploads.none(1)
 FIRST_LOOK = 64  # candidates, among which a filter that lets a third pass finds 20
 NOBODY_KEY = key_of(NOBODY_ID)
 NOTHING_NEW: tuple[None, bool, frozenset[int]] = (None, False, frozenset())
+
+QUICK = ("Recommend", "SimilarTracks")  # methods that stored bytes may answer
+Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
 
 
 class Answers:
@@ -36,9 +40,9 @@ class Answers:
         self._recommender = recommender
         self._uploads: Uploads | None = None
         self._lookup, self.live = lookup, live
-        self._quick: dict[str, Callable[[bytes], bytes | None]] = {}
+        self._quick: dict[str, Callable[[bytes], Quick | None]] = {}
         if lookup is not None:
-            self._quick = {"Recommend": self._recommend, "SimilarTracks": self._similar}
+            self._quick = dict(zip(QUICK, (self._recommend, self._similar), strict=True))
 
     @property
     def recommender(self) -> Recommender:
@@ -54,7 +58,7 @@ class Answers:
         """Id of the generation."""
         return self._recommender.generation
 
-    def quick(self, method: str) -> Callable[[bytes], bytes | None] | None:
+    def quick(self, method: str) -> Callable[[bytes], Quick | None] | None:
         """Give what answers a method at once, if anything does."""
         return self._quick.get(method)
 
@@ -64,35 +68,36 @@ class Answers:
             self.live.close()
         self._recommender.close()
 
-    def _recommend(self, request: bytes) -> bytes | None:
+    def _recommend(self, request: bytes) -> Quick | None:
         """Answer Recommend from stored bytes, or not at all."""
-        asked, plain = None, convert.plain(request)
-        if plain is None:
-            asked = pb.RecommendRequest.FromString(request)
-            plain = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
-        key, k = plain
-        stored, way, gone = self._stored(key)
+        plain = convert.plain(request)
+        if plain is not None:
+            return self._first(*plain)
+        asked = pb.RecommendRequest.FromString(request)
+        key, k = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
+        if convert.is_plain(asked):
+            return self._first(key, k)
+        stored, _, gone = self._stored(key)
+        filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
         record = Record(stored)
-        if asked is None or convert.is_plain(asked):
-            if not gone and record.n >= k:
-                calls.path(way)
-                return record.first(k)
-            places = [place for place, row in enumerate(record.rows.tolist()) if row not in gone][:k]
-        else:
-            filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
-            # a varied list is not in the order of its scores, and the popular one is varied
-            if not self._recommender.lists.plain or not record.is_personal:
-                return None
-            if diversity or filters.include_heard:
-                return None
-            way = "filtered"
-            places = self._places(record, filters, max_per_artist, gone, k)
-        if len(places) < k:
+        # a varied list is not in the order of its scores, and the popular one is varied
+        if not self._recommender.lists.plain or not record.is_personal or diversity or filters.include_heard:
             return None
-        calls.path(way)
-        return record.picked(places)
+        places = self._places(record, filters, max_per_artist, gone, k)
+        return None if len(places) < k else (record.picked(places), calls.FILTERED)
 
-    def _stored(self, key: bytes) -> tuple[bytes | memoryview, calls.Path, frozenset[int]]:
+    def _first(self, key: bytes, k: int) -> Quick | None:
+        """Give the first k tracks of a user's list that are not deleted."""
+        stored, way, gone = self._stored(key)
+        if not gone:
+            first = first_of(stored, k)
+        else:
+            record = Record(stored)
+            places = [place for place, row in enumerate(record.rows.tolist()) if row not in gone][:k]
+            first = None if len(places) < k else record.picked(places)
+        return None if first is None else (first, way)
+
+    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, frozenset[int]]:
         """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one.
 
         Beside it the way that they were found, and the rows of deleted tracks.
@@ -100,12 +105,12 @@ class Answers:
         assert self._lookup is not None
         own, is_gone, gone = NOTHING_NEW if self.live is None else self.live.look(key)
         if own is not None:
-            return own, "live", gone
+            return own, calls.LIVE, gone
         stored = None if is_gone else self._lookup.list_at(key)
         if stored is not None:
-            return stored, "plain", gone
+            return stored, calls.PLAIN, gone
         popular = None if self.live is None else self.live.look(NOBODY_KEY)[0]
-        return (self._lookup.popular, "plain", gone) if popular is None else (popular, "live", gone)
+        return (self._lookup.popular, calls.PLAIN, gone) if popular is None else (popular, calls.LIVE, gone)
 
     def _places(
         self, record: Record, filters: Filters, max_per_artist: int | None, gone: frozenset[int], k: int
@@ -125,7 +130,7 @@ class Answers:
                 break
         return places
 
-    def _similar(self, request: bytes) -> bytes | None:
+    def _similar(self, request: bytes) -> Quick | None:
         """Answer SimilarTracks from stored bytes, or not at all."""
         asked = pb.SimilarTracksRequest.FromString(request)
         track_id = convert.given_id(asked.track_id, "track_id")
@@ -136,11 +141,8 @@ class Answers:
         stored = self._lookup.neighbours_of(track_id, space)
         if stored is None:
             return None
-        record = Record(stored)
-        if record.n < k:
-            return None
-        calls.path("plain")
-        return record.first(k)
+        first = first_of(stored, k)
+        return None if first is None else (first, calls.PLAIN)
 
 
 class Current:

@@ -1,7 +1,7 @@
-"""The call that is being answered, as far as metrics and logs care: which way its answer was found.
+"""The call that is being answered, as far as metrics and logs care: what it is, whose, which way its answer was found.
 
-A handler says ``calls.path("plain")``; where it says nothing, the answer counts as computed. It may say so on a
-thread as well, as long as the thread was given the call's context (``asyncio.to_thread`` does that).
+``CALL`` is set while a call is computed, on threads too that were given its context (``asyncio.to_thread`` does that).
+What is answered at once is over before anything could ask, so it goes without.
 """
 
 from contextvars import ContextVar
@@ -9,12 +9,11 @@ from typing import Literal
 
 Path = Literal["plain", "filtered", "live", "computed"]
 PATHS: tuple[Path, ...] = ("plain", "filtered", "live", "computed")
-_PLACES = {path: place for place, path in enumerate(PATHS)}
-COMPUTED = _PLACES["computed"]
+PLAIN, FILTERED, LIVE, COMPUTED = range(len(PATHS))
 
 
 class Call:
-    """One call, mutable so that what a thread notes down is seen on the loop."""
+    """One call, as the door knows it."""
 
     __slots__ = ("client", "method", "path")
 
@@ -25,10 +24,3 @@ class Call:
 
 
 CALL: ContextVar[Call | None] = ContextVar("call", default=None)
-
-
-def path(name: Path) -> None:
-    """Say how the answer to the call at hand is found; outside of a call nothing happens."""
-    call = CALL.get()
-    if call is not None:
-        call.path = _PLACES[name]

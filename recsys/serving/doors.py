@@ -50,6 +50,7 @@ TOO_MANY = "as many calls as may run here at once ({}) are running; try again so
 FAULT = "the server failed to answer this call; its log has the details"
 
 Refusal: TypeAlias = tuple[grpc.StatusCode, str]
+Quick: TypeAlias = Callable[[Any], tuple[bytes, int] | None]  # answer, and place in ``PATHS`` of the way it was found
 Handler: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 _OK, _CANCELLED, _UNKNOWN, _DEADLINE, _INTERNAL = 0, 1, 2, 4, 13  # gRPC's numbers
@@ -112,35 +113,49 @@ class Doors:
         return None
 
     def guarded(
-        self, handlers: Mapping[str, grpc.RpcMethodHandler], meter: Meter | None = None
+        self,
+        handlers: Mapping[str, grpc.RpcMethodHandler],
+        meter: Meter | None = None,
+        quick: Mapping[str, Quick] | None = None,
     ) -> dict[str, grpc.RpcMethodHandler]:
-        """Put each method's handler behind its door; a method that ``ROLES`` does not name is a KeyError."""
-        return {name: self._guarded(name, handler, meter) for name, handler in handlers.items()}
+        """Put each method's handler behind its door; a method that ``ROLES`` does not name is a KeyError.
 
-    def _guarded(self, name: str, handler: grpc.RpcMethodHandler, meter: Meter | None) -> grpc.RpcMethodHandler:
+        ``quick`` has what may answer a method at once; where it gives None, the handler is called.
+        """
+        at_once = quick or {}
+        return {name: self._guarded(name, handler, meter, at_once.get(name)) for name, handler in handlers.items()}
+
+    def _guarded(
+        self, name: str, handler: grpc.RpcMethodHandler, meter: Meter | None, quick: Quick | None
+    ) -> grpc.RpcMethodHandler:
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming:
             work = self._with_place(handler.stream_unary) if name == UPLOAD else handler.stream_unary
-            return grpc.stream_unary_rpc_method_handler(self._door(name, work, meter), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter), *codecs)
+            return grpc.stream_unary_rpc_method_handler(self._door(name, work, meter, quick), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter, quick), *codecs)
 
-    def _door(self, name: str, work: Handler, meter: Meter | None) -> Handler:
+    def _door(self, name: str, work: Handler, meter: Meter | None, quick: Quick | None = None) -> Handler:
         needed, refusal, tell = ROLES[name], self.refusal, self.log.every_call
 
         async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
             start = time.monotonic()
             call = Call(name)
-            CALL.set(call)
             refused = refusal(context, call, needed, start)
             if refused is not None:
                 await self._turn_away(refused, context, call, meter)
             self._running += 1
             try:
-                answer = await work(request, context)
+                found = None if quick is None else quick(request)
+                if found is None:
+                    CALL.set(call)
+                    answer = await work(request, context)
+                else:
+                    answer, call.path = found
             except (grpc.aio.AbortError, asyncio.CancelledError) as error:
                 self._ended(call, _status(error, context), start, meter)
                 raise
             except Exception as fault:  # noqa: BLE001 - gRPC would send its words to the client
+                CALL.set(call)
                 self._ended(call, _INTERNAL, start, meter)
                 _LOG.error("%s failed", name, exc_info=fault)
                 await context.abort(grpc.StatusCode.INTERNAL, FAULT)

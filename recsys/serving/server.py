@@ -21,11 +21,20 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
-from recsys.errors import ArtefactError, ConfigError, DataError, LimitError, NoSpaceError, NotFoundError, TakenError
+from recsys.errors import (
+    ArtefactError,
+    ConfigError,
+    DataError,
+    LimitError,
+    NoSpaceError,
+    NotFoundError,
+    RecsysError,
+    TakenError,
+)
 from recsys.live.service import Live
 from recsys.recommender import Recommender
 from recsys.serving import convert
-from recsys.serving.answers import Answers, Current
+from recsys.serving.answers import QUICK, Answers, Current, Quick
 from recsys.serving.doors import Doors
 from recsys.serving.metrics import Meter
 from recsys.serving.uploading import TrackUploads, upload_handler
@@ -155,25 +164,27 @@ def _working(name: str) -> Callable[[Answers, bytes], bytes]:
     return look
 
 
-def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
-    """Make what gRPC calls for one method: bytes in and out, an error as a status.
+def _at_once(current: Current, name: str) -> Callable[[bytes], Quick | None]:
+    """Make what the door asks before anything is begun: what is stored is answered here on the loop."""
 
-    What is stored is answered at once, here on the loop; whatever takes longer works on a thread.
-    """
+    def look(request: bytes) -> Quick | None:
+        quick = current.answers.quick(name)
+        try:
+            return None if quick is None else quick(request)
+        except (RecsysError, DecodeError):
+            return None  # the thread will meet the same, and has words for it
+
+    return look
+
+
+def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
+    """Make what gRPC calls for one method that takes longer, on a thread: bytes in and out, an error as a status."""
     work = _working(name)
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        answers = current.answers
-        quick = answers.quick(name)
-        outcome: bytes | BaseException | None = None
-        if quick is not None:
-            try:
-                outcome = quick(request)
-            except Exception as error:  # noqa: BLE001 - told below, as those of the thread are
-                outcome = error
-        if outcome is None:
-            # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
-            outcome = (await asyncio.gather(asyncio.to_thread(work, answers, request), return_exceptions=True))[0]
+        # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
+        working = asyncio.to_thread(work, current.answers, request)
+        outcome: bytes | BaseException = (await asyncio.gather(working, return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             await context.abort(*_refusal(outcome, name))
             raise outcome  # not reached: abort raises
@@ -226,7 +237,7 @@ async def create_server(
     server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
     handlers = {name: _handler(current, name) for name in (*METHODS, *WRITES)}
     handlers["UploadTrack"] = upload_handler(uploads, _refusal)
-    handlers = doors.guarded(handlers, meter)
+    handlers = doors.guarded(handlers, meter, {name: _at_once(current, name) for name in QUICK})
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

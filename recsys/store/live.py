@@ -35,6 +35,10 @@ class LiveStore:
     def __init__(self, file: Path, write: bool, environment: Environment | None) -> None:
         self._file, self._write = file, write
         self._environment = environment
+        self._looked: tuple[int, int | None] = (
+            0,
+            None,
+        )  # id of a transaction, and the version in it
 
     @classmethod
     def open(cls, file: Path, write: bool = True) -> "LiveStore":
@@ -120,8 +124,10 @@ class LiveStore:
             with self.writing():
                 pass
 
-    def look(self, own: bytes, gone: bytes, version: int | None = None) -> tuple[bytes | None, bytes | None]:
-        """Find a user's list and deletion by their keys, in two microseconds: every call of a server asks.
+    def look(self, own: bytes, gone: bytes | None, version: int | None) -> tuple[bytes | None, bytes | None]:
+        """Find a user's list and, where asked for, deletion by their keys, quickly: every call of a server asks.
+
+        ``version`` is the one that the caller knows, None where another is good as well.
 
         Raises:
             StaleError: the store's version is another one than the caller knows.
@@ -133,13 +139,17 @@ class LiveStore:
         state, lists, deleted = databases["state"], databases["lists"], databases["gone"]
         if state is None or lists is None or deleted is None:
             with self.reading() as reading:
-                return reading.get("lists", own), reading.get("gone", gone)
+                return reading.get("lists", own), None if gone is None else reading.get("gone", gone)
         try:
             with self._environment.lmdb.begin() as transaction:
-                get = transaction.get
-                if version is not None and get(b"version", NEVER_WRITTEN, state) != number_key(version):
-                    raise StaleError
-                return get(own, None, lists), get(gone, None, deleted)
+                get, looked = transaction.get, (transaction.id(), version)
+                if (
+                    looked != self._looked and version is not None
+                ):  # something was committed since, so it may be another version
+                    if get(b"version", NEVER_WRITTEN, state) != number_key(version):
+                        raise StaleError
+                    self._looked = looked
+                return get(own, None, lists), None if gone is None else get(gone, None, deleted)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 

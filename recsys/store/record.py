@@ -49,6 +49,16 @@ def pack(
     return b"".join([_START.pack(len(rows), len(head)), *numbers, head, *tracks])
 
 
+def first_of(buffer: bytes | memoryview, k: int) -> bytes | None:
+    """Give the response with the first k tracks of a record, k from 1; None where it has fewer."""
+    n, length_of_head = _START.unpack_from(buffer)
+    if k > n:
+        return None
+    body = 8 + 8 * n
+    end = body + length_of_head + _NUMBER.unpack_from(buffer, 4 + 4 * k)[0]
+    return bytes(buffer[body:end])
+
+
 PERSONAL = head_of("", "personal")  # with which heads end, as protobuf writes fields in order
 
 
@@ -65,11 +75,7 @@ class Record:
 
     def first(self, k: int) -> bytes:
         """Give the response with the first k tracks, or with all where there are fewer."""
-        k = min(k, self.n)
-        end = self._body + self._length_of_head
-        if k:
-            end += _NUMBER.unpack_from(self._bytes, 4 + 4 * k)[0]
-        return bytes(self._bytes[self._body : end])
+        return (first_of(self._bytes, min(k, self.n)) or self.head) if k else self.head
 
     @property
     def head(self) -> bytes:

@@ -10,7 +10,8 @@
     lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
-              deleted -> number of the last deletion of a track; moved -> up to where listens are in the journal
+              deleted, forgotten -> number of the last deletion of a track, of a user;
+              moved -> up to where listens are in the journal
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
 vectors; a reader takes what is there.
@@ -136,6 +137,13 @@ class Reading:
         """Number of a user's last deletion, 0 where there was none."""
         return self.number("gone", USER + key_of(user_id))
 
+    def last_user_gone(self) -> int:
+        """Number of the last deletion of a user, 0 where there was none."""
+        found = self.get("state", b"forgotten")
+        if found is None:  # of an older version, or nobody was
+            return max((number_of(number) for _, number in self.pairs("gone", prefix=USER)), default=0)
+        return number_of(found)
+
     def track_gone(self, track_id: str) -> bool:
         """Whether a track was deleted."""
         return self.get("gone", TRACK + key_of(track_id)) is not None
@@ -206,6 +214,7 @@ class Writing(Reading):
             self.put("state", b"deleted", here)
         elif isinstance(event, UserDeleted):
             self.put("gone", USER + key_of(event.user_id), here)
+            self.put("state", b"forgotten", here)
         self.put("state", b"version", number_key(self.version() + 1))
         return number
 
