@@ -43,13 +43,17 @@ class Sizes:
 
     store: StoreSizes = field(default_factory=StoreSizes)
     swapped: StoreSizes = field(default_factory=lambda: StoreSizes(50_000, 50_000, 1000))
-    seconds: float = 2.0  # of one load
-    rounds: int = 12  # ratios of single rounds differ by a tenth
+    seconds: float = 2.0  # of one steady load
+    rounds: int = 12
+    turn_s: float = 0.25  # of one load at peak: the shorter the turns, the more alike is the machine in two of them
+    turns: int = 60  # the ratios of single turns differ by a tenth
     n_swaps: int = 20
     n_uploads: int = 1000
 
 
-QUICK = Sizes(StoreSizes(500, 700, 50), StoreSizes(300, 300, 20), seconds=0.3, rounds=1, n_swaps=2, n_uploads=5)
+QUICK = Sizes(
+    StoreSizes(500, 700, 50), StoreSizes(300, 300, 20), seconds=0.3, rounds=1, turns=1, n_swaps=2, n_uploads=5
+)
 
 
 @contextmanager
@@ -77,8 +81,7 @@ def requests_of(n_users: int, seed: int, asked: pb.RecommendRequest | None = Non
 def satisfied(store: Path, requests: Requests) -> Requests:
     """Keep the first messages that stored lists answer: the others, of which random lists make many, score them all."""
     current = open_answers(store)
-    quick = current.quick("Recommend")
-    assert quick is not None
+    quick = current.recommend
     kept = [message for message in map(requests, range(20_000)) if quick(message) is not None]
     current.close()
     return lambda n: kept[n % len(kept)]
@@ -92,20 +95,20 @@ def nothing(_n: int) -> bytes:
 def peaks(
     port: int, cases: dict[str, tuple[str, Requests]], sizes: Sizes, progress: Progress
 ) -> dict[str, list[Loaded]]:
-    """Load each case in turn, round by round."""
+    """Load each case in turn, again and again."""
     found: dict[str, list[Loaded]] = {name: [] for name in cases}
-    with progress.bar("peak load", sizes.rounds * len(cases), "loads") as bar:
-        for _ in range(sizes.rounds):
+    with progress.bar("peak load", sizes.turns * len(cases), "loads") as bar:
+        for _ in range(sizes.turns):
             for name, (method, request) in cases.items():
                 load = Load("127.0.0.1", port)
-                found[name].append(load.peak(method, request, sizes.seconds))
+                found[name].append(load.peak(method, request, sizes.turn_s))
                 load.close()
                 bar.advance(note=f"{name}: {found[name][-1].rate:,.0f}/s")
     return found
 
 
 def ratio(found: dict[str, list[Loaded]], name: str, to: str) -> float:
-    """Median over rounds of the ratio of two rates."""
+    """Median over turns of the ratio of two rates."""
     return median(a.rate / b.rate for a, b in zip(found[name], found[to], strict=True))
 
 

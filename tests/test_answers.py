@@ -81,8 +81,7 @@ SLOW = [
 def test_stored_bytes_say_what_the_recommender_says(
     answers: Answers, store: Path, request_: pb.RecommendRequest
 ) -> None:
-    quick = answers.quick("Recommend")
-    assert quick is not None
+    quick = answers.recommend
     found = quick(request_.SerializeToString())
     assert found is not None, "what is stored is enough"
     assert pb.RecommendResponse.FromString(found[0]) == computed(store, "Recommend", request_)
@@ -92,8 +91,7 @@ def test_stored_bytes_say_what_the_recommender_says(
 def test_what_the_stored_list_cannot_answer_is_left_to_the_recommender(
     answers: Answers, store: Path, request_: pb.RecommendRequest
 ) -> None:
-    quick = answers.quick("Recommend")
-    assert quick is not None
+    quick = answers.recommend
     assert quick(request_.SerializeToString()) is None
     found = computed(store, "Recommend", request_)
     assert bool(found.note) == (len(found.tracks) < (request_.k or 20))
@@ -102,8 +100,7 @@ def test_what_the_stored_list_cannot_answer_is_left_to_the_recommender(
 @pytest.mark.parametrize("space", ["", "content", "taste"])
 @pytest.mark.parametrize("k", [0, 50])
 def test_stored_neighbours_say_what_the_recommender_says(answers: Answers, store: Path, space: str, k: int) -> None:
-    quick = answers.quick("SimilarTracks")
-    assert quick is not None
+    quick = answers.similar_tracks
     track_id = "t0" if Recommender.open(store).plays.n_listeners[0] else "t1"
     request = pb.SimilarTracksRequest(track_id=track_id, k=k, space=space)
     found = quick(request.SerializeToString())
@@ -115,8 +112,7 @@ def test_stored_neighbours_say_what_the_recommender_says(answers: Answers, store
 
 
 def test_what_is_wrong_is_refused_whoever_answers(answers: Answers) -> None:
-    quick = answers.quick("Recommend")
-    assert quick is not None
+    quick = answers.recommend
     for wrong in (pb.RecommendRequest(), pb.RecommendRequest(user_id="u0", k=201),
                   pb.RecommendRequest(user_id="u0", max_per_artist=0), pb.RecommendRequest(user_id="u0", diversity=2),
                   pb.RecommendRequest(user_id="u0", exclude_track_ids=["x"] * 1001)):  # fmt: skip
@@ -125,7 +121,9 @@ def test_what_is_wrong_is_refused_whoever_answers(answers: Answers) -> None:
 
 
 def test_over_duckdb_nothing_is_quick_and_the_answers_are_the_same(store: Path) -> None:
-    assert open_answers(store, "duckdb").quick("Recommend") is None
+    by_sql = open_answers(store, "duckdb")
+    assert by_sql.recommend(pb.RecommendRequest(user_id="u0", k=5).SerializeToString()) is None
+    assert by_sql.similar_tracks(pb.SimilarTracksRequest(track_id="t0", k=5).SerializeToString()) is None
 
 
 TEXTS = st.text(max_size=200) | st.text(st.characters(max_codepoint=127), max_size=130)

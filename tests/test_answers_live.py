@@ -23,8 +23,7 @@ def answers(tiny_store: Path, tmp_path: Path) -> Answers:
 def asked(answers: Answers, **fields: object) -> tuple[str, pb.RecommendResponse]:
     """The way that an answer took, and the answer."""
     request = pb.RecommendRequest(**fields)
-    quick = answers.quick("Recommend")
-    assert quick is not None
+    quick = answers.recommend
     found = quick(request.SerializeToString())
     if found is None:
         return "computed", METHODS["Recommend"][0](answers.recommender, request)
@@ -96,7 +95,7 @@ def test_an_upload_is_similar_and_recommended_at_once(answers: Answers) -> None:
     reached = [user for user in (f"u{n}" for n in range(28)) if asked(answers, user_id=user, k=20)[0] == "live"]
     assert reached
     assert any("fresh" in ids(asked(answers, user_id=user, k=20)[1]) for user in reached)
-    similar = answers.quick("SimilarTracks")
+    similar = answers.similar_tracks
     assert similar is not None
     assert similar(pb.SimilarTracksRequest(track_id=liked).SerializeToString()) is None, "stored bytes lack the upload"
     assert answers.recommender.similar(liked, 5).tracks[0].track_id == "fresh"

@@ -83,8 +83,7 @@ def test_over_lmdb_over_duckdb_and_from_bytes_it_is_the_same(store: Path, seed: 
         closing(open_store(store, "lmdb")) as by_key,
         closing(open_answers(store)) as answers,
     ):
-        quick = answers.quick("Recommend")
-        assert quick is not None
+        quick = answers.recommend
         n_quick = 0
         for user in USERS:
             for more in ASKED:
@@ -108,8 +107,7 @@ def test_a_new_track_that_anybody_would_like_is_in_the_popular_list_at_once(stor
         put_in(live, recommender, "hit", popular_vector(recommender, 1.1))
         put_in(live, recommender, "flop", popular_vector(recommender, -5.0))
     with closing(open_answers(store)) as answers:
-        quick = answers.quick("Recommend")
-        assert quick is not None
+        quick = answers.recommend
         sent = quick(pb.RecommendRequest(user_id="nobody", k=5).SerializeToString())
         assert sent is not None
         found = pb.RecommendResponse.FromString(sent[0])

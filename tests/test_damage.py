@@ -186,7 +186,7 @@ def test_the_old_generation_goes_on(store: Store, name: str, caplog: pytest.LogC
 
     with caplog.at_level(logging.ERROR, logger=swap.__name__):
         asyncio.run(look())
-    assert (current.answers.quick("Recommend") or bytes)(pb.RecommendRequest(user_id="u1").SerializeToString())
+    assert current.answers.recommend(pb.RecommendRequest(user_id="u1").SerializeToString())
     [told] = caplog.records
     assert told.exc_info is None, "a sentence is enough"
     current.answers.close()

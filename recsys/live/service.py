@@ -26,7 +26,8 @@ from recsys.live.stored import Stored
 from recsys.live.taste import touched_of
 from recsys.overlay import Touched, Uploads
 from recsys.recommender import Recommender
-from recsys.store.generation import Store, sync_folder
+from recsys.store.generation import Store, moved
+from recsys.store.glances import Glances
 from recsys.store.keys import key_of
 from recsys.store.live import StaleError, open_as_allowed
 from recsys.store.transactions import USER, Reading, Writing, number_of, user_key
@@ -65,6 +66,7 @@ class Live:
         self._version, self._again_at, self._live = 0, 0.0, open_as_allowed(store.live)
         with suppress(ArtefactError):  # on a full disk, say: what is missing is made with the first write
             self._live.prepare()
+        self._glances = Glances(self._live)
         try:
             self._follow()
         except BaseException:
@@ -74,6 +76,7 @@ class Live:
     def close(self) -> None:
         """Let go of the files that were opened here."""
         self._applier.stored.close()
+        self._glances.rest()
         self._live.close()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -89,20 +92,30 @@ class Live:
             return max(reading.last_number() - self._taken_in, 0)
 
     def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]]:
-        """What every call asks of a user's key, at one look: ``list_of``, ``is_gone_user`` and ``gone_rows``."""
+        """What every call asks of a user's key: ``list_of``, ``is_gone_user`` and ``gone_rows``.
+
+        For the one thread that answers calls; it keeps a transaction open, which ``rest`` lets go of.
+        """
         try:
-            own, gone = self._live.look(self._prefix + key, USER + key if self._any_user_gone else None, self._version)
+            asked = USER + key if self._any_user_gone else None
+            own, gone = self._glances.at(self._prefix + key, asked, self._version)
         except StaleError:
-            with self._seen():
-                own, gone = self._live.look(self._prefix + key, USER + key, None)
+            own, gone = self._look_anew(key)
+        uploads, (known, rows) = self._snapshot.catalogue.uploads, self._gone
         is_gone = gone is not None and number_of(gone) > self._taken_in
-        uploads = self._snapshot.uploads
-        known, rows = self._gone
         return own, is_gone, rows if uploads is known else self._rows_gone(uploads)
+
+    def rest(self) -> None:
+        """Let go of what ``look`` keeps open; from the thread that looks."""
+        self._glances.rest()
+
+    def _look_anew(self, key: bytes) -> tuple[bytes | None, bytes | None]:
+        with self._seen():
+            return self._live.look(self._prefix + key, USER + key, None)
 
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
-        return self.look(key_of(user_id))[0]
+        return self._look_anew(key_of(user_id))[0]
 
     def touched(self, user_id: str) -> Touched:
         """All that happened to a user since this generation: the list, the query, what was heard and barred."""
@@ -111,7 +124,8 @@ class Live:
 
     def is_gone_user(self, user_id: str) -> bool:
         """Whether what this generation stores of a user must not be used; ``list_of`` comes first."""
-        return self.look(key_of(user_id))[1]
+        gone = self._look_anew(key_of(user_id))[1]
+        return gone is not None and number_of(gone) > self._taken_in
 
     def gone_rows(self) -> frozenset[int]:
         """Item rows of deleted tracks, uploads among them."""
@@ -189,25 +203,11 @@ class Live:
                 raise GenerationMovedError(
                     f"the generation {current} became current after {self.generation}; send the track again"
                 )
-            with self._moved(audio, self._store.uploads / upload.file), self._writing(reached) as writing:
+            with moved(audio, self._store.uploads / upload.file), self._writing(reached) as writing:
                 self._check_new(upload, writing)
                 number = writing.append(upload)
                 writing.set_vectors(self.generation, number, vectors)
         return reached[-1]
-
-    @contextmanager
-    def _moved(self, audio: Path | None, to: Path) -> Iterator[None]:
-        """Have a file at its place, and take it away again if the block fails, unless it was there before."""
-        was_there = to.exists()
-        if audio is not None and not was_there:
-            audio.replace(to)
-            sync_folder(to.parent)
-        try:
-            yield
-        except BaseException:
-            if not was_there:
-                to.unlink(missing_ok=True)
-            raise
 
     def delete_track(self, track_id: str) -> None:
         """Take a track out of all lists and later builds, and the audio of an upload out of the store.

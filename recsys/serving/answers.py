@@ -1,6 +1,6 @@
 """What a worker answers from: one generation, with the bytes of its stored lists, and the live store beside it.
 
-    request bytes  ->  Answers.quick  ->  response bytes, in a few microseconds, on the event loop
+    request bytes  ->  QUICK[method]  ->  response bytes, in a few microseconds, on the event loop
                    ->  None: it takes more than a look-up  ->  the same question to the Recommender, on a thread
 
 Quick are the stored lists, cut at k, and filters that the 200 stored candidates of a user satisfy: no message is built,
@@ -8,8 +8,9 @@ the tracks are slices of what is stored. Everything else is computed.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import lmdb
 import numpy as np
 
 from recsys.filters import Filters, artists_of, first_places
@@ -26,10 +27,19 @@ from recsys.v1 import recommender_pb2 as pb
 NO_UPLOADS = Uploads.none(1)
 FIRST_LOOK = 64  # candidates, among which a filter that lets a third pass finds 20
 NOBODY_KEY = key_of(NOBODY_ID)
-NOTHING_NEW: tuple[None, bool, frozenset[int]] = (None, False, frozenset())
 
-QUICK = ("Recommend", "SimilarTracks")  # methods that stored bytes may answer
 Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
+Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, frozenset[int]]]
+
+
+def nothing_new(_key: bytes) -> tuple[None, bool, frozenset[int]]:
+    """Say of any user what ``Live.look`` says where nothing was written."""
+    return None, False, frozenset()
+
+
+def nothing_stored(_key: bytes) -> None:
+    """Find no list, so that it is looked for elsewhere."""
+    return
 
 
 class Answers:
@@ -40,9 +50,8 @@ class Answers:
         self._recommender = recommender
         self._uploads: Uploads | None = None
         self._lookup, self.live = lookup, live
-        self._quick: dict[str, Callable[[bytes], Quick | None]] = {}
-        if lookup is not None:
-            self._quick = dict(zip(QUICK, (self._recommend, self._similar), strict=True))
+        self._look: Look = nothing_new if live is None else live.look
+        self._list_at: Callable[[bytes], Any] = nothing_stored if lookup is None else lookup.lists()
 
     @property
     def recommender(self) -> Recommender:
@@ -58,9 +67,10 @@ class Answers:
         """Id of the generation."""
         return self._recommender.generation
 
-    def quick(self, method: str) -> Callable[[bytes], Quick | None] | None:
-        """Give what answers a method at once, if anything does."""
-        return self._quick.get(method)
+    def rest(self) -> None:
+        """Let go of what is kept open for the next call, on the loop: there may be none for long."""
+        if self.live is not None:
+            self.live.rest()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -68,11 +78,29 @@ class Answers:
             self.live.close()
         self._recommender.close()
 
-    def _recommend(self, request: bytes) -> Quick | None:
-        """Answer Recommend from stored bytes, or not at all."""
+    def recommend(self, request: bytes) -> Quick | None:
+        """Answer Recommend from stored bytes, or not at all; on one thread, the loop's.
+
+        Nearly every call is the first part of this, which is in one piece for speed: calling a function of Python takes
+        a microsecond in a server, where gRPC has emptied the processor's caches in between (0.1 µs in a loop).
+        """
         plain = convert.plain(request)
         if plain is not None:
-            return self._first(*plain)
+            key, k = plain
+            own, is_gone, gone = self._look(key)
+            stored = own
+            if stored is None and not is_gone:
+                try:
+                    stored = self._list_at(key)
+                except lmdb.Error:  # its transaction is no more good for anything; other pages may be whole
+                    self._list_at = nothing_stored
+            first = None if stored is None or gone else first_of(stored, k)
+            if first is not None:
+                return first, calls.PLAIN if own is None else calls.LIVE
+        return None if self._lookup is None else self._by_message(request)
+
+    def _by_message(self, request: bytes) -> Quick | None:
+        """Answer Recommend whatever was asked for."""
         asked = pb.RecommendRequest.FromString(request)
         key, k = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
         if convert.is_plain(asked):
@@ -103,13 +131,13 @@ class Answers:
         Beside it the way that they were found, and the rows of deleted tracks.
         """
         assert self._lookup is not None
-        own, is_gone, gone = NOTHING_NEW if self.live is None else self.live.look(key)
+        own, is_gone, gone = self._look(key)
         if own is not None:
             return own, calls.LIVE, gone
         stored = None if is_gone else self._lookup.list_at(key)
         if stored is not None:
             return stored, calls.PLAIN, gone
-        popular = None if self.live is None else self.live.look(NOBODY_KEY)[0]
+        popular = self._look(NOBODY_KEY)[0]
         return (self._lookup.popular, calls.PLAIN, gone) if popular is None else (popular, calls.LIVE, gone)
 
     def _places(
@@ -130,19 +158,27 @@ class Answers:
                 break
         return places
 
-    def _similar(self, request: bytes) -> Quick | None:
+    def similar_tracks(self, request: bytes) -> Quick | None:
         """Answer SimilarTracks from stored bytes, or not at all."""
+        if self._lookup is None:
+            return None
         asked = pb.SimilarTracksRequest.FromString(request)
         track_id = convert.given_id(asked.track_id, "track_id")
         k, space = convert.list_length(asked.k), convert.space(asked.space)
         if self.live is not None and not self.live.uploads().nothing:
             return None
-        assert self._lookup is not None
         stored = self._lookup.neighbours_of(track_id, space)
         if stored is None:
             return None
         first = first_of(stored, k)
         return None if first is None else (first, calls.PLAIN)
+
+
+# Methods that stored bytes may answer.
+QUICK: dict[str, Callable[[Answers, bytes], Quick | None]] = {
+    "Recommend": Answers.recommend,
+    "SimilarTracks": Answers.similar_tracks,
+}
 
 
 class Current:

@@ -167,10 +167,11 @@ def _working(name: str) -> Callable[[Answers, bytes], bytes]:
 def _at_once(current: Current, name: str) -> Callable[[bytes], Quick | None]:
     """Make what the door asks before anything is begun: what is stored is answered here on the loop."""
 
+    quick = QUICK[name]
+
     def look(request: bytes) -> Quick | None:
-        quick = current.answers.quick(name)
         try:
-            return None if quick is None else quick(request)
+            return quick(current.answers, request)
         except (RecsysError, DecodeError):
             return None  # the thread will meet the same, and has words for it
 

@@ -79,6 +79,7 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
     again_at = time.monotonic() + AGAIN_S
     while True:
         await asyncio.sleep(every_s)
+        current.answers.rest()
         try:
             named = Store(folder).current().name
         except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
@@ -86,12 +87,13 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
         if named == current.answers.generation or (named == refused and time.monotonic() < again_at):
             continue
         try:
-            current.answers = await asyncio.to_thread(open_answers, folder, backend)
+            opened = await asyncio.to_thread(open_answers, folder, backend)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one generation, the next must be noticed
             if named != refused:
                 told = "%s; generation %s goes on answering"
                 _LOG.error(told, error, current.answers.generation, exc_info=_unless_told(error))
             refused, again_at = named, time.monotonic() + AGAIN_S  # there may be room on the disk by then
         else:
-            refused = ""
+            current.answers.rest()  # the last calls that hold them may take long
+            current.answers, refused = opened, ""
             _LOG.info("serving generation %s", current.answers.generation)

@@ -7,6 +7,7 @@ wants the file, for a moment or for as long as the server runs, takes the one th
 opens its own. It is opened for writing wherever that is allowed, as a reader may be followed by a writer.
 """
 
+import mmap
 import os
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ from recsys.errors import ArtefactError
 MAP_SIZE = 1 << 38  # 256 GiB of address space, so that no process has to map a grown file anew
 MAX_READERS = 1024  # threads of all processes together
 MOST_DATABASES = 64
+FIRST = 18  # place, in numbers of 8 bytes, of a meta page's commit (LMDB 0.9, mdb.c: MDB_page's head, then MDB_meta)
 DATABASES = (
     *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
     *("gone", "lists", "tastes", "heard", "state"),
@@ -34,6 +36,7 @@ class Environment:
         self.readonly = True
         self.lmdb = self._open(write)
         self.inode = file.stat().st_ino
+        self.commits, self.second = _commits(file, self.lmdb)
 
     def _open(self, write: bool) -> Any:
         existed = self.file.exists()
@@ -91,6 +94,7 @@ class Environment:
             self.lmdb.close()
             self.databases = dict.fromkeys(DATABASES)
             self.lmdb = self._open(write=False)
+            self.commits, self.second = _commits(self.file, self.lmdb)
 
 
 def _found(opened: Any, name: str, transaction: Any) -> Any:
@@ -98,6 +102,20 @@ def _found(opened: Any, name: str, transaction: Any) -> Any:
         return opened.open_db(name.encode(), txn=transaction, create=False)
     except lmdb.NotFoundError:
         return None
+
+
+def _commits(file: Path, opened: Any) -> tuple["memoryview[int] | None", int]:
+    """Map the two pages that commits are numbered in, in turn; where they stand in them: ``FIRST``, and what is given.
+
+    None where they are not found there: LMDB may lay its files out in another way one day.
+    """
+    size = opened.stat()["psize"]
+    second = size // 8 + FIRST
+    before = opened.info()["last_txnid"]
+    with file.open("rb") as pages:
+        found = memoryview(mmap.mmap(pages.fileno(), 2 * size, access=mmap.ACCESS_READ)).cast("Q")
+    is_there = before <= max(found[FIRST], found[second]) <= opened.info()["last_txnid"]
+    return (found if is_there else None), second
 
 
 def _check_whole(file: Path, opened: Any) -> None:

@@ -179,6 +179,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def moved(file: Path | None, to: Path) -> Iterator[None]:
+    """Have a file at its place, durably, and take it away again if the block fails, unless it was there before.
+
+    None is a file that is there already.
+    """
+    was_there = to.exists()
+    if file is not None and not was_there:
+        file.replace(to)
+        sync_folder(to.parent)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            to.unlink(missing_ok=True)
+        raise
+
+
 def sync_tree(folder: Path) -> None:
     """Make all files below a folder durable."""
     for file in folder.rglob("*"):

@@ -34,7 +34,7 @@ class LiveStore:
 
     def __init__(self, file: Path, write: bool, environment: Environment | None) -> None:
         self._file, self._write = file, write
-        self._environment = environment
+        self.environment = environment
         self._looked: tuple[int, int | None] = (
             0,
             None,
@@ -61,8 +61,8 @@ class LiveStore:
 
     def close(self) -> None:
         """Let go of the file; whoever else has it in this process keeps it."""
-        if self._environment is not None:
-            release(self._environment)
+        if self.environment is not None:
+            release(self.environment)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -71,14 +71,14 @@ class LiveStore:
         Raises:
             ArtefactError: the file is damaged.
         """
-        if self._environment is None:
+        if self.environment is None:
             yield Reading(None, dict.fromkeys(DATABASES))
             return
         try:
-            if None in self._environment.databases.values():
-                self._environment.find_databases(self._environment.lmdb, create=False)
-            with self._environment.lmdb.begin() as transaction:
-                yield Reading(transaction, self._environment.databases)
+            if None in self.environment.databases.values():
+                self.environment.find_databases(self.environment.lmdb, create=False)
+            with self.environment.lmdb.begin() as transaction:
+                yield Reading(transaction, self.environment.databases)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 
@@ -89,20 +89,20 @@ class LiveStore:
         Raises:
             ArtefactError: the file cannot be written, a full disk among the reasons; nothing was changed.
         """
-        if self._environment is None or not self._write:
+        if self.environment is None or not self._write:
             raise ArtefactError(f"the live store {self._file} cannot be written; check its rights and the disk's")
-        if self._environment.readonly and os.access(self._file, os.W_OK):
-            self._environment.mend()  # it was opened in the middle of a failure that is over
+        if self.environment.readonly and os.access(self._file, os.W_OK):
+            self.environment.mend()  # it was opened in the middle of a failure that is over
         try:
-            if None in self._environment.databases.values():
-                self._environment.find_databases(self._environment.lmdb, create=True)
-            with self._environment.lmdb.begin(write=True) as transaction:
-                writing = Writing(transaction, self._environment.databases)
+            if None in self.environment.databases.values():
+                self.environment.find_databases(self.environment.lmdb, create=True)
+            with self.environment.lmdb.begin(write=True) as transaction:
+                writing = Writing(transaction, self.environment.databases)
                 writing.complete()
                 yield writing
         except lmdb.Error as error:
             if isinstance(error, lmdb.PanicError):
-                self._environment.mend()
+                self.environment.mend()
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
 
     def get(self, database: str, key: bytes) -> bytes | None:
@@ -120,12 +120,12 @@ class LiveStore:
         Raises:
             ArtefactError: the file cannot be written.
         """
-        if self._environment is not None and self._write and None in self._environment.databases.values():
+        if self.environment is not None and self._write and None in self.environment.databases.values():
             with self.writing():
                 pass
 
     def look(self, own: bytes, gone: bytes | None, version: int | None) -> tuple[bytes | None, bytes | None]:
-        """Find a user's list and, where asked for, deletion by their keys, quickly: every call of a server asks.
+        """Find a user's list and, where asked for, deletion by their keys; see ``recsys.store.glances``, too.
 
         ``version`` is the one that the caller knows, None where another is good as well.
 
@@ -133,22 +133,18 @@ class LiveStore:
             StaleError: the store's version is another one than the caller knows.
             ArtefactError: the file is damaged.
         """
-        if self._environment is None:
+        if self.environment is None:
             return None, None
-        databases = self._environment.databases
+        databases = self.environment.databases
         state, lists, deleted = databases["state"], databases["lists"], databases["gone"]
         if state is None or lists is None or deleted is None:
             with self.reading() as reading:
                 return reading.get("lists", own), None if gone is None else reading.get("gone", gone)
         try:
-            with self._environment.lmdb.begin() as transaction:
-                get, looked = transaction.get, (transaction.id(), version)
-                if (
-                    looked != self._looked and version is not None
-                ):  # something was committed since, so it may be another version
-                    if get(b"version", NEVER_WRITTEN, state) != number_key(version):
-                        raise StaleError
-                    self._looked = looked
+            with self.environment.lmdb.begin() as transaction:
+                get = transaction.get
+                if version is not None and get(b"version", NEVER_WRITTEN, state) != number_key(version):
+                    raise StaleError
                 return get(own, None, lists), None if gone is None else get(gone, None, deleted)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error

@@ -12,7 +12,7 @@ share its pages. It must be opened after a fork.
 import json
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -96,6 +96,11 @@ class Lookup:
     def list_at(self, key: bytes) -> memoryview | None:
         """Find the Record of the list of a user's key; None for somebody unknown, who is answered by ``popular``."""
         return self._get("users", key)
+
+    def lists(self) -> Callable[[bytes], Any]:
+        """Give what finds Records as ``list_at``, for one thread: in a transaction of its own, with LMDB's errors."""
+        get: Callable[[bytes], Any] = self._environment.begin(db=self._databases["users"], buffers=True).get
+        return get
 
     def list_of(self, user_id: str) -> memoryview | None:
         """Find the Record of a user's list, as ``list_at``."""

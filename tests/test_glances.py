@@ -1,0 +1,184 @@
+"""What a server keeps open between two calls: it begins nothing where nothing was written, and misses no write."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from conftest import copied
+
+from recsys.live.events import Listened
+from recsys.serving import calls
+from recsys.serving.answers import Answers, Current
+from recsys.serving.swap import follow, open_answers
+from recsys.store import environment
+from recsys.store.keys import key_of
+from recsys.store.live import LiveStore, open_live
+from recsys.v1 import recommender_pb2 as pb
+
+
+@pytest.fixture
+def store(tiny_store: Path, tmp_path: Path) -> Path:
+    return copied(tiny_store, tmp_path)
+
+
+@pytest.fixture
+def answers(store: Path) -> Any:
+    answers = open_answers(store)
+    yield answers
+    answers.close()
+
+
+class Begun:
+    """An LMDB file that counts what is begun in it."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened, self.n = opened, 0
+
+    def begin(self, *args: Any, **options: Any) -> Any:
+        self.n += 1
+        return self._opened.begin(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+
+def counted(answers: Answers) -> Begun:
+    opened = answers.live._live.environment
+    opened.lmdb = Begun(opened.lmdb)
+    return opened.lmdb
+
+
+def way(answers: Answers, user: str) -> int:
+    sent = answers.recommend(pb.RecommendRequest(user_id=user, k=5).SerializeToString())
+    assert sent is not None
+    return sent[1]
+
+
+def test_where_nothing_was_written_nothing_is_begun(answers: Answers) -> None:
+    begun = counted(answers)
+    for n in range(60):
+        assert way(answers, f"u{n % 28}") == calls.PLAIN
+    assert begun.n == 2, "one to read the version, one that stays open"
+    answers.live.record([Listened("u1", "t1")])
+    for _ in range(2):  # the first one takes in what was written
+        assert way(answers, "u1") == calls.LIVE
+    before = begun.n
+    for n in range(60):
+        assert way(answers, f"u{n % 28}") == (calls.LIVE if n % 28 == 1 else calls.PLAIN)
+    assert begun.n == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from recsys.live.events import Listened
+from recsys.serving.swap import open_answers
+live = open_answers(Path(sys.argv[1])).live
+for n, line in enumerate(sys.stdin):
+    assert live.record([Listened(line.strip(), f"t{n % 39}", event_id=str(n))]).recorded == 1
+    print("written", flush=True)
+"""
+
+
+def test_what_another_process_was_told_is_written_is_seen_by_the_next_look(answers: Answers, store: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(store)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        rng, touched = np.random.default_rng(0), set[str]()
+        for _ in range(80):
+            user = f"u{rng.integers(28)}"
+            before = answers.live.look(key_of(user))[0]
+            assert (before is not None) == (user in touched)
+            writer.stdin.write(user + "\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "written\n"
+            now = answers.live.look(key_of(user))[0]
+            assert now is not None
+            assert now != before
+            assert now == answers.live.list_of(user)
+            touched.add(user)
+        writer.stdin.close()
+
+
+def pinned(answers: Answers) -> list[int]:
+    """Transactions that readers of the live store have open."""
+    lines = answers.live._live.environment.lmdb.readers().splitlines()[1:]
+    return [int(line.split()[2]) for line in lines if line.split()[2:] and line.split()[2] != "-"]
+
+
+def test_nothing_stays_open_for_long(answers: Answers, store: Path) -> None:
+    way(answers, "u1")
+    [open_] = pinned(answers)
+    for n in range(5):
+        answers.live.record([Listened("u1", f"t{n}")])
+    assert pinned(answers) == [open_], "as nobody has asked since"
+    current = Current(answers)
+
+    async def look() -> None:
+        following = asyncio.create_task(follow(current, store, "lmdb", every_s=0.01))
+        await asyncio.sleep(0.1)
+        following.cancel()
+
+    asyncio.run(look())
+    assert pinned(answers) == []
+    assert way(answers, "u1") == calls.LIVE
+
+
+def test_where_commits_are_numbered_elsewhere_it_asks_every_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "FIRST", environment.FIRST - 1)  # there stands the number of the last page
+    answers = open_answers(store)
+    assert answers.live._live.environment.commits is None
+    begun = counted(answers)
+    assert way(answers, "u1") == calls.PLAIN
+    answers.live.record([Listened("u1", "t1")])
+    assert way(answers, "u1") == calls.LIVE
+    before = begun.n
+    assert way(answers, "u2") == calls.PLAIN
+    assert begun.n == before + 1
+    answers.close()
+
+
+def test_a_file_that_was_opened_anew_is_looked_at(answers: Answers) -> None:
+    answers.live.record([Listened("u1", "t1")])
+    for _ in range(2):
+        assert way(answers, "u1") == calls.LIVE
+    assert pinned(answers)
+    answers.live._live.environment.mend()
+    assert way(answers, "u1") == calls.LIVE
+    assert way(answers, "u2") == calls.PLAIN
+    answers.live.record([Listened("u2", "t1")])
+    assert way(answers, "u2") == calls.LIVE
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_deleted_user_is_nobody_to_whoever_opens_later(store: Path, is_older: bool) -> None:
+    with open_live(store / "live.lmdb", write=True) as live:
+        assert live is not None
+    answers = open_answers(store)
+    assert not answers.live._any_user_gone
+    answers.live.delete_user("u1")
+    answers.close()
+    if is_older:
+        with LiveStore.open(store / "live.lmdb").writing() as writing:
+            writing.delete("state", b"forgotten")
+    answers = open_answers(store)
+    nobody = answers.recommend(pb.RecommendRequest(user_id="nobody", k=5).SerializeToString())
+    for _ in range(2):
+        assert answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString()) == nobody
+    assert way(answers, "u2") == calls.PLAIN
+    answers.close()
+
+
+def test_a_page_that_cannot_be_read_costs_speed_alone(answers: Answers) -> None:
+    plain = answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString())
+
+    def damaged(_key: bytes) -> None:
+        raise lmdb.CorruptedError
+
+    answers._list_at = damaged
+    for _ in range(2):
+        assert answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString()) == plain
