@@ -89,8 +89,11 @@ def choose(source: Source, k: int, variety: Variety, *, fill: bool = False) -> t
     return items[order], scores[order]
 
 
-def cap_per_artist(artists: Sequence[Hashable | None], at_most: int) -> list[int]:
-    """Say which places of a list stay when an artist may appear ``at_most`` times; unknown artists always may."""
+def cap_per_artist(artists: Sequence[Hashable | None], at_most: int, k: int | None = None) -> list[int]:
+    """Say which places of a list stay, the first k of them, when an artist may appear ``at_most`` times.
+
+    Unknown artists always may.
+    """
     seen: dict[Hashable, int] = {}
     kept = []
     for place, artist in enumerate(artists):
@@ -99,6 +102,8 @@ def cap_per_artist(artists: Sequence[Hashable | None], at_most: int) -> list[int
             if seen[artist] > at_most:
                 continue
         kept.append(place)
+        if len(kept) == k:
+            break
     return kept
 
 

@@ -181,7 +181,7 @@ class Lists:
         if variety.diversity == 0 and not filters.include_heard:
             plain = self._plain(person)
             rows = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
-            places = first_places(passing(rows), self._artists(rows), variety.max_per_artist, k)
+            places = first_places(passing(rows), lambda at: self._artists(rows[at]), variety.max_per_artist, k)
             if len(places) == k:
                 return [plain[place] for place in places]
         query, left_out = self._query(person)

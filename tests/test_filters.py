@@ -155,7 +155,7 @@ def test_uploads_pass_by_what_is_said_of_them() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.none() | st.integers(0, 3)), max_size=30), st.none() | st.integers(1, 3),
        st.integers(1, 12))  # fmt: skip
 def test_places_are_the_first_that_pass_within_the_cap(tracks: list, cap: int | None, k: int) -> None:
-    places = first_places(np.array([p for p, _ in tracks], bool), [a for _, a in tracks], cap, k)
+    places = first_places(np.array([p for p, _ in tracks], bool), lambda at: [tracks[p][1] for p in at], cap, k)
     assert places == sorted(places)
     assert len(places) <= k
     assert all(tracks[place][0] for place in places)
@@ -167,12 +167,77 @@ def test_places_are_the_first_that_pass_within_the_cap(tracks: list, cap: int | 
     assert len(places) == k or not left
 
 
+def made_traits(n: int, n_genres: int, seed: int) -> tuple[Traits, list[list[str]]]:
+    """Traits of n tracks with up to three of so many genres; a third has no artist, a third no year."""
+    rng = np.random.default_rng(seed)
+    genres = [[f"g{g}" for g in rng.integers(0, n_genres, rng.integers(0, 4))] for _ in range(n)]
+    columns = {
+        "artist": [f"Artist {a}" if a < 4 else None for a in rng.integers(0, 6, n)],
+        "year": [int(y) if y < 2004 else None for y in rng.integers(1998, 2007, n)],
+        "genres": genres,
+    }
+    schema = {"artist": pl.String(), "year": pl.Int32(), "genres": pl.List(pl.String())}
+    return Traits.of(pl.DataFrame(columns, schema=schema), rng.integers(0, 2, n).astype(np.float32)), genres
+
+
+MANY, FEW = made_traits(400, 200, 0), made_traits(400, 9, 1)
+
+
+def wishes_of(rng: np.random.Generator) -> Filters:
+    """A few wishes at random, often none."""
+    genres = tuple(f"G{n} " for n in rng.integers(0, 10, rng.choice([0, 0, 2, 5])))
+    artists = tuple(rng.choice(["artist 0", "ARTIST 3", "nobody"], rng.choice([0, 0, 2])).tolist())
+    years = [None if rng.random() < 0.6 else int(year) for year in (rng.integers(1998, 2001), rng.integers(2001, 2004))]
+    return Filters((), genres, artists, *years, only_new=bool(rng.random() < 0.2))
+
+
+@pytest.mark.parametrize(("traits", "genres"), [MANY, FEW], ids=["200 genres", "9 genres"])
+def test_rows_have_the_genres_that_they_have(traits: Traits, genres: list[list[str]]) -> None:
+    for wanted in (["g3"], ["G3 ", "g7", "no such"], ["no such"], [f"g{n}" for n in range(0, 200, 3)]):
+        names = {name.strip().lower() for name in wanted}
+        expected = [not names.isdisjoint(own) for own in genres]
+        assert traits.has_genre(np.arange(400, dtype=np.int32), wanted).tolist() == expected
+        assert list(map(traits.genre_test(wanted), range(400))) == expected
+    shared = [row for row, own in enumerate(genres) if own]
+    assert len(shared) > 200, "or else there is little to find"
+
+
+@pytest.mark.parametrize("traits", [MANY[0], FEW[0]], ids=["200 genres", "9 genres"])
+def test_one_row_after_another_finds_what_arrays_find(traits: Traits) -> None:
+    n_full = n_none = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(402 if seed % 3 == 0 else 400)[:200].tolist()  # above 399 are uploads
+        wishes, cap, k = wishes_of(rng), [None, 1, 2][seed % 3 - 1], int(rng.integers(1, 30))
+        excluded = set(rng.integers(-1, 400, 40).tolist())
+        items = np.array([row for row in rows if row < 400], dtype=np.int32)
+        passing = wishes.allowed(items, traits, Uploads.none(1), np.array(sorted(excluded), dtype=np.int32))
+        artists = [None if number < 0 else number for number in traits.artists[items].tolist()]
+        places = first_places(passing, lambda at, artists=artists: [artists[place] for place in at], cap, k)
+        expected = items[places].tolist()
+        upload = next((place for place, row in enumerate(rows) if row >= 400), len(rows))
+        found = wishes.first(rows, traits, excluded, cap, k)
+        if upload < len(rows) and (len(expected) < k or rows.index(expected[-1]) > upload):
+            assert found is None
+            n_none += 1
+        else:
+            assert found is not None
+            assert [rows[place] for place in found] == expected
+            n_full += len(found) == k
+    assert n_none > 20
+    assert n_full > 100
+
+
 def test_a_damaged_trait_is_told_in_a_sentence(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     folder.mkdir()
     Traits.load(Store(store).current() / "arrays").save(folder)
     again = Traits.load(folder)
     assert again.has_artist(np.arange(N, dtype=np.int32), ["ARTIST 3"]).sum() == sum(a == "Artist 3" for a in ARTISTS)
+    (folder / "trait_genre_bits.npy").unlink()  # as in generations of before there were any
+    older = Traits.load(folder)
+    assert older.genre_bits.tolist() == again.genre_bits.tolist()
+    assert older.genre_bits.any()
     (folder / "trait_years.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ArtefactError, match="build again"):
         Traits.load(folder)

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import lmdb
-import numpy as np
 
-from recsys.filters import Filters, artists_of, first_places
+from recsys.filters import Filters
 from recsys.live.service import Live
 from recsys.overlay import Uploads
 from recsys.recommender import Recommender
@@ -24,8 +23,6 @@ from recsys.store.record import Record, first_of
 from recsys.types import NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
-NO_UPLOADS = Uploads.none(1)
-FIRST_LOOK = 64  # candidates, among which a filter that lets a third pass finds 20
 NOBODY_KEY = key_of(NOBODY_ID)
 
 Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
@@ -145,18 +142,8 @@ class Answers:
     ) -> list[int]:
         """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
         assert self._lookup is not None
-        traits, every = self._recommender.traits, record.rows
-        if len(every) and int(every.max()) >= len(traits.artists):
-            return []
-        excluded = np.array([*map(self._lookup.row, filters.exclude_track_ids), *gone], dtype=np.int32)
-        places: list[int] = []
-        for rows in (every[:FIRST_LOOK], every):
-            passing = filters.allowed(rows, traits, NO_UPLOADS, excluded)
-            artists = [] if max_per_artist is None else artists_of(rows, traits, NO_UPLOADS)
-            places = first_places(passing, artists, max_per_artist, k)
-            if len(places) == k:
-                break
-        return places
+        excluded = {*map(self._lookup.row, filters.exclude_track_ids), *gone}
+        return filters.first(record.rows.tolist(), self._recommender.traits, excluded, max_per_artist, k) or []
 
     def similar_tracks(self, request: bytes) -> Quick | None:
         """Answer SimilarTracks from stored bytes, or not at all."""

@@ -149,13 +149,14 @@ def filters(request: pb.RecommendRequest) -> Filters:
     Raises:
         ConfigError: there are more than 1000 of anything.
     """
-    for field in ("exclude_track_ids", "genres", "artists"):
-        if len(getattr(request, field)) > MAX_GIVEN_TRACKS:
-            raise ConfigError(f"{field} holds {len(getattr(request, field))}, expected at most {MAX_GIVEN_TRACKS}")
+    unwanted, genres, artists = (tuple(request.exclude_track_ids), tuple(request.genres), tuple(request.artists))
+    for field, given in (("exclude_track_ids", unwanted), ("genres", genres), ("artists", artists)):
+        if len(given) > MAX_GIVEN_TRACKS:
+            raise ConfigError(f"{field} holds {len(given)}, expected at most {MAX_GIVEN_TRACKS}")
     return Filters(
-        exclude_track_ids=tuple(request.exclude_track_ids),
-        genres=tuple(request.genres),
-        artists=tuple(request.artists),
+        exclude_track_ids=unwanted,
+        genres=genres,
+        artists=artists,
         min_year=request.min_year if request.HasField("min_year") else None,
         max_year=request.max_year if request.HasField("max_year") else None,
         include_heard=request.include_heard,
