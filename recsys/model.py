@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from recsys.arrays import mapped, read
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
 from recsys.hybrid.blend import Blend, Layout
@@ -105,43 +105,32 @@ class Model:
     def _load(cls, folder: Path) -> "Model":
         facts = json.loads((folder / "blend.json").read_text())
         parts = tuple(Layout(**fields) for fields in facts["parts"])
-        covariances = tuple(np.load(folder / f"blend_{p.name}_covariance.npy") for p in parts)
+        covariances = tuple(read(folder / f"blend_{p.name}_covariance.npy") for p in parts)
         with_gram = facts["with_gram"]
-        grams = tuple(np.load(folder / f"blend_{p.name}_gram.npy") if p.name in with_gram else None for p in parts)
+        grams = tuple(read(folder / f"blend_{p.name}_gram.npy") if p.name in with_gram else None for p in parts)
         users, items = IdMap.load(folder, "user_ids"), IdMap.load(folder, "track_ids")
         shape = (len(users), len(items))
         spaces: dict[Space, SpaceVectors] = {
-            space: SpaceVectors(mapped(folder, f"{space}_rows"), mapped(folder, f"{space}_vectors"))
+            space: SpaceVectors(mapped(folder / f"{space}_rows.npy"), mapped(folder / f"{space}_vectors.npy"))
             for space in facts["spaces"]
         }
         return cls(
             users,
             items,
             Blend(parts, covariances, grams),
-            mapped(folder, "user_vectors"),
-            mapped(folder, "item_vectors"),
+            mapped(folder / "user_vectors.npy"),
+            mapped(folder / "item_vectors.npy"),
             _map_csr(folder, "counts", shape),
             _map_csr(folder, "barred", shape),
             spaces,
         )
 
 
-def mapped(folder: Path, name: str) -> NDArray[Any]:
-    """Map a saved array into memory; an empty one has nothing to map."""
-    file = folder / f"{name}.npy"
-    with file.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-    empty = 0 in shape
-    array: NDArray[Any] = np.load(file, mmap_mode=None if empty else "r", allow_pickle=False)
-    return array
-
-
 def _map_csr(folder: Path, name: str, shape: tuple[int, int]) -> csr_matrix:
     """Join mapped arrays without copying or checking them all, which would read the whole file."""
     matrix = csr_matrix(shape, dtype=np.float32)
-    matrix.data, matrix.indices = mapped(folder, f"{name}_data"), mapped(folder, f"{name}_indices")
-    matrix.indptr = mapped(folder, f"{name}_indptr")
+    matrix.data, matrix.indices = mapped(folder / f"{name}_data.npy"), mapped(folder / f"{name}_indices.npy")
+    matrix.indptr = mapped(folder / f"{name}_indptr.npy")
     if len(matrix.indptr) != shape[0] + 1 or int(matrix.indptr[-1]) != len(matrix.indices):
         raise ValueError(f"{name} has {len(matrix.indptr) - 1} rows, expected {shape[0]}")
     return matrix

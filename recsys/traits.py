@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.arrays import mapped
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
-from recsys.model import mapped
 from recsys.types import NO_ITEM, Float32, Int32
 
 UNKNOWN_YEAR = np.iinfo(np.int16).min
@@ -94,7 +94,7 @@ class Traits:
         """
         try:
             there = [name for name in _ARRAYS if name != "genre_bits" or (folder / "trait_genre_bits.npy").exists()]
-            arrays: dict[str, Any] = {name: np.asarray(mapped(folder, f"trait_{name}")) for name in there}
+            arrays: dict[str, Any] = {name: mapped(folder / f"trait_{name}.npy") for name in there}
         except (OSError, ValueError, EOFError) as error:
             raise ArtefactError(f"cannot read the traits in {folder}: {error}; build again") from error
         if "genre_bits" not in arrays:  # of a generation of before there were any

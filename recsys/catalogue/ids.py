@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import mapped, read
 from recsys.errors import ArtefactError, DataError, NotFoundError
 from recsys.types import NO_ITEM, Int32
 
@@ -81,7 +82,7 @@ class IdMap:
             ArtefactError: a file is missing or damaged.
         """
         try:
-            what = str(np.load(folder / f"{name}.what.npy"))
+            what = str(read(folder / f"{name}.what.npy"))
             parts = {part: _load(folder / f"{name}.{part}.npy", dtype) for part, dtype in _PARTS.items()}
         except (OSError, ValueError, EOFError) as error:
             raise ArtefactError(f"id map {name!r} in {folder} cannot be read ({error}); build again") from error
@@ -175,7 +176,7 @@ class IdMap:
 
 
 def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = mapped(path)
     if array.dtype != dtype or array.ndim != 1:
         raise ValueError(f"{path.name} holds {array.ndim}-d {array.dtype}, expected 1-d {np.dtype(dtype)}")
-    return np.asarray(array)  # still mapped; slices of np.memmap itself are five times slower
+    return array

@@ -14,6 +14,7 @@ import logging
 import time
 from pathlib import Path
 
+from recsys.arrays import giving_way
 from recsys.errors import ArtefactError
 from recsys.live.service import Live
 from recsys.serving.answers import Answers, Current
@@ -22,6 +23,7 @@ from recsys.store.lookup import FILE, open_lookup
 from recsys.store.opened import Backend, open_store
 
 LOOK_S = 0.5  # between looks at CURRENT
+PAUSE_S = 0.001  # before each file of a new generation, of which there are some 40
 AGAIN_S = 30.0  # until a generation that could not be opened is tried again
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +73,11 @@ def _unless_told(error: Exception) -> Exception | None:
     return None if isinstance(error, ArtefactError) else error
 
 
+def _opened_beside(folder: Path, backend: Backend) -> Answers:
+    with giving_way(PAUSE_S):  # opening takes ten milliseconds in all, which calls would wait for
+        return open_answers(folder, backend)
+
+
 async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S, refused: str = "") -> None:
     """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later.
 
@@ -87,7 +94,7 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
         if named == current.answers.generation or (named == refused and time.monotonic() < again_at):
             continue
         try:
-            opened = await asyncio.to_thread(open_answers, folder, backend)
+            opened = await asyncio.to_thread(_opened_beside, folder, backend)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one generation, the next must be noticed
             if named != refused:
                 told = "%s; generation %s goes on answering"

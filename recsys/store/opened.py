@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from recsys.arrays import read
 from recsys.diversity import ListSettings, Variety
 from recsys.errors import ArtefactError
 from recsys.live.snapshot import ITEM, Snapshot
@@ -85,7 +84,7 @@ def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
 
 def _scores(file: Path) -> Float32:
     try:
-        scores: Float32 = np.load(file, allow_pickle=False)
+        scores: Float32 = read(file)
     except (OSError, EOFError, ValueError) as error:
         raise ArtefactError(f"cannot read {file}: {error}; build again") from error
     return scores
