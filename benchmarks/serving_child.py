@@ -15,6 +15,7 @@ import grpc
 from recsys.serving.answers import Current
 from recsys.serving.server import create_server
 from recsys.serving.swap import follow, open_answers
+from recsys.serving.workers import imports_frozen
 from recsys.store.opened import Backend
 
 EMPTY_SERVICE = "recsys.bench.Empty"
@@ -41,4 +42,5 @@ async def serve(store: Path, backend: Backend) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), "lmdb" if sys.argv[2] == "lmdb" else "duckdb"))
+    with imports_frozen():
+        asyncio.run(serve(Path(sys.argv[1]), "lmdb" if sys.argv[2] == "lmdb" else "duckdb"))

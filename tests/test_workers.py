@@ -1,5 +1,6 @@
 """Processes on one port, as `recsys serve` runs them; each test starts the real thing in its own process."""
 
+import gc
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.errors import ConfigError
+from recsys.serving import workers
 from recsys.serving.fittings import OPEN
 from recsys.serving.ports import hold_port, parse_address
 from recsys.v1 import recommender_pb2 as pb
@@ -409,6 +411,20 @@ def test_an_address_of_another_machine_is_refused():
 
 def test_no_workers_are_refused():
     assert fails("127.0.0.1:0", "0", "") == "ConfigError workers is 0, expected 1 or more\n"
+
+
+def test_garbage_collections_of_workers_pass_over_what_was_imported(tmp_path, monkeypatch):
+    n_frozen = []
+
+    def start(*_of_the_workers):
+        n_frozen.append(gc.get_freeze_count())
+        raise ConfigError("enough was seen")
+
+    monkeypatch.setattr(workers._Workers, "start", start)
+    with pytest.raises(ConfigError, match="enough"):
+        workers.serve(tmp_path, "127.0.0.1:0")
+    assert n_frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_real_store_is_served_by_two_workers(tiny_store):
