@@ -3,10 +3,10 @@
     at the start     ->  open_serving  ->  the current generation, or the newest earlier one that can be opened
     CURRENT changes  ->  open_answers, on a thread  ->  Current.answers = the new ones
 
-A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of with the
-last call that holds them. A generation that cannot be opened is told of once and tried again later; until then the
-old one goes on answering, or an earlier one answers where a worker has only begun: a file that is shortened under a
-server kills its workers, and those that take their places must not stand before a closed door.
+A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of on a
+thread, or with the last call that holds them. A generation that cannot be opened is told of once and tried again later;
+until then the old one goes on answering, or an earlier one answers where a worker has only begun: a file that is
+shortened under a server kills its workers, and those that take their places must not stand before a closed door.
 """
 
 import asyncio
@@ -102,5 +102,6 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
             refused, again_at = named, time.monotonic() + AGAIN_S  # there may be room on the disk by then
         else:
             current.answers.rest()  # the last calls that hold them may take long
-            current.answers, refused = opened, ""
+            former, current.answers, refused = [current.answers], opened, ""
             _LOG.info("serving generation %s", current.answers.generation)
+            await asyncio.to_thread(former.clear)  # unmapping the pages that calls have looked at takes milliseconds

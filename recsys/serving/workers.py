@@ -226,6 +226,7 @@ def _work(
     try:
         answers, refused = open_serving(store, fittings.settings.backend)
         current = Current(answers)
+        del answers  # else the files of the first generation stay open after the next one has taken its place
         asyncio.run(_answer_calls(current, refused, store, address, lifeline, report, fittings, place, embedder))
         current.answers.close()
     except RecsysError as error:
