@@ -24,7 +24,7 @@ from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError
 from recsys.fit import fit
-from recsys.live.intake import Taken, read_live, with_listens, with_tracks
+from recsys.live.intake import Taken, forget_audio, read_live, with_listens, with_tracks
 from recsys.progress import Progress
 from recsys.store.generation import Store, disk_errors
 from recsys.store.models import load_sound_model
@@ -131,6 +131,7 @@ def _build(
 ) -> Summary:
     problems = Problems()
     taken = read_live(store)
+    forget_audio(store, taken)
     catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
     for what, n in problems.left_out.items():
         progress.say(f"left out as the settings say: {n:,} {what}")

@@ -63,6 +63,14 @@ def serve(
     raise typer.Exit(run(store, listen, workers, settings))
 
 
+@app.command("restart-log")
+def restart_log(store: options.Store) -> None:
+    """Go on after live.lmdb was lost: new entries above the old numbers, what it held since the last build given up."""
+    from recsys.live.restart import restart_log as run
+
+    say(f"the live log of {store} goes on above entry {run(store):,}; what was deleted before must be deleted again")
+
+
 @app.command()
 def rollback(store: options.Store, to: options.RollbackTo = None) -> None:
     """Let an earlier generation answer, or a named one; running servers notice within a second."""

@@ -62,15 +62,15 @@ class Lists:
         if variety != usual:
             return self._varied(person, k, variety, fill=False)
         if person.touched.record is not None:
-            return self._of_now(person.touched.record)
+            return self._of_now(person.touched.record, person)
         if person.row == NO_ITEM:
             now = person.touched.popular
-            return self._shown((self._built or self)._popular) if now is None else self._of_now(now)
+            return self._shown((self._built or self)._popular, person) if now is None else self._of_now(now, person)
         if variety.plain:
             return self._plain(person)
         stored = self._tables.recommended(person.user_id)
         if stored is not None:
-            return self._shown(stored)
+            return self._shown(stored, person)
         return self._varied(person, MAX_K, variety, fill=not self.personal(person))
 
     def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
@@ -131,22 +131,24 @@ class Lists:
         """The list of now where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
         is_plain = self._settings.usual(self.personal(person)).plain
         if is_plain and person.touched.record is not None:
-            return self._of_now(person.touched.record)
+            return self._of_now(person.touched.record, person)
         stored = self._tables.recommended(person.user_id) if is_plain and person.row != NO_ITEM else None
         if stored is None:
             query, left_out = self._query(person)
             return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
-        return self._shown(stored)
+        return self._shown(stored, person)
 
-    def _of_now(self, record: bytes) -> list[Found]:
+    def _of_now(self, record: bytes, person: Person) -> list[Found]:
         """Read a list of the live store; an upload of this very moment is not known here yet."""
-        return [line for line in Record(record).found() if self.catalogue.find(line[0]) != NO_ITEM]
+        fresh, find = person.touched.fresh, self.catalogue.find
+        return [line for line in Record(record).found() if line[0] not in fresh and find(line[0]) != NO_ITEM]
 
-    def _shown(self, stored: list[Found]) -> list[Found]:
-        """Leave out what was deleted since."""
-        if not self.catalogue.uploads.gone:
+    def _shown(self, stored: list[Found], person: Person) -> list[Found]:
+        """Leave out what was deleted since, or heard or barred so lately that the list does not know."""
+        fresh, find = person.touched.fresh, self.catalogue.find
+        if not self.catalogue.uploads.gone and not fresh:
             return stored
-        return [line for line in stored if self.catalogue.find(line[0]) != NO_ITEM]
+        return [line for line in stored if line[0] not in fresh and find(line[0]) != NO_ITEM]
 
     def _varied(self, person: Person, k: int, variety: Variety, fill: bool) -> list[Found]:
         """A list with variety, from the plain one where that is deep enough."""
@@ -202,14 +204,22 @@ class Lists:
         return self._ranking.queries(np.array([person.row], dtype=np.int32)), left_out
 
     def _heard(self, person: Person) -> Int32:
-        if person.touched.heard is not None:
-            return person.touched.heard
-        return NOTHING if person.row == NO_ITEM else self._model.heard(person.row)
+        known = person.touched.heard
+        if known is None:
+            known = NOTHING if person.row == NO_ITEM else self._model.heard(person.row)
+        return self._with_fresh(known, person, barred=False)
 
     def _barred(self, person: Person) -> Int32:
-        if person.touched.barred is not None:
-            return person.touched.barred
-        return NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
+        known = person.touched.barred
+        if known is None:
+            known = NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
+        return self._with_fresh(known, person, barred=True)
+
+    def _with_fresh(self, known: Int32, person: Person, barred: bool) -> Int32:
+        """Add the rows of what was heard, or barred, so lately that nothing else knows of it."""
+        fresh = [self.catalogue.find(track) for track, is_barred in person.touched.fresh.items() if is_barred == barred]
+        rows = [row for row in fresh if row != NO_ITEM]
+        return np.union1d(known, np.array(rows, dtype=np.int32)).astype(np.int32) if rows else known
 
     def _but(self, left_out: Int32) -> NDArray[np.bool_]:
         """Mark all tracks but some rows, (n_items,)."""

@@ -7,7 +7,7 @@ row, so that rows of stored lists stay what they were, and is hidden.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,8 @@ class Touched:
     ``record`` is the list of now, None where it is the stored one; ``is_gone`` says that the generation must not use
     what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
     ``heard`` and ``barred``, uploads among them. ``popular`` is the list of now of somebody of whom nothing is known.
+    ``fresh`` are ids of tracks that were heard or barred so lately that the list does not take them in yet, each with
+    whether it was barred.
     """
 
     record: bytes | None = None
@@ -64,10 +66,12 @@ class Touched:
     heard: Int32 | None = None
     barred: Int32 | None = None
     popular: bytes | None = None
+    fresh: Mapping[str, bool] = field(default_factory=dict)
 
-    def is_open_to(self, item: int) -> bool:
+    def is_open_to(self, item: int, track_id: str) -> bool:
         """Whether they were not deleted, and have not heard or disliked a track since."""
-        return not self.is_gone and not any(rows is not None and item in rows for rows in (self.heard, self.barred))
+        known = any(rows is not None and item in rows for rows in (self.heard, self.barred))
+        return not (self.is_gone or known or track_id in self.fresh)
 
 
 UNTOUCHED = Touched()

@@ -7,11 +7,11 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -29,6 +29,16 @@ from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
 from recsys.ranking import DEFAULT_K, MAX_K, Ranking
 from recsys.traits import Traits
 from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, Space, Tables
+
+
+class Since(Protocol):
+    """What is known of users since a generation was built (``recsys.store.opened``)."""
+
+    def touched(self, user_id: str) -> Touched:
+        """What happened to one user."""
+
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 class Recommender:
@@ -49,7 +59,7 @@ class Recommender:
         lists: ListSettings | None = None,
         traits: Traits | None = None,
         lasts: Float32 | None = None,
-        touched: Callable[[str], Touched] | None = None,
+        since: Since | None = None,
     ) -> None:
         """Join the arrays, the tables, what is known of the build, and the uploads since.
 
@@ -58,9 +68,9 @@ class Recommender:
         ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
         ``traits`` of the tracks are what filters look at; without them nothing is known of any track.
         ``lasts`` (n_users,) are the scores at the last place of plain lists that are full, -inf for the others; where
-        they are not known the edges stand for them. ``touched`` looks up what happened to a user since the build.
+        they are not known the edges stand for them. ``since`` looks up what happened to a user since the build.
         """
-        self._edges, self._lasts, self._touched = edges, lasts, touched
+        self._edges, self._lasts, self._since = edges, lasts, since
         self.lists = lists or ListSettings()
         self.model, self.ranking = model, Ranking(model)
         self.artefacts, self.tables, self.facts = artefacts, tables, dict(facts)
@@ -120,6 +130,8 @@ class Recommender:
     def close(self) -> None:
         """Let go of the files."""
         self.tables.close()
+        if self._since is not None:
+            self._since.close()
 
     # ---- lists ---------------------------------------------------------------------------------------------------
 
@@ -222,7 +234,7 @@ class Recommender:
         vector = self._catalogue.vectors_of([item])[0]
         users, margins = rank_audience(self.model, vector, item, self.edges, k + SPARE)
         found = zip(self.model.users.ids(users), margins.tolist(), strict=True)
-        return list(islice((line for line in found if self._person(line[0]).touched.is_open_to(item)), k))
+        return list(islice((line for line in found if self._person(line[0]).touched.is_open_to(item, track_id)), k))
 
     @property
     def edges(self) -> Float32:
@@ -288,7 +300,7 @@ class Recommender:
         return self._lists.catalogue
 
     def _person(self, user_id: str) -> Person:
-        touched = UNTOUCHED if self._touched is None else self._touched(user_id)
+        touched = UNTOUCHED if self._since is None else self._since.touched(user_id)
         return Person(NO_ITEM if touched.is_gone else int(self.model.users.find([user_id])[0]), user_id, touched)
 
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

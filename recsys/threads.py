@@ -57,6 +57,16 @@ def in_threads(function: Callable[[T], S], things: Iterable[T], n_threads: int |
                 future.cancel()
 
 
+def one_blas_thread() -> None:
+    """Let numpy's products in this process take one thread each, for good: a server's threads share the cores already.
+
+    Products of the size of a list take longer on more; 1,000 lists made by two workers at once took minutes.
+    """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, "blas")
+
+
 def in_numpy_threads(function: Callable[[T], S], things: Sequence[T]) -> Iterator[S]:
     """Do numpy's work on many things, a thread a core, BLAS kept to one thread each; results come in their order.
 

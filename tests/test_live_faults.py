@@ -17,7 +17,9 @@ from conftest import copied
 from test_live_lists import heard, listed, opened
 
 from recsys.errors import ArtefactError
+from recsys.live import service
 from recsys.live.events import Listened, TrackDeleted
+from recsys.recommender import Recommender
 from recsys.store.environment import MAP_SIZE
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
@@ -83,7 +85,8 @@ def test_a_kill_at_any_moment_loses_nothing_acknowledged(store: Path) -> None:
         assert len(known) - len(acknowledged) <= 3, "one each was on its way"
         assert all(reading.recorded(event_id) for event_id in known)
         generation = Store(store).current().name
-        assert reading.applied(generation) == len(numbers), "lists and log are one transaction"
+    with opened(store) as live, live._live.reading() as reading:  # which derives what a kill has left
+        assert reading.applied(generation) == len(numbers)
         for name, number in acknowledged:
             record = Record(reading.list_of(generation, f"{name}-{number % 7}"))
             assert f"t{number % 39}" not in [track for track, _, _ in record.found()]
@@ -145,20 +148,41 @@ def test_a_full_disk_changes_nothing_and_is_told(store: Path) -> None:
         assert "t1" not in listed(live, f"new{n}")
 
 
-def test_a_failed_write_leaves_no_trace(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recsys.live import apply
+def test_a_list_that_cannot_be_made_leaves_the_event_which_is_acknowledged_and_shown_nowhere(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recsys.live import derive
 
     with opened(store) as live:
         live.record(heard("u0", "t2"))
-        before = (live.list_of("u0"), live.version())
+        before = live.list_of("u0")
+
+        def broken(*_: object) -> None:
+            raise ArtefactError("a table is gone")
+
+        monkeypatch.setattr(derive.Refold, "__call__", broken)
+        assert live.record(heard("u0", "t5")).recorded == 1
+        assert (live.list_of("u0"), live.behind()) == (before, 1)
+        assert live.look(b"u0") is None, "bytes that lack it are not sent"
+        assert "t5" not in [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks]
+        monkeypatch.undo()
+        live.settle()
+        assert "t5" not in listed(live, "u0")
+        assert live.behind() == 0
+
+
+def test_a_write_that_fails_leaves_no_trace(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(store) as live:
+        live.record(heard("u0", "t2"))
+        before = (live.list_of("u0"), live.version(), live.backlog())
 
         def broken(*_: object) -> None:
             raise OSError("a table is gone")
 
-        monkeypatch.setattr(apply.Refold, "__call__", broken)
+        monkeypatch.setattr(service, "refusal", broken)
         with pytest.raises(OSError, match="gone"):
             live.record(heard("u0", "t5"))
-        assert (live.list_of("u0"), live.version()) == before
+        assert (live.list_of("u0"), live.version(), live.backlog()) == before
         monkeypatch.undo()
         assert live.record(heard("u0", "t5")).recorded == 1
         assert "t5" not in listed(live, "u0")

@@ -2,17 +2,18 @@
 
     Store, generation  ->  catch_up  ->  vectors of uploads that it has not met, and lists that miss nothing
 
-Most is done while others go on writing, a little at a time; the rest, at last, under the live lock, so that nothing
-comes between it and the rename of CURRENT.
+Most is done while others go on writing, a little at a time; the rest, at last, under the live lock, so that no upload
+comes between it and the rename of CURRENT. Listens go on meanwhile: whoever serves the generation derives those.
 """
 
 import logging
 from pathlib import Path
 
-from recsys.live.apply import AT_ONCE, Applier
+from recsys.live.derive import Deriver
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
+from recsys.live.view import Views
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
@@ -83,11 +84,5 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
 
 def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:
     stored = Stored(recommender, folder)
-    applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
-    snapshot = Snapshot.at(stored.model, stored.generation, store.uploads, stored.taken_in)
-    while True:
-        with live.reading() as reading:
-            if applier.applied(reading) >= reading.last_number():
-                return
-        with live.writing() as writing:
-            snapshot, _ = applier.catch_up(writing, snapshot, AT_ONCE)
+    views = Views(Snapshot.at(stored.model, stored.generation, store.uploads, stored.taken_in))
+    Deriver(live, stored, views, LiveSettings.of(recommender.facts.get("settings", {})).reach).catch_up()

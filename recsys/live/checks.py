@@ -1,10 +1,9 @@
-"""Which listens are taken in."""
+"""Which listens are taken in, and whether the log is the one that a generation was built with."""
 
 import math
 from datetime import UTC, datetime, timedelta
 
 from recsys.live.events import Listened
-from recsys.live.snapshot import Snapshot
 from recsys.store.transactions import Reading
 
 MOST_PLAYS = 1_000_000.0  # of one event
@@ -12,8 +11,8 @@ LONGEST_EVENT_ID = 100  # bytes
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def refusal(listen: Listened, reading: Reading, snapshot: Snapshot) -> str | None:
-    """Say why a listen cannot be taken in, None where it can."""
+def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
+    """Say why a listen cannot be taken in, None where it can; ``is_built`` says that the generation has its track."""
     if not listen.user_id:
         return "the user id is empty"
     if not listen.track_id:
@@ -26,7 +25,7 @@ def refusal(listen: Listened, reading: Reading, snapshot: Snapshot) -> str | Non
         return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
     if reading.track_gone(listen.track_id):
         return f"the track {listen.track_id!r} was deleted"
-    if snapshot.rows_of([listen.track_id])[0] < 0 and not reading.upload_number(listen.track_id):
+    if not is_built and not reading.upload_number(listen.track_id):
         return f"no track {listen.track_id!r} in the catalogue"
     return None
 
@@ -38,3 +37,18 @@ def _is_time(text: str) -> bool:
         return False
     time = time.replace(tzinfo=time.tzinfo or UTC)
     return FIRST <= time <= datetime.now(UTC) + timedelta(days=1)  # a clock may be wrong by a time zone
+
+
+def lost_log(reading: Reading, taken_in: int) -> str | None:
+    """Say what to do where the log ends before the last entry that a generation took in, None where it does not.
+
+    New entries would take numbers that the generation knows already: no list and no deletion would ever see them.
+    """
+    last = reading.last_number()
+    if last >= taken_in:
+        return None
+    return (
+        f"the live log ends at entry {last:,}, but the generation was built with {taken_in:,} entries of it: "
+        "it was lost, emptied, or is an older one. Restore live.lmdb from a backup; or, to give up what it held, start"
+        " a new one above the old numbers with `recsys restart-log`; until then lists are served, nothing is written"
+    )

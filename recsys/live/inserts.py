@@ -1,13 +1,13 @@
 """New tracks into the lists of those who would like them most, at their place by score.
 
-    Snapshot, places of new uploads  ->  insert_uploads  ->  lists of the users they reach
+    Snapshot, numbers of uploads  ->  inserts_of, while others write  ->  Insert  ->  write, some readers at a time
 
-Users of the generation are scored in blocks; those who listened since have their own, newer queries. Nobody but the
-users who are reached is looked at one by one.
+To write the same twice changes nothing. Users of the generation are scored in blocks; those who listened since have
+their own, newer queries. Nobody but the users who are reached is looked at one by one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -18,7 +18,7 @@ from recsys.live.splice import inserted
 from recsys.live.stored import Stored
 from recsys.live.taste import Heard, Tastes
 from recsys.overlay import Catalogue
-from recsys.store.record import track_bytes
+from recsys.store.record import Record, track_bytes
 from recsys.store.transactions import USER, Reading, Writing, user_key
 from recsys.types import NO_ITEM, Float32, Int32
 
@@ -28,44 +28,96 @@ BLOCK = 65_536  # touched users at a time
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A user whom a track reaches: ``key`` of the list, ``row`` and id of one who is touched by no listen yet."""
+    """A user whom a track reaches: ``key`` of the list, ``row`` and id of one who is touched by no listen yet.
+
+    ``reason`` is the row of the heard track that speaks for it, -1 where there is none.
+    """
 
     key: bytes
     row: int
     user_id: str | None
     score: float
+    reason: int = NO_ITEM
 
 
-def insert_uploads(writing: Writing, stored: Stored, snapshot: Snapshot, places: Sequence[int], most: int) -> list[int]:
-    """Put uploads into lists.
+@dataclass(frozen=True, slots=True, eq=False)
+class Insert:
+    """An upload, by its number and row, and the readers that it is to reach, best first."""
+
+    number: int
+    row: int
+    catalogue: Catalogue
+    readers: Sequence[Reader]
+
+    def write(self, writing: Writing, stored: Stored, readers: Sequence[Reader]) -> int:
+        """Put the track into the lists of some of its readers, as those are now; gives how many have it then."""
+        track_id, vector = self.catalogue.id(self.row), self.catalogue.vectors_of([self.row])[0]
+        plain, n_reached = stored.lists.usual(personal=True).plain, 0
+        for reader in readers:
+            current = self._current(writing, stored, reader)
+            score = None if current is None else self._score(writing, reader, vector)
+            if current is None or score is None:
+                continue
+            reason = None if reader.reason == NO_ITEM else self.catalogue.id(reader.reason)
+            changed = inserted(current, track_bytes((track_id, score, reason)), self.row, score, plain)
+            if changed is not None:
+                writing.put("lists", reader.key, changed)
+            n_reached += changed is not None or self.row in Record(current).rows
+        return n_reached
+
+    def _current(self, writing: Writing, stored: Stored, reader: Reader) -> bytes | None:
+        """The list of a reader as it is now; None where there is none any more, or the track was heard or barred."""
+        heard = writing.get("heard", reader.key)
+        if heard is not None and self.row in Heard.read(heard):
+            return None
+        current = writing.get("lists", reader.key)
+        if current is not None or reader.user_id is None or writing.user_gone(reader.user_id) > stored.taken_in:
+            return current
+        return stored.record_of(reader.user_id)
+
+    def _score(self, writing: Writing, reader: Reader, vector: Float32) -> float | None:
+        """The score for a reader's taste as it is now; None where it comes behind the last place of a full list."""
+        taste = writing.get("tastes", reader.key)
+        if taste is None:
+            return reader.score
+        now = Tastes.read([taste], len(vector))
+        score = float(np.asarray(now.queries @ vector[:, None], dtype=np.float32)[0, 0])
+        return score if score > now.lasts[0] else None
+
+
+def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Sequence[int], most: int) -> list[Insert]:
+    """Find whom uploads reach.
 
     Args:
-        writing: the transaction.
+        reading: a state of the log.
         stored: lists of the generation.
-        snapshot: with the uploads.
-        places: of those that are to be put in; hidden ones reach nobody.
+        snapshot: knows at least what the reading does.
+        numbers: of the uploads in the log; hidden ones reach nobody.
         most: users that a track reaches, at most.
 
     Returns:
-        For each place how many lists the track came into.
+        One for each number, in their order.
     """
-    catalogue = snapshot.catalogue
-    reached = dict.fromkeys(places, 0)
-    shown = [place for place in places if place not in snapshot.uploads.hidden]
-    for start in range(0, len(shown), TOGETHER):
-        together = shown[start : start + TOGETHER]
-        found = _reached(writing, stored, snapshot.uploads.item_vectors[together], most)
-        for place, readers in zip(together, found, strict=True):
-            reached[place] = _insert(writing, stored, catalogue, catalogue.n_built + place, readers)
-    return [reached[place] for place in places]
+    catalogue, found = snapshot.catalogue, []
+    uploads = [next(reading.uploads(number - 1))[1] for number in numbers]
+    places = [snapshot.uploads.about[upload.track_id]["place"] for upload in uploads]
+    for start in range(0, len(places), TOGETHER):
+        together = places[start : start + TOGETHER]
+        reached = _reached(reading, stored, snapshot.uploads.item_vectors[together], most)
+        for number, place, readers in zip(numbers[start:], together, reached, strict=False):
+            row = catalogue.n_built + place
+            shown = [] if place in snapshot.uploads.hidden else readers
+            reasons = _reasons(reading, stored, catalogue, row, shown)
+            told = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
+            found.append(Insert(number, row, catalogue, told))
+    return found
 
 
 def _reached(reading: Reading, stored: Stored, vectors: Float32, most: int) -> list[list[Reader]]:
     """Find the readers of each track, those with the largest margins first."""
     model = stored.model
     left_out = np.zeros(len(model.users), dtype=bool)
-    gone = [user for user in reading.gone(USER) if reading.user_gone(user) > stored.taken_in]
-    left_out[_known(model.users.find(gone))] = True
+    left_out[_known(model.users.find(reading.gone(USER, stored.taken_in)))] = True
     prefix = user_key(stored.generation, None)
     pairs, keys = reading.pairs("tastes", prefix=prefix), list[bytes]()
     touched = [Reached.nobody()] * len(vectors)
@@ -94,22 +146,6 @@ def _joined(stored: Stored, keys: list[bytes], users: Reached, touched: Reached,
         for number, score in zip(touched.rows.tolist(), touched.scores.tolist(), strict=True)
     ]
     return [readers[at] for at in order]
-
-
-def _insert(writing: Writing, stored: Stored, catalogue: Catalogue, row: int, readers: list[Reader]) -> int:
-    plain, track_id, n_reached = stored.lists.usual(personal=True).plain, catalogue.id(row), 0
-    for reader, reason in zip(readers, _reasons(writing, stored, catalogue, row, readers), strict=True):
-        current = writing.get("lists", reader.key)
-        if current is None and reader.user_id is not None:
-            current = stored.record_of(reader.user_id)
-        if current is None:
-            continue
-        track = track_bytes((track_id, reader.score, None if reason == NO_ITEM else catalogue.id(reason)))
-        changed = inserted(current, track, row, reader.score, plain)
-        if changed is not None:
-            writing.put("lists", reader.key, changed)
-            n_reached += 1
-    return n_reached
 
 
 def _reasons(reading: Reading, stored: Stored, catalogue: Catalogue, row: int, readers: list[Reader]) -> list[int]:

@@ -7,46 +7,55 @@ such a user has heard after the deletion is in the log and stays.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from recsys.errors import ArtefactError, LogLostError
+from recsys.live.checks import lost_log
 from recsys.live.events import Listened, TrackDeleted, Upload, UserDeleted
 from recsys.live.journal import read_journal, row_of
 from recsys.progress import Progress
 from recsys.store.generation import Store
-from recsys.store.live import open_live
+from recsys.store.live import LiveStore, open_live
+from recsys.store.opened import read_facts
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """What a build takes in: everything up to ``last_number`` of the log."""
+    """What a build takes in: everything up to ``last_number`` of the log. ``gone_uploads`` were deleted since."""
 
     uploads: list[Upload]
     listens: pl.DataFrame
     gone_tracks: list[str]
     gone_users: list[str]
     last_number: int
+    gone_uploads: Sequence[Upload] = ()
 
 
 def read_live(store: Store) -> Taken:
     """Read the journal and the log of a store; there may be none.
 
     Raises:
+        LogLostError: it is not the log that a generation was built with.
         ArtefactError: it is damaged.
     """
     uploads, rows = list[Upload](), list[tuple[Any, ...]]()
     tracks, users, last = dict[str, None](), dict[str, None](), 0
-    old = pl.DataFrame(schema=LISTENS_SCHEMA)
+    old, known = pl.DataFrame(schema=LISTENS_SCHEMA), taken_in_by_all(store)
     with open_live(store.live) as live:
-        if live is not None:
-            with live.reading() as reading:
-                old = read_journal(store, reading)
-                for number, event in reading.events():
-                    last = number
+        store_or_none = LiveStore.absent(store.live) if live is None else live
+        with store_or_none.reading() as reading:
+            lost = lost_log(reading, known)
+            if lost:
+                raise LogLostError(lost)
+            if live is not None:
+                old, last = read_journal(store, reading), reading.last_number()
+                for _, event in reading.events():
                     if isinstance(event, Upload):
                         uploads.append(event)
                     elif isinstance(event, Listened):
@@ -55,9 +64,30 @@ def read_live(store: Store) -> Taken:
                         tracks[event.track_id] = None
                     elif isinstance(event, UserDeleted):
                         users[event.user_id] = None
+    gone = [upload for upload in uploads if upload.track_id in tracks]
     uploads = [upload for upload in uploads if upload.track_id not in tracks]
     listens = pl.concat([old, pl.DataFrame(rows, schema=LISTENS_SCHEMA, orient="row")])
-    return Taken(uploads, listens, list(tracks), list(users), last)
+    return Taken(uploads, listens, list(tracks), list(users), last, gone)
+
+
+def taken_in_by_all(store: Store) -> int:
+    """The largest number of the log that a generation of a store took in; damaged generations say nothing."""
+    known = [0]
+    for name in store.names():
+        with suppress(ArtefactError):
+            known.append(int(read_facts(store.generation(name))["last_live_number"]))
+    return max(known)
+
+
+def forget_audio(store: Store, taken: Taken) -> None:
+    """Delete audio of deleted uploads that is still there: a kill may have come between the two."""
+    if not any((store.uploads / upload.file).exists() for upload in taken.gone_uploads):
+        return
+    with store.live_lock(), open_live(store.live) as live:
+        assert live is not None
+        for upload in taken.gone_uploads:
+            if live.track_of_audio(upload.content_hash) is None:
+                (store.uploads / upload.file).unlink(missing_ok=True)
 
 
 def with_tracks(tracks: Tracks, taken: Taken, folder: Path, progress: Progress) -> Tracks:

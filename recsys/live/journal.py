@@ -46,7 +46,7 @@ def move_listens(store: Store, progress: Progress) -> int:
         with live.reading() as reading:
             start, gone = reading.moved_up_to(), _gone(reading)
             stop = min(_known_to_all(store), reading.last_number() - 1)  # numbers go on from the newest, so it stays
-        for file in _files(store):
+        for file in journal_files(store):
             _clean(file, start, gone)
         with progress.bar("journal", max(stop - start, 0), "entries") as bar:
             while start < stop:
@@ -66,7 +66,7 @@ def read_journal(store: Store, reading: Reading) -> pl.DataFrame:
     Raises:
         ArtefactError: a file is damaged.
     """
-    files, moved_up_to = _files(store), reading.moved_up_to()
+    files, moved_up_to = journal_files(store), reading.moved_up_to()
     if not files:
         return pl.DataFrame(schema=LISTENS_SCHEMA)
     valid = _valid(moved_up_to, _gone(reading))
@@ -82,7 +82,8 @@ def row_of(listen: Listened) -> tuple[Any, ...]:
     return listen.user_id, listen.track_id, plays, time, False, listen.disliked
 
 
-def _files(store: Store) -> list[Path]:
+def journal_files(store: Store) -> list[Path]:
+    """Files of the journal, oldest first."""
     return sorted(store.journal.glob("*.parquet")) if store.journal.is_dir() else []
 
 

@@ -1,6 +1,6 @@
 """New tracks into the popular list, that of somebody of whom nothing is known.
 
-    popular list, places of new uploads  ->  refresh_popular  ->  the same list with those of them that belong there
+    popular list, numbers of new uploads  ->  refresh_popular  ->  the same list with those of them that belong there
 
 It is chosen again from its own tracks and the new ones, by the rules of popular lists (a cap per artist, diversity), so
 that it is what a build with these tracks would have listed.
@@ -18,19 +18,21 @@ from recsys.store.transactions import Writing, user_key
 from recsys.types import NOBODY_ID
 
 
-def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, places: Sequence[int]) -> bool:
+def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, numbers: Sequence[int]) -> bool:
     """Put uploads into the popular list.
 
     Args:
         writing: the transaction.
         stored: lists of the generation.
         snapshot: with the uploads.
-        places: of those that are to be put in; hidden ones are not.
+        numbers: of those, in the log, that are to be put in; hidden ones are not.
 
     Returns:
         Whether the list is another one now.
     """
     catalogue = snapshot.catalogue
+    uploads = [next(writing.uploads(number - 1))[1] for number in numbers]
+    places = [snapshot.uploads.about[upload.track_id]["place"] for upload in uploads]
     rows = [catalogue.n_built + place for place in places if place not in snapshot.uploads.hidden]
     if not rows:
         return False

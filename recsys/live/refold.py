@@ -1,10 +1,15 @@
 """A touched user's list: folded in again from all that they heard, chosen from a few hundred candidates.
 
-    generation's plays, log  ->  Heard  ->  user vector  ->  candidates scored  ->  200 best with reasons  ->  Record
+    generation's plays, log  ->  Heard  ->  user vector  ->  candidates scored  ->  200 best with reasons  ->  Derived
+
+It is computed in a read transaction, while others write, and written in a short one if its user's state is still that.
 
 Candidates are the list as it is, the neighbours of what was just heard, and the uploads; in a small catalogue they are
 all tracks. Plain numpy, as everything that a server does.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +31,34 @@ EXACT_BELOW = 20_000  # tracks; all of fewer are candidates, which costs a few m
 JUST_HEARD = 50  # tracks, the latest ones, whose neighbours are candidates
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """What follows for one user from a state of the log: values by database, None for those that are taken away.
+
+    ``state`` is what the user's list, heard tracks and last deletion were when it was computed.
+    """
+
+    user_id: str
+    key: bytes
+    values: Mapping[str, bytes | None]
+    state: tuple[bytes | None, bytes | None, int]
+
+    def write(self, writing: Writing) -> bool:
+        """Write it; False, with nothing written, where the user's state is another one by now."""
+        if _state(writing, self.key, self.user_id) != self.state:
+            return False
+        for database, value in self.values.items():
+            if value is None:
+                writing.delete(database, self.key)
+            else:
+                writing.put(database, self.key, value)
+        return True
+
+
+def _state(reading: Reading, key: bytes, user_id: str) -> tuple[bytes | None, bytes | None, int]:
+    return reading.get("lists", key), reading.get("heard", key), reading.user_gone(user_id)
+
+
 class Refold:
     """Makes lists of users under one generation with the uploads of one snapshot."""
 
@@ -33,24 +66,26 @@ class Refold:
         self._stored, self._snapshot, self._model = stored, snapshot, stored.model
         self._catalogue = snapshot.catalogue
 
-    def __call__(self, writing: Writing, user_id: str) -> None:
-        """Write the list, the taste and what was heard of a user; take them away where nothing is known any more."""
-        user = _row_of(writing, self._stored, user_id)
-        heard, fresh = self._heard(writing, user_id, user)
-        current = self._current(writing, user_id, user)
+    def __call__(self, reading: Reading, user_id: str) -> Derived:
+        """Make the list, the taste and what was heard of a user; none of them where nothing is known any more.
+
+        The snapshot knows at least what the reading does.
+        """
         key = user_key(self._stored.generation, user_id)
+        return Derived(user_id, key, self._values(reading, user_id), _state(reading, key, user_id))
+
+    def _values(self, reading: Reading, user_id: str) -> dict[str, bytes | None]:
+        user = _row_of(reading, self._stored, user_id)
+        heard, fresh = self._heard(reading, user_id, user)
+        current = self._current(reading, user_id, user)
         shown = ~np.isin(heard.items, self._catalogue.hidden)
         played = heard.items[heard.played & shown]
         if not len(heard.items):
-            writing.drop_list(self._stored.generation, user_id)
-            return
-        writing.put("heard", key, heard.packed())
+            return {"lists": None, "tastes": None, "heard": None}
         if not len(played):  # nothing but dislikes: what they are not shown is all that is known
-            source = current if not Record(current).is_personal else self._stored.popular_now(writing)
+            source = current if not Record(current).is_personal else self._stored.popular_now(reading)
             rest = without(source, np.union1d(heard.items, self._catalogue.hidden).astype(np.int32))
-            writing.put("lists", key, source if rest is None else rest)
-            writing.delete("tastes", key)
-            return
+            return {"lists": source if rest is None else rest, "tastes": None, "heard": heard.packed()}
         plays = heard.plays[heard.played & shown]
         vectors = self._catalogue.vectors_of(played)
         query = self._stored.query(fold_in(np.arange(len(played), dtype=np.int32), plays, vectors, self._model.blend))
@@ -59,17 +94,17 @@ class Refold:
         edge = float(scores[DEFAULT_K - 1]) if len(scores) >= DEFAULT_K else -np.inf
         last = float(scores[MAX_K - 1]) if len(scores) >= MAX_K else -np.inf
         items, scores = varied(self._stored, self._snapshot, (items, scores), personal=True)
-        writing.put("lists", key, self._record(items, scores, played, vectors))
-        writing.put("tastes", key, Taste(user, edge, last, query).packed())
+        record, taste = self._record(items, scores, played, vectors), Taste(user, edge, last, query)
+        return {"lists": record, "tastes": taste.packed(), "heard": heard.packed()}
 
-    def _heard(self, writing: Writing, user_id: str, user: int) -> tuple[Heard, Int32]:
+    def _heard(self, reading: Reading, user_id: str, user: int) -> tuple[Heard, Int32]:
         """All that a user heard, and the rows of what is new of it, the latest first."""
-        kept = writing.get("heard", user_key(self._stored.generation, user_id))
+        kept = reading.get("heard", user_key(self._stored.generation, user_id))
         if kept is None:
-            heard = heard_of(self._stored, user, max(self._stored.taken_in, writing.user_gone(user_id)))
+            heard = heard_of(self._stored, user, max(self._stored.taken_in, reading.user_gone(user_id)))
         else:
             heard = Heard.read(kept)
-        entries = writing.listens_of(user_id, heard.up_to)
+        entries = reading.listens_of(user_id, heard.up_to)
         if not entries:
             return heard, np.zeros(0, dtype=np.int32)
         listens = [listen for _, listen in entries]
@@ -77,12 +112,12 @@ class Refold:
         liked = rows[[not listen.disliked for listen in listens]][::-1]
         return heard.with_listens(listens, rows, entries[-1][0]), liked[liked != NO_ITEM]
 
-    def _current(self, writing: Writing, user_id: str, user: int) -> bytes:
+    def _current(self, reading: Reading, user_id: str, user: int) -> bytes:
         """The list as it is: the touched one, the stored one, or the popular one."""
-        current = writing.list_of(self._stored.generation, user_id)
+        current = reading.list_of(self._stored.generation, user_id)
         if current is None and user != NO_ITEM:
             current = self._stored.record_of(user_id)
-        return self._stored.popular_now(writing) if current is None else current
+        return self._stored.popular_now(reading) if current is None else current
 
     def _candidates(self, current: bytes, fresh: Int32) -> Int32:
         n_items = len(self._model.items)

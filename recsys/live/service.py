@@ -3,37 +3,34 @@
     Store, Recommender of one generation  ->  Live  ->  record, add, delete_…; list_of, uploads, gone_rows
 
 Opened once a process, after the fork, and again for another generation. What a method has written is on disk when it
-returns, in every list of this generation that it belongs in, and seen by all processes.
+returns and seen by all processes: from then on nobody shows a deleted user's list, a deleted track, or to a user what
+that user heard or barred. Lists are made after the commit (``recsys.live.derive``), those of a few users before the
+method returns.
 """
 
 import itertools
 import logging
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recsys.errors import ArtefactError, NotFoundError, TakenError
-from recsys.live.apply import AT_ONCE, Applier
-from recsys.live.checks import refusal
+from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
+from recsys.live.checks import lost_log, refusal
+from recsys.live.derive import USERS_AT_ONCE, Deriver, Follower
 from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
-from recsys.live.taste import touched_of
-from recsys.overlay import Touched, Uploads
+from recsys.live.view import View, Views
+from recsys.overlay import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, moved
 from recsys.store.glances import Glances
-from recsys.store.keys import key_of
-from recsys.store.live import StaleError, open_as_allowed
-from recsys.store.transactions import USER, Reading, Writing, number_of, user_key
+from recsys.store.live import open_as_allowed
+from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
-
-AGAIN_S = 5.0  # after a failure to bring lists up to what others wrote
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,125 +45,118 @@ class Recorded:
 
 
 class Live:
-    """The live store under one generation; thread-safe."""
+    """The live store under one generation; thread-safe, but for ``look`` and ``rest``, which one thread calls."""
 
     def __init__(self, store: Store, recommender: Recommender) -> None:
-        """Open the live store, made if it is not there, and bring this generation's lists up to the log.
+        """Open the live store, made if it is not there; a thread brings this generation's lists up to the log.
 
         Raises:
-            ArtefactError: the file is damaged or cannot be written.
+            ArtefactError: the file is damaged.
         """
         self._store, self.generation = store, recommender.generation
-        stored = Stored(recommender, store.generation(self.generation))
-        self._taken_in, self._prefix = stored.taken_in, user_key(self.generation, None)
-        self._applier = Applier(stored, LiveSettings.of(recommender.facts.get("settings", {})).reach)
-        self._snapshot = Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in)
-        self._gone = self._snapshot.uploads, frozenset[int]()
-        self._guard, self._any_user_gone = threading.Lock(), False
-        self._version, self._again_at, self._live = 0, 0.0, open_as_allowed(store.live)
+        self._stored = stored = Stored(recommender, store.generation(self.generation))
+        self._taken_in = stored.taken_in
+        self._live = open_as_allowed(store.live)
         with suppress(ArtefactError):  # on a full disk, say: what is missing is made with the first write
             self._live.prepare()
-        self._glances = Glances(self._live)
+        self._views = Views(Snapshot.at(stored.model, self.generation, store.uploads, stored.taken_in))
+        reach = LiveSettings.of(recommender.facts.get("settings", {})).reach
+        self._deriver = Deriver(self._live, stored, self._views, reach)
+        self._follower: Follower | None = None
+        self._glances = Glances(self._live, self.generation, stored.taken_in)
         try:
-            self._follow()
+            with self._live.reading() as reading:
+                self._views.at(reading)
+                lost = lost_log(reading, stored.taken_in)
         except BaseException:
             self.close()
             raise
+        if lost:
+            _LOG.error("%s", lost)
+        elif not self._live.readonly:
+            self._follower = Follower(self._deriver, store.folder / "derive.lock")
+
+    def retire(self) -> None:
+        """Leave lists of this generation as they are from here on, but for those of whoever still writes through this.
+
+        On a thread: it waits for what is being derived.
+        """
+        if self._follower is not None:
+            self._follower.close()
 
     def close(self) -> None:
         """Let go of the files that were opened here."""
-        self._applier.stored.close()
+        self.retire()
+        self._stored.close()
         self._glances.rest()
         self._live.close()
 
-    # ---- reading ---------------------------------------------------------------------------------------------------
+    # ---- reading, on the event loop --------------------------------------------------------------------------------
+
+    def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]] | None:
+        """What every call asks of a user's key: the list of now, whether the user was deleted, rows of hidden tracks.
+
+        For the one thread that answers calls; it keeps a transaction open, which ``rest`` lets go of. None where a
+        thread must answer: something was deleted a moment ago, or the user's list does not take in what was heard.
+        """
+        glance, view = self._glances.at(key), self._views.now
+        if glance is None or glance.is_behind or glance.deleted > view.deleted:
+            return None
+        return glance.own, glance.is_gone, view.hidden
+
+    def rest(self) -> None:
+        """Let go of what ``look`` keeps open; from the thread that looks."""
+        self._glances.rest()
+
+    # ---- reading, on a thread --------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """The uploads and deletions of now; waits for no writer."""
+        with self._live.reading() as reading:
+            return self._views.at(reading)
 
     def version(self) -> int:
         """A number that is another one after every write of any process."""
-        found = self._live.get("state", b"version")
-        return 0 if found is None else number_of(found)
+        with self._live.reading() as reading:
+            return reading.version()
 
     def backlog(self) -> int:
         """Count the entries of the log that the generation was built without."""
         with self._live.reading() as reading:
             return max(reading.last_number() - self._taken_in, 0)
 
-    def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]]:
-        """What every call asks of a user's key: ``list_of``, ``is_gone_user`` and ``gone_rows``.
+    def behind(self) -> int:
+        """Count the entries of the log that the lists do not take in yet; readers leave heard tracks out all the same.
 
-        For the one thread that answers calls; it keeps a transaction open, which ``rest`` lets go of.
+        0 is the rule: a batch of many users is acknowledged before their lists are made.
         """
-        try:
-            asked = USER + key if self._any_user_gone else None
-            own, gone = self._glances.at(self._prefix + key, asked, self._version)
-        except StaleError:
-            own, gone = self._look_anew(key)
-        uploads, (known, rows) = self._snapshot.catalogue.uploads, self._gone
-        is_gone = gone is not None and number_of(gone) > self._taken_in
-        return own, is_gone, rows if uploads is known else self._rows_gone(uploads)
+        return self._deriver.behind()
 
-    def rest(self) -> None:
-        """Let go of what ``look`` keeps open; from the thread that looks."""
-        self._glances.rest()
+    def settle(self) -> None:
+        """Wait until the lists take in everything that is in the log by now.
 
-    def _look_anew(self, key: bytes) -> tuple[bytes | None, bytes | None]:
-        with self._seen():
-            return self._live.look(self._prefix + key, USER + key, None)
+        Raises:
+            ArtefactError: they cannot be written.
+        """
+        self._deriver.catch_up()
 
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
-        return self._look_anew(key_of(user_id))[0]
-
-    def touched(self, user_id: str) -> Touched:
-        """All that happened to a user since this generation: the list, the query, what was heard and barred."""
-        with self._seen() as reading:
-            return touched_of(reading, self.generation, self._taken_in, user_id)
+        with self._live.reading() as reading:
+            return reading.list_of(self.generation, user_id)
 
     def is_gone_user(self, user_id: str) -> bool:
         """Whether what this generation stores of a user must not be used; ``list_of`` comes first."""
-        gone = self._look_anew(key_of(user_id))[1]
-        return gone is not None and number_of(gone) > self._taken_in
+        with self._live.reading() as reading:
+            return reading.user_gone(user_id) > self._taken_in
 
     def gone_rows(self) -> frozenset[int]:
         """Item rows of deleted tracks, uploads among them."""
-        return self._rows_gone(self.uploads())
-
-    def _rows_gone(self, uploads: Uploads) -> frozenset[int]:
-        known, gone = self._gone
-        if uploads is not known:
-            n_built = len(self._snapshot.model.items)
-            gone = uploads.gone | {n_built + place for place in uploads.hidden}
-            self._gone = uploads, gone
-        return gone
+        return self.view().hidden
 
     def uploads(self) -> Uploads:
         """The uploads since this generation was built; the same object as long as they are the same."""
-        if self.version() != self._version:
-            with self._seen():
-                pass
-        return self._snapshot.uploads
-
-    # ---- writing ---------------------------------------------------------------------------------------------------
-
-    def record(self, listens: Sequence[Listened]) -> Recorded:
-        """Take in what was heard and disliked; the lists of these users follow at once.
-
-        Raises:
-            ArtefactError: it cannot be written; then nothing of it was.
-        """
-        recorded, repeated, refused = 0, 0, list[tuple[int, str]]()
-        now = _now()
-        with self._writing() as writing:
-            for place, listen in enumerate(listens):
-                reason = refusal(listen, writing, self._snapshot)
-                if reason is not None:
-                    refused.append((place, reason))
-                elif listen.event_id and writing.recorded(listen.event_id):
-                    repeated += 1
-                else:
-                    writing.append(replace(listen, at=listen.at or now))
-                    recorded += 1
-        return Recorded(recorded, repeated, refused)
+        return self.view().uploads
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track, of the generation or uploaded since, that has this audio."""
@@ -182,6 +172,34 @@ class Live:
                     break
         return track_id
 
+    # ---- writing, on a thread --------------------------------------------------------------------------------------
+
+    def record(self, listens: Sequence[Listened]) -> Recorded:
+        """Take in what was heard and disliked, on disk when this returns.
+
+        Lists of up to ``USERS_AT_ONCE`` users follow before it returns; those of more users soon after.
+
+        Raises:
+            ArtefactError: it cannot be written; then nothing of it was.
+        """
+        recorded, repeated, refused = 0, 0, list[tuple[int, str]]()
+        now, number, users = _now(), 0, dict[str, None]()
+        built = (self._stored.model.items.find([listen.track_id for listen in listens]) >= 0).tolist()
+        with self._committing() as writing:
+            for place, (listen, is_built) in enumerate(zip(listens, built, strict=True)):
+                reason = refusal(listen, writing, is_built)
+                if reason is not None:
+                    refused.append((place, reason))
+                elif listen.event_id and writing.recorded(listen.event_id):
+                    repeated += 1
+                else:
+                    number = writing.append(replace(listen, at=listen.at or now))
+                    users[listen.user_id] = None
+                    recorded += 1
+        if number:
+            self._derive(list(users), number)
+        return Recorded(recorded, repeated, refused)
+
     def add(self, upload: Upload, vectors: Mapping[str, Float32], audio: Path | None = None) -> int:
         """Take in a track; gives how many lists it came into.
 
@@ -196,18 +214,21 @@ class Live:
             TakenError: the id belongs to another track.
             ArtefactError: it cannot be written.
         """
-        reached = list[int]()
         with self._store.live_lock():  # no other generation becomes current meanwhile, without vectors of this track
             current = self._store.current().name
             if current != self.generation:
                 raise GenerationMovedError(
                     f"the generation {current} became current after {self.generation}; send the track again"
                 )
-            with moved(audio, self._store.uploads / upload.file), self._writing(reached) as writing:
+            with moved(audio, self._store.uploads / upload.file), self._committing() as writing:
                 self._check_new(upload, writing)
                 number = writing.append(upload)
                 writing.set_vectors(self.generation, number, vectors)
-        return reached[-1]
+        try:
+            return self._deriver.uploads(number)
+        except ArtefactError as error:  # a full disk, say: the track is kept, and comes into lists later
+            self._not_derived(error)
+            return 0
 
     def delete_track(self, track_id: str) -> None:
         """Take a track out of all lists and later builds, and the audio of an upload out of the store.
@@ -215,69 +236,63 @@ class Live:
         Raises:
             NotFoundError: there is no such track.
         """
-        with self._writing() as writing:
-            known = self._snapshot.rows_of([track_id])[0] >= 0 or writing.upload_number(track_id)
-            if not known or writing.track_gone(track_id):
+        is_built = bool(self._stored.model.items.find([track_id])[0] >= 0)
+        with self._committing() as writing:
+            number = writing.upload_number(track_id)
+            if not (is_built or number) or writing.track_gone(track_id):
                 raise NotFoundError(f"no track {track_id!r} to delete; check the id")
             writing.append(TrackDeleted(track_id, _now()))
-            number = writing.upload_number(track_id)
             upload = next(writing.uploads(number - 1))[1] if number else None
             if upload is not None:
                 writing.delete("hashes", upload.content_hash.encode())
         if upload is not None:
-            (self._store.uploads / upload.file).unlink(missing_ok=True)
+            self._forget_audio(upload)
+        self._follow()
 
     def delete_user(self, user_id: str) -> None:
         """Forget a user: entries, lists, and what any generation knows of them; that nothing is known is no error."""
-        with self._writing() as writing:
+        with self._committing() as writing:
             writing.forget_user(user_id)
             writing.append(UserDeleted(user_id, _now()))
+        self._follow()
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _writing(self, reached: list[int] | None = None) -> Iterator[Writing]:
-        """Write and bring the lists up to it, in one transaction; ``reached`` gets how many lists uploads came into."""
-        with self._guard:
-            with self._live.writing() as writing:
-                snapshot, _ = self._applier.catch_up(writing, self._snapshot)
-                self._snapshot = snapshot
-                yield writing
-                snapshot, came_into = self._applier.catch_up(writing, snapshot)
-            self._snapshot = snapshot
-            if reached is not None:
-                reached += came_into
+    def _committing(self) -> Iterator[Writing]:
+        """Write to the log; on disk when the block has ended.
 
-    @contextmanager
-    def _seen(self) -> Iterator[Reading]:
-        """Look at the store, and first take in what other processes have written."""
-        with self._live.reading() as reading:
-            if reading.version() == self._version or time.monotonic() < self._again_at:
-                yield reading
-                return
-        try:
+        Raises:
+            LogLostError: it is not the log that this generation was built with.
+        """
+        with self._live.writing() as writing:
+            lost = lost_log(writing, self._taken_in)
+            if lost:
+                raise LogLostError(lost)
+            yield writing
+
+    def _derive(self, user_ids: list[str], number: int) -> None:
+        """Make the lists of a few users now, of many soon; their events are written, whatever comes of the lists."""
+        if len(user_ids) > USERS_AT_ONCE:
             self._follow()
-        except ArtefactError as error:  # a full disk, say: what is there goes on answering, and is tried again later
-            self._again_at = time.monotonic() + AGAIN_S
-            _LOG.warning("lists of generation %s lag behind what was heard: %s", self.generation, error)
-        with self._live.reading() as reading:
-            yield reading
+            return
+        try:
+            self._deriver.users(user_ids, number)
+        except ArtefactError as error:
+            self._not_derived(error)
+
+    def _not_derived(self, error: ArtefactError) -> None:
+        _LOG.warning("lists of generation %s lag behind what was heard: %s", self.generation, error)
 
     def _follow(self) -> None:
-        """Take in what was written since, and the lists too where whoever wrote did not know this generation."""
-        with self._guard:
-            while True:
-                with self._live.reading() as reading:
-                    version, last = reading.version(), reading.last_number()
-                    behind = last > (reading.applied(self.generation) or self._taken_in)
-                    if not behind or self._live.readonly:
-                        self._snapshot = self._snapshot.extended(reading)
-                        self._any_user_gone = reading.last_user_gone() > self._taken_in  # before others trust it
-                        self._version = version
-                        return
-                with self._live.writing() as writing:
-                    snapshot, _ = self._applier.catch_up(writing, self._snapshot, AT_ONCE)
-                self._snapshot = snapshot
+        if self._follower is not None:
+            self._follower.wake()
+
+    def _forget_audio(self, upload: Upload) -> None:
+        """Delete the audio of a deleted upload, unless the same bytes were uploaded again meanwhile."""
+        with self._store.live_lock(), self._live.reading() as reading:  # under which ``add`` writes file and log
+            if reading.track_of_audio(upload.content_hash) is None:
+                (self._store.uploads / upload.file).unlink(missing_ok=True)
 
     def _check_new(self, upload: Upload, writing: Writing) -> None:
         known = self._track_of_audio(upload.content_hash, writing)
@@ -287,12 +302,12 @@ class Live:
             raise TakenError(f"track id {upload.track_id!r} belongs to another track; give another id")
 
     def _track_of_audio(self, content_hash: str, reading: Reading) -> str | None:
-        known = reading.track_of_audio(content_hash) or self._applier.stored.track_of_audio(content_hash)
+        known = reading.track_of_audio(content_hash) or self._stored.track_of_audio(content_hash)
         return None if known is None or reading.track_gone(known) else known
 
     def _is_taken(self, track_id: str, reading: Reading) -> bool:
         """Whether a track has an id, or had it: a deleted one stays deleted."""
-        here = self._snapshot.rows_of([track_id])[0] >= 0 or reading.upload_number(track_id) > 0
+        here = self._stored.model.items.find([track_id])[0] >= 0 or reading.upload_number(track_id) > 0
         return bool(here) or reading.track_gone(track_id)
 
 

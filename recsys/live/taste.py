@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.live.events import Listened
 from recsys.overlay import Touched
+from recsys.store.keys import key_of
 from recsys.store.transactions import Reading, user_key
 from recsys.types import NO_ITEM, NOBODY_ID, Float32, Int32
 
@@ -53,6 +54,11 @@ class Heard:
         sums[places[joined == BARRED]] = BARRED
         return Heard(items.astype(np.int32), sums, up_to)
 
+    def __contains__(self, item: int) -> bool:
+        """Whether an item was heard or barred."""
+        place = int(np.searchsorted(self.items, item))
+        return place < len(self.items) and int(self.items[place]) == item
+
     @property
     def played(self) -> NDArray[np.bool_]:
         """Which of the items were played and are not disliked."""
@@ -73,18 +79,39 @@ class Taste:
         return _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
 
 
+def known_up_to(reading: Reading, generation: str, key: bytes, applied: int) -> int:
+    """Up to which number of the log the list of a user's key takes in what the user heard.
+
+    ``applied`` is the number up to which all lists do; that of a few users may be ahead of the others.
+    """
+    kept = reading.get("heard", f"{generation}/".encode() + key)
+    return applied if kept is None else max(applied, Heard.read(kept).up_to)
+
+
 def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -> Touched:
     """Put together what is known of a user since a generation that took in ``taken_in`` entries."""
     key = user_key(generation, user_id)
     record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > taken_in
+    popular, fresh = reading.list_of(generation, NOBODY_ID), _fresh(reading, generation, taken_in, user_id)
     kept, taste = reading.get("heard", key), reading.get("tastes", key)
-    popular = reading.list_of(generation, NOBODY_ID)
     if kept is None:
-        return Touched(record, is_gone, popular=popular)
+        return Touched(record, is_gone, popular=popular, fresh=fresh)
     heard = Heard.read(kept)
     query = None if taste is None else np.frombuffer(taste, "<f4", offset=_STANDARDS.size)
     played, barred = heard.items[heard.played], heard.items[heard.plays == BARRED]
-    return Touched(record, is_gone, query, played, barred, popular)
+    return Touched(record, is_gone, query, played, barred, popular, fresh)
+
+
+def _fresh(reading: Reading, generation: str, taken_in: int, user_id: str) -> dict[str, bool]:
+    """Tracks that a user heard or barred and that the list does not take in yet, with whether they were barred."""
+    applied = reading.applied(generation)
+    up_to = known_up_to(reading, generation, key_of(user_id), taken_in if applied is None else applied)
+    if up_to >= reading.last_number():
+        return {}
+    fresh: dict[str, bool] = {}
+    for _, listen in reading.listens_of(user_id, up_to):
+        fresh[listen.track_id] = fresh.get(listen.track_id, False) or listen.disliked
+    return fresh
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,10 @@ Quick are the stored lists, cut at k, and filters that the 200 stored candidates
 the tracks are slices of what is stored. Everything else is computed.
 """
 
+import logging
+import math
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,7 +18,7 @@ import lmdb
 
 from recsys.filters import Filters
 from recsys.live.service import Live
-from recsys.overlay import Uploads
+from recsys.live.view import View
 from recsys.recommender import Recommender
 from recsys.serving import calls, convert
 from recsys.store.keys import key_of
@@ -24,9 +28,12 @@ from recsys.types import NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
 NOBODY_KEY = key_of(NOBODY_ID)
+TOLD_S = 60.0  # between two lines of the log about look-ups that fail
+
+_LOG = logging.getLogger(__name__)
 
 Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
-Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, frozenset[int]]]
+Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, frozenset[int]] | None]
 
 
 def nothing_new(_key: bytes) -> tuple[None, bool, frozenset[int]]:
@@ -45,19 +52,29 @@ class Answers:
     def __init__(self, recommender: Recommender, lookup: Lookup | None = None, live: Live | None = None) -> None:
         """Answer from ``recommender`` and, where they are there, from stored bytes and the live store beside it."""
         self._recommender = recommender
-        self._uploads: Uploads | None = None
+        self._now: tuple[View | None, Recommender] = None, recommender  # one value, as threads look at it
+        self._next = threading.Lock()
+        self._told_at = -math.inf
+        self.n_failed_lookups = 0
         self._lookup, self.live = lookup, live
         self._look: Look = nothing_new if live is None else live.look
         self._list_at: Callable[[bytes], Any] = nothing_stored if lookup is None else lookup.lists()
 
     @property
     def recommender(self) -> Recommender:
-        """The generation with the uploads and deletions of now; reading what is new may take milliseconds."""
-        if self.live is not None:
-            uploads = self.live.uploads()
-            if uploads is not self._uploads:
-                self._recommender, self._uploads = self._recommender.with_uploads(uploads), uploads
-        return self._recommender
+        """The generation with the uploads and deletions of now; for threads, as reading takes milliseconds."""
+        if self.live is None:
+            return self._recommender
+        view = self.live.view()
+        known, recommender = self._now
+        if known is not None and (known.seen >= view.seen or known.uploads is view.uploads):
+            return recommender
+        with self._next:  # of threads that read; the newest view stays, whoever comes last
+            known, recommender = self._now
+            if known is None or known.seen < view.seen:
+                recommender = recommender.with_uploads(view.uploads)
+                self._now = view, recommender
+        return recommender
 
     @property
     def generation(self) -> str:
@@ -68,6 +85,11 @@ class Answers:
         """Let go of what is kept open for the next call, on the loop: there may be none for long."""
         if self.live is not None:
             self.live.rest()
+
+    def retire(self) -> None:
+        """Be done with all but the calls that still hold this; on a thread."""
+        if self.live is not None:
+            self.live.retire()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -84,17 +106,33 @@ class Answers:
         plain = convert.plain(request)
         if plain is not None:
             key, k = plain
-            own, is_gone, gone = self._look(key)
+            looked = self._look(key)
+            if looked is None:
+                return None
+            own, is_gone, gone = looked
             stored = own
             if stored is None and not is_gone:
                 try:
                     stored = self._list_at(key)
-                except lmdb.Error:  # its transaction is no more good for anything; other pages may be whole
-                    self._list_at = nothing_stored
+                except lmdb.Error as error:
+                    self._list_failed(error)
             first = None if stored is None or gone else first_of(stored, k)
             if first is not None:
                 return first, calls.PLAIN if own is None else calls.LIVE
         return None if self._lookup is None else self._by_message(request)
+
+    def _list_failed(self, error: lmdb.Error) -> None:
+        """Count a look-up that failed, and begin anew: the transaction is no more good, other pages may be whole."""
+        self.n_failed_lookups += 1
+        now = time.monotonic()
+        if now >= self._told_at + TOLD_S:
+            self._told_at = now
+            _LOG.error("a stored list cannot be read (%d times by now): %s", self.n_failed_lookups, error)
+        assert self._lookup is not None
+        try:
+            self._list_at = self._lookup.lists()
+        except lmdb.Error:  # looked for elsewhere until the next call fails as well
+            self._list_at = self._lookup.list_at
 
     def _by_message(self, request: bytes) -> Quick | None:
         """Answer Recommend whatever was asked for."""
@@ -102,7 +140,10 @@ class Answers:
         key, k = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
         if convert.is_plain(asked):
             return self._first(key, k)
-        stored, _, gone = self._stored(key)
+        found = self._stored(key)
+        if found is None:
+            return None
+        stored, _, gone = found
         filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
         record = Record(stored)
         # a varied list is not in the order of its scores, and the popular one is varied
@@ -113,7 +154,10 @@ class Answers:
 
     def _first(self, key: bytes, k: int) -> Quick | None:
         """Give the first k tracks of a user's list that are not deleted."""
-        stored, way, gone = self._stored(key)
+        found = self._stored(key)
+        if found is None:
+            return None
+        stored, way, gone = found
         if not gone:
             first = first_of(stored, k)
         else:
@@ -122,19 +166,25 @@ class Answers:
             first = None if len(places) < k else record.picked(places)
         return None if first is None else (first, way)
 
-    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, frozenset[int]]:
+    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, frozenset[int]] | None:
         """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one.
 
-        Beside it the way that they were found, and the rows of deleted tracks.
+        Beside it the way that they were found, and the rows of deleted tracks. None where it takes a thread.
         """
         assert self._lookup is not None
-        own, is_gone, gone = self._look(key)
+        looked = self._look(key)
+        if looked is None:
+            return None
+        own, is_gone, gone = looked
         if own is not None:
             return own, calls.LIVE, gone
         stored = None if is_gone else self._lookup.list_at(key)
         if stored is not None:
             return stored, calls.PLAIN, gone
-        popular = self._look(NOBODY_KEY)[0]
+        nobody = self._look(NOBODY_KEY)
+        if nobody is None:
+            return None
+        popular = nobody[0]
         return (self._lookup.popular, calls.PLAIN, gone) if popular is None else (popular, calls.LIVE, gone)
 
     def _places(

@@ -82,8 +82,8 @@ def plain(request: bytes) -> tuple[bytes, int] | None:
         return None
     end = 2 + request[1]
     user, rest = request[2:end], request[end:]
-    if request[1] > 127 or len(user) != request[1] or not user.isascii():
-        return None
+    if not 0 < request[1] < 128 or len(user) != request[1] or not user.isascii():
+        return None  # an empty id is none, and LMDB refuses it as a key
     if not rest:
         return user, DEFAULT_K
     if len(rest) == 2 and rest[0] == 0x10 and 0 < rest[1] < 128:

@@ -3,15 +3,17 @@
     request -> stored bytes (recsys.serving.answers), on the loop                                  -> response or status
             -> or arguments (recsys.serving.convert) -> Recommender, on a thread -> message -> bytes
 
-The event loop moves bytes and cuts them; what is computed takes milliseconds, so that runs on the loop's own
-small pool of threads. Errors raised on purpose become statuses with their own sentence; anything else is
-logged in full here and told to the client as INTERNAL without details. Processes, ports and signals are
-not here but in ``recsys.serving.workers``.
+The event loop moves bytes and cuts them; what is computed takes milliseconds, so that runs on threads: reads on some,
+writes, which may wait for other processes that write, on others, so that no read stands behind a write. Errors raised
+on purpose become statuses with their own sentence; anything else is logged in full here and told to the client as
+INTERNAL without details. Processes, ports and signals are not here but in ``recsys.serving.workers``.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import grpc
@@ -26,6 +28,7 @@ from recsys.errors import (
     ConfigError,
     DataError,
     LimitError,
+    LogLostError,
     NoSpaceError,
     NotFoundError,
     RecsysError,
@@ -48,11 +51,13 @@ STATUSES: dict[type[BaseException], grpc.StatusCode] = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     TakenError: grpc.StatusCode.ALREADY_EXISTS,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LogLostError: grpc.StatusCode.FAILED_PRECONDITION,  # an ArtefactError whose sentence says what to do
     ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     DataError: grpc.StatusCode.INVALID_ARGUMENT,
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,  # protobuf's: the bytes are not such a request
 }
 
+N_THREADS = 8  # of either kind, in a worker
 MAX_SENTENCE = 500  # characters of a status message, which travels in headers of at most 8 KiB, escaped
 
 _LOG = logging.getLogger(__name__)
@@ -178,13 +183,21 @@ def _at_once(current: Current, name: str) -> Callable[[bytes], Quick | None]:
     return look
 
 
-def _handler(current: Current, name: str) -> grpc.RpcMethodHandler:
+def _threads(kind: str) -> ThreadPoolExecutor:
+    """Threads for reads or for writes; their number bounds how many wait, not how many are let in."""
+    return ThreadPoolExecutor(N_THREADS, kind)
+
+
+def _handler(current: Current, name: str, threads: Executor) -> grpc.RpcMethodHandler:
     """Make what gRPC calls for one method that takes longer, on a thread: bytes in and out, an error as a status."""
     work = _working(name)
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         # Cancelled when the client leaves or its deadline passes; a look-up still queued is then dropped.
-        working = asyncio.to_thread(work, current.answers, request)
+        context_of_call = copy_context()
+        working = asyncio.get_running_loop().run_in_executor(
+            threads, context_of_call.run, work, current.answers, request
+        )
         outcome: bytes | BaseException = (await asyncio.gather(working, return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             await context.abort(*_refusal(outcome, name))
@@ -236,7 +249,8 @@ async def create_server(
     """
     doors = doors or Doors()
     server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
-    handlers = {name: _handler(current, name) for name in (*METHODS, *WRITES)}
+    reads, writes = _threads("read"), _threads("write")
+    handlers = {name: _handler(current, name, reads if name in METHODS else writes) for name in (*METHODS, *WRITES)}
     handlers["UploadTrack"] = upload_handler(uploads, _refusal)
     handlers = doors.guarded(handlers, meter, {name: _at_once(current, name) for name in QUICK})
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -12,13 +12,16 @@ shortened under a server kills its workers, and those that take their places mus
 import asyncio
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 
 from recsys.arrays import giving_way
 from recsys.errors import ArtefactError
 from recsys.live.service import Live
+from recsys.recommender import Recommender
 from recsys.serving.answers import Answers, Current
 from recsys.store.generation import Store
+from recsys.store.live import open_as_allowed
 from recsys.store.lookup import FILE, open_lookup
 from recsys.store.opened import Backend, open_store
 
@@ -37,7 +40,12 @@ def open_answers(folder: Path, backend: Backend = "lmdb", name: str | None = Non
     """
     store = Store(folder)
     generation = store.current() if name is None else store.generation(name)
-    recommender = open_store(folder, backend, generation.name)
+    with closing(open_as_allowed(store.live)):  # for writing at once, so that it is not opened anew for that
+        recommender = open_store(folder, backend, generation.name)
+        return _answers(store, generation, backend, recommender)
+
+
+def _answers(store: Store, generation: Path, backend: Backend, recommender: Recommender) -> Answers:
     lookup = open_lookup(generation / FILE) if backend == "lmdb" else None  # which the recommender has open
     return Answers(recommender, lookup, Live(store, recommender))
 
@@ -78,6 +86,12 @@ def _opened_beside(folder: Path, backend: Backend) -> Answers:
         return open_answers(folder, backend)
 
 
+def _let_go(former: list[Answers]) -> None:
+    """Be done with answers, which are to be held by this list and by calls alone."""
+    former[0].retire()
+    former.clear()
+
+
 async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S, refused: str = "") -> None:
     """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later.
 
@@ -104,4 +118,4 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
             current.answers.rest()  # the last calls that hold them may take long
             former, current.answers, refused = [current.answers], opened, ""
             _LOG.info("serving generation %s", current.answers.generation)
-            await asyncio.to_thread(former.clear)  # unmapping the pages that calls have looked at takes milliseconds
+            await asyncio.to_thread(_let_go, former)  # unmapping pages that calls have looked at takes milliseconds

@@ -40,6 +40,7 @@ from recsys.serving.settings import ServeSettings
 from recsys.serving.swap import follow, open_serving
 from recsys.serving.uploading import TrackUploads, serving_now
 from recsys.store.generation import Store
+from recsys.threads import one_blas_thread
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s
@@ -223,6 +224,7 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for held in parents_own:
         held.close()
+    one_blas_thread()
     try:
         answers, refused = open_serving(store, fittings.settings.backend)
         current = Current(answers)

@@ -4,12 +4,16 @@
 
 LMDB refuses a second open of a file in one process, since closing either would drop the locks of both. So whoever
 wants the file, for a moment or for as long as the server runs, takes the one that is open. After a fork the child
-opens its own. It is opened for writing wherever that is allowed, as a reader may be followed by a writer.
+opens its own. Who only reads opens it for reading: to find the databases of a file that is open for writing takes the
+one lock that all writers of all processes have (LMDB's Python binding lets no read transaction do it), and no reader
+may come to stand before that. Where a writer follows in the same process, it is opened anew for that, between reads.
 """
 
 import mmap
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from recsys.errors import ArtefactError
 MAP_SIZE = 1 << 38  # 256 GiB of address space, so that no process has to map a grown file anew
 MAX_READERS = 1024  # threads of all processes together
 MOST_DATABASES = 64
+MOST_S = 5.0  # that a file's readers in this process are waited for before it is opened anew
 FIRST = 18  # place, in numbers of 8 bytes, of a meta page's commit (LMDB 0.9, mdb.c: MDB_page's head, then MDB_meta)
 DATABASES = (
     *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
@@ -34,24 +39,23 @@ class Environment:
         self.file, self.pid, self.n_users = file, os.getpid(), 0
         self.databases: dict[str, Any] = dict.fromkeys(DATABASES)
         self.readonly = True
+        self._gate, self._n_reading = threading.Condition(), 0
         self.lmdb = self._open(write)
         self.inode = file.stat().st_ino
         self.commits, self.second = _commits(file, self.lmdb)
 
     def _open(self, write: bool) -> Any:
-        existed = self.file.exists()
         try:
             opened = self._opened(write)
             try:
                 _check_whole(self.file, opened)
                 opened.reader_check()
-                self.find_databases(opened, create=write)
+                self._find(opened, create=write)
             except BaseException:
                 opened.close()
                 raise
         except (lmdb.Error, OSError) as error:
-            if not existed:
-                self.file.unlink(missing_ok=True)
+            # a file that was not there before stays: another process may have it open by now
             raise ArtefactError(f"cannot open the live store {self.file}: {error}") from error
         return opened
 
@@ -62,44 +66,69 @@ class Environment:
             "map_size": MAP_SIZE,
             "max_readers": MAX_READERS,
         }
-        self.readonly = False
-        try:
+        self.readonly = not write
+        if write:
             return lmdb.open(str(self.file), **options)
-        except lmdb.Error:
-            if write:
-                raise
-        self.readonly = True
         try:
             return lmdb.open(str(self.file), readonly=True, **options)
         except (lmdb.ReadonlyError, lmdb.DiskError, OSError):  # no lock file can be made: nobody writes here either
             return lmdb.open(str(self.file), readonly=True, lock=False, **options)
 
-    def find_databases(self, opened: Any, create: bool) -> None:
-        """Open the databases, and make those that are missing."""
+    def find_databases(self, create: bool = False) -> None:
+        """Look for databases that another process may have made since, or make them."""
+        self._find(self.lmdb, create)
+
+    def _find(self, opened: Any, create: bool) -> None:
         missing = [name for name, database in self.databases.items() if database is None]
         if self.readonly:
-            for name in missing:
-                self.databases[name] = _found(opened, name, None)
+            self.databases |= {name: _found(opened, name, None, create=False) for name in missing}
             return
         with opened.begin(write=True) as transaction:
-            for name in missing:
-                found = _found(opened, name, transaction)
-                if found is None and create:
-                    found = opened.open_db(name.encode(), txn=transaction)
-                self.databases[name] = found
+            found = {name: _found(opened, name, transaction, create) for name in missing}
+        self.databases |= found  # once they are committed
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Read from the file as it is open now; it is opened anew before that or after it."""
+        with self._gate:
+            self._n_reading += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._n_reading -= 1
+                self._gate.notify_all()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that was opened: one that was moved away takes writes nobody would see."""
+        return _is_at(self, self.file)
 
     def mend(self) -> None:
         """Open the file anew after a failure that LMDB does not come back from; to read alone, where that is left."""
         with _GUARD:
+            try:
+                self.reopen(write=True)
+            except ArtefactError:
+                self.reopen(write=False)
+
+    def reopen(self, write: bool) -> None:
+        """Open the file anew, once those who read it at this moment have ended; others may not take long.
+
+        Raises:
+            ArtefactError: it is damaged or cannot be written.
+        """
+        with self._gate:
+            self._gate.wait_for(lambda: self._n_reading == 0, MOST_S)
             self.lmdb.close()
             self.databases = dict.fromkeys(DATABASES)
-            self.lmdb = self._open(write=False)
+            self.lmdb = self._open(write)
             self.commits, self.second = _commits(self.file, self.lmdb)
 
 
-def _found(opened: Any, name: str, transaction: Any) -> Any:
+def _found(opened: Any, name: str, transaction: Any, create: bool) -> Any:
     try:
-        return opened.open_db(name.encode(), txn=transaction, create=False)
+        return opened.open_db(name.encode(), txn=transaction, create=create)
     except lmdb.NotFoundError:
         return None
 
@@ -145,9 +174,21 @@ def acquire(file: Path, write: bool) -> Environment:
         if known is None or not _is_at(known, name):
             known = _OPEN[name] = Environment(name, write)
         if write and known.readonly:
-            raise ArtefactError(f"the live store {file} cannot be written; check its rights and the disk's")
+            _reopened(known)
         known.n_users += 1
     return known
+
+
+def _reopened(known: Environment) -> None:
+    """Open a file for writing that this process has open for reading; to read on where that cannot be."""
+    try:
+        known.reopen(write=True)
+    except ArtefactError:
+        known.reopen(write=False)
+        if not known.n_users:
+            known.lmdb.close()
+            _OPEN.pop(known.file, None)
+        raise
 
 
 def release(environment: Environment) -> None:

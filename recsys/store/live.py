@@ -8,6 +8,7 @@ and any number of processes may write: LMDB lets one after the other.
 """
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,10 @@ import lmdb
 from recsys.errors import ArtefactError
 from recsys.live.events import Upload
 from recsys.store.environment import DATABASES, Environment, acquire, release
-from recsys.store.transactions import Reading, Writing, number_key
+from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
 
-NEVER_WRITTEN = number_key(0)
-
-__all__ = ["LiveStore", "StaleError", "Upload", "open_live"]
-
-
-class StaleError(Exception):
-    """Something was written since; take it in and ask again."""
+__all__ = ["LiveReader", "LiveStore", "Upload", "open_live"]
 
 
 class LiveStore:
@@ -35,10 +30,6 @@ class LiveStore:
     def __init__(self, file: Path, write: bool, environment: Environment | None) -> None:
         self._file, self._write = file, write
         self.environment = environment
-        self._looked: tuple[int, int | None] = (
-            0,
-            None,
-        )  # id of a transaction, and the version in it
 
     @classmethod
     def open(cls, file: Path, write: bool = True) -> "LiveStore":
@@ -76,8 +67,8 @@ class LiveStore:
             return
         try:
             if None in self.environment.databases.values():
-                self.environment.find_databases(self.environment.lmdb, create=False)
-            with self.environment.lmdb.begin() as transaction:
+                self.environment.find_databases()
+            with self.environment.held(), self.environment.lmdb.begin() as transaction:
                 yield Reading(transaction, self.environment.databases)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
@@ -95,8 +86,13 @@ class LiveStore:
             self.environment.mend()  # it was opened in the middle of a failure that is over
         try:
             if None in self.environment.databases.values():
-                self.environment.find_databases(self.environment.lmdb, create=True)
+                self.environment.find_databases(create=True)
             with self.environment.lmdb.begin(write=True) as transaction:
+                if not self.environment.is_in_place:
+                    raise ArtefactError(
+                        f"the live store {self._file} was moved away or replaced under this process; "
+                        "put it back, or start the process again"
+                    )
                 writing = Writing(transaction, self.environment.databases)
                 writing.complete()
                 yield writing
@@ -123,31 +119,6 @@ class LiveStore:
         if self.environment is not None and self._write and None in self.environment.databases.values():
             with self.writing():
                 pass
-
-    def look(self, own: bytes, gone: bytes | None, version: int | None) -> tuple[bytes | None, bytes | None]:
-        """Find a user's list and, where asked for, deletion by their keys; see ``recsys.store.glances``, too.
-
-        ``version`` is the one that the caller knows, None where another is good as well.
-
-        Raises:
-            StaleError: the store's version is another one than the caller knows.
-            ArtefactError: the file is damaged.
-        """
-        if self.environment is None:
-            return None, None
-        databases = self.environment.databases
-        state, lists, deleted = databases["state"], databases["lists"], databases["gone"]
-        if state is None or lists is None or deleted is None:
-            with self.reading() as reading:
-                return reading.get("lists", own), None if gone is None else reading.get("gone", gone)
-        try:
-            with self.environment.lmdb.begin() as transaction:
-                get = transaction.get
-                if version is not None and get(b"version", NEVER_WRITTEN, state) != number_key(version):
-                    raise StaleError
-                return get(own, None, lists), None if gone is None else get(gone, None, deleted)
-        except lmdb.Error as error:
-            raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 
     # ---- in a transaction of their own ----------------------------------------------------------------------------
 
@@ -189,7 +160,7 @@ def open_as_allowed(file: Path) -> LiveStore:
     try:
         return LiveStore.open(file)
     except ArtefactError:
-        if not file.exists():
+        if not _is_begun(file):
             return LiveStore.absent(file)
         return LiveStore.open(file, write=False)
 
@@ -201,7 +172,7 @@ def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
     Raises:
         ArtefactError: the file is damaged or cannot be written.
     """
-    if not write and not file.exists():
+    if not write and not _is_begun(file):
         yield None
         return
     store = LiveStore.open(file, write)
@@ -209,3 +180,51 @@ def open_live(file: Path, write: bool = False) -> Iterator[LiveStore | None]:
         yield store
     finally:
         store.close()
+
+
+class LiveReader:
+    """The live store of a folder as somebody reads it again and again: opened once there is one, and once only."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._store: LiveStore | None = None
+        self._opening = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading | None]:
+        """Look at one state of the store; None where nothing was ever written.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        with self._opening:
+            store = self._current()
+        if store is None:
+            yield None
+            return
+        with store.reading() as reading:
+            yield reading
+
+    def _current(self) -> LiveStore | None:
+        environment = None if self._store is None else self._store.environment
+        if self._store is not None and environment is not None:
+            if environment.pid != os.getpid():  # after a fork: the parent's is none of ours
+                self._store = None
+            elif not environment.is_in_place:  # a store that was deleted and made again
+                self._store.close()
+                self._store = None
+        if self._store is None and _is_begun(self._file):
+            self._store = LiveStore.open(self._file, write=False)
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._opening:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
+
+
+def _is_begun(file: Path) -> bool:
+    """Whether there is something in a file; an empty one was just made, or was emptied."""
+    return file.exists() and file.stat().st_size > 0

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from recsys.model import Model
 from recsys.overlay import UNTOUCHED, Touched, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
+from recsys.store.live import LiveReader
 from recsys.store.lookup import FILE as LOOKUP
 from recsys.store.lookup import Lookup, open_lookup
 from recsys.store.tables import FILE, StoredTables
@@ -57,18 +56,18 @@ def open_generation(store: Store, generation: Path, backend: Backend | Lookup = 
     name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
     arrays = generation / "arrays"
     model = Model.load(arrays)
-    uploads = _uploads(store, Snapshot.at(model, name, store.uploads, taken_in))
+    since = Since(store, Snapshot.at(model, name, store.uploads, taken_in))
     tables: Tables = StoredTables(generation / FILE) if backend == "duckdb" else _lookup(backend, generation)
     return Recommender(
         model,
         tables,
         facts,
-        uploads,
+        since.uploads(),
         edges=_scores(arrays / "edges.npy"),
         lists=_list_settings(facts),
         traits=Traits.load(arrays),
         lasts=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
-        touched=partial(_touched, store, name, taken_in),
+        since=since,
     )
 
 
@@ -126,19 +125,24 @@ def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
             raise ArtefactError(f"{file} {told}; roll back or build again")
 
 
-def _uploads(store: Store, snapshot: Snapshot) -> Uploads:
-    """Gather the uploads that the generation does not know yet, and what was deleted."""
-    with open_live(store.live) as live:
-        if live is None:
-            return snapshot.uploads
-        with live.reading() as reading:
-            return snapshot.extended(reading).uploads
+class Since:
+    """What happened since a generation was built, as whoever opened it reads it: in one environment for its life."""
 
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self._live, self._snapshot = LiveReader(store.live), snapshot
 
-def _touched(store: Store, generation: str, taken_in: int, user_id: str) -> Touched:
-    """Look up what happened to one user's list, by whatever process."""
-    with open_live(store.live) as live:
-        if live is None:
-            return UNTOUCHED
-        with live.reading() as reading:
-            return touched_of(reading, generation, taken_in, user_id)
+    def uploads(self) -> Uploads:
+        """The uploads that the generation does not know yet, and what was deleted."""
+        with self._live.reading() as reading:
+            return (self._snapshot if reading is None else self._snapshot.extended(reading)).uploads
+
+    def touched(self, user_id: str) -> Touched:
+        """What happened to one user's list, by whatever process."""
+        with self._live.reading() as reading:
+            if reading is None:
+                return UNTOUCHED
+            return touched_of(reading, self._snapshot.generation, self._snapshot.seen, user_id)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._live.close()

@@ -11,7 +11,8 @@
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
               deleted, forgotten -> number of the last deletion of a track, of a user;
-              moved -> up to where listens are in the journal
+              moved -> up to where listens are in the journal;
+              base -> the number that a log begun anew goes on from
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
 vectors; a reader takes what is there.
@@ -76,11 +77,12 @@ class Reading:
     # ---- the log -------------------------------------------------------------------------------------------------
 
     def last_number(self) -> int:
-        """Number of the newest entry, 0 if there is none."""
+        """Number of the newest entry, 0 if there is none; of a log begun anew at least what it goes on from."""
         if self.databases["log"] is None:
             return 0
+        base = self.number("state", b"base")
         with self.transaction.cursor(self.databases["log"]) as cursor:
-            return number_of(cursor.key()) if cursor.last() else 0
+            return max(base, number_of(cursor.key())) if cursor.last() else base
 
     def moved_up_to(self) -> int:
         """Number up to which listens have left the log for the journal."""
@@ -102,11 +104,15 @@ class Reading:
 
     def numbers_of_user(self, user_id: str, after: int = 0) -> list[int]:
         """Numbers above ``after`` of a user's entries."""
-        key = key_of(user_id)
+        return list(self.numbers_at(key_of(user_id), after))
+
+    def numbers_at(self, key: bytes, after: int = 0) -> Iterator[int]:
+        """Give the numbers above ``after`` of the entries of a user's key, rising."""
         prefix = key + b"\0"  # numbers do not reach 2 ** 56; keys of other ids may stand between, but are longer
-        start = key + number_key(after + 1)
         size = len(key) + _NUMBER.size
-        return [number_of(k[len(key) :]) for k, _ in self.pairs("of_user", start, prefix) if len(k) == size]
+        for found, _ in self.pairs("of_user", key + number_key(after + 1), prefix):
+            if len(found) == size:
+                yield number_of(found[len(key) :])
 
     def listens_of(self, user_id: str, after: int = 0) -> list[tuple[int, Listened]]:
         """What a user heard and disliked, as entries numbered above ``after``, in order."""
@@ -148,9 +154,9 @@ class Reading:
         """Whether a track was deleted."""
         return self.get("gone", TRACK + key_of(track_id)) is not None
 
-    def gone(self, kind: bytes) -> list[str]:
-        """Ids of all deleted tracks or users."""
-        numbers = [number_of(number) for _, number in self.pairs("gone", prefix=kind)]
+    def gone(self, kind: bytes, after: int = 0) -> list[str]:
+        """Ids of the tracks or users that were last deleted by an entry numbered above ``after``."""
+        numbers = [found for _, number in self.pairs("gone", prefix=kind) if (found := number_of(number)) > after]
         entries = (decoded(self.get("log", number_key(number)) or b"") for number in numbers)
         return [
             event.track_id if isinstance(event, TrackDeleted) else event.user_id
@@ -272,6 +278,11 @@ class Writing(Reading):
         for name, vector in vectors.items():
             key = f"{generation}/{number}/{name}".encode()
             self.put("vectors", key, np.asarray(vector, dtype="<f4").tobytes())
+
+    def begin_above(self, number: int) -> None:
+        """Let the log go on from a number, whatever it holds."""
+        self.put("state", b"base", number_key(number))
+        self.put("state", b"version", number_key(self.version() + 1))
 
     def complete(self) -> None:
         """Index the uploads of a file that an older version wrote."""
