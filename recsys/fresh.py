@@ -199,7 +199,7 @@ class Rows(Set[int]):
         return self._count
 
     @classmethod
-    def _from_iterable(cls, numbers: Iterable[Any]) -> "frozenset[Any]":  # type: ignore[override]
+    def _from_iterable(cls, numbers: Iterable[Any]) -> frozenset[Any]:
         return frozenset(numbers)
 
 

@@ -9,6 +9,7 @@ comes between it and the rename of CURRENT.
 import logging
 from pathlib import Path
 
+from recsys.live import near
 from recsys.live.apply import AT_ONCE, Applier
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
@@ -78,6 +79,8 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
         )  # fmt: skip
         return 0
     embed_late(store, live, late, recommender, models)
+    with live.writing() as writing:
+        near.begin_at(writing, recommender.generation, late[0][0])
     return len(late)
 
 
@@ -88,6 +91,7 @@ def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: 
     while True:
         with live.reading() as reading:
             if applier.applied(reading) >= reading.last_number():
-                return
+                break
         with live.writing() as writing:
             snapshot, _ = applier.catch_up(writing, snapshot, AT_ONCE)
+    near.follow(live, stored, snapshot.extended)

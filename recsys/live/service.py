@@ -10,16 +10,18 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ArtefactError, NotFoundError, TakenError
+from recsys.live import near
 from recsys.live.apply import AT_ONCE, Applier
 from recsys.live.checks import refusal
 from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.live.near_looks import NearLooks
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
@@ -30,8 +32,9 @@ from recsys.store.generation import Store, moved
 from recsys.store.glances import Glances
 from recsys.store.keys import key_of
 from recsys.store.live import StaleError, open_as_allowed
+from recsys.store.lookup import space_key
 from recsys.store.transactions import USER, Reading, Writing, number_of, user_key
-from recsys.types import Float32
+from recsys.types import Float32, Space
 
 AGAIN_S = 5.0  # after a failure to bring lists up to what others wrote
 
@@ -67,6 +70,7 @@ class Live:
         with suppress(ArtefactError):  # on a full disk, say: what is missing is made with the first write
             self._live.prepare()
         self._glances = Glances(self._live)
+        self._near = NearLooks(self._live, self.generation, stored.taken_in)
         try:
             self._follow()
         except BaseException:
@@ -77,6 +81,7 @@ class Live:
         """Let go of the files that were opened here."""
         self._applier.stored.close()
         self._glances.rest()
+        self._near.rest()
         self._live.close()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -105,9 +110,18 @@ class Live:
         is_gone = gone is not None and number_of(gone) > self._taken_in
         return own, is_gone, rows if uploads is known else self._rows_gone(uploads)
 
+    def look_near(self, key: bytes, space: Space) -> tuple[bytes | None, Set[int]]:
+        """The list of neighbours of a track's key, as ``NearLooks.at`` says it, and the rows that must not be shown.
+
+        For the one thread that answers calls, as ``look``; it takes no lock, and reads nothing but what is committed.
+        """
+        snapshot = self._snapshot
+        return self._near.at(space_key(space), key, snapshot.deleted), snapshot.uploads.hidden_rows
+
     def rest(self) -> None:
-        """Let go of what ``look`` keeps open; from the thread that looks."""
+        """Let go of what ``look`` and ``look_near`` keep open; from the thread that looks."""
         self._glances.rest()
+        self._near.rest()
 
     def _look_anew(self, key: bytes) -> tuple[bytes | None, bytes | None]:
         with self._seen():
@@ -134,8 +148,7 @@ class Live:
     def _rows_gone(self, uploads: Uploads) -> frozenset[int]:
         known, gone = self._gone
         if uploads is not known:
-            n_built = len(self._snapshot.model.items)
-            gone = uploads.gone | {n_built + place for place in uploads.hidden}
+            gone = frozenset(uploads.hidden_rows)
             self._gone = uploads, gone
         return gone
 
@@ -171,7 +184,10 @@ class Live:
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track, of the generation or uploaded since, that has this audio."""
         with self._live.reading() as reading:
-            return self._track_of_audio(content_hash, reading)
+            known = self._track_of_audio(content_hash, reading)
+        if known is not None:
+            self._follow_near()  # it may be told to be here: whoever took it in may have been killed before this
+        return known
 
     def free_id(self, wanted: str) -> str:
         """Give an id that no track has or had: the wanted one, or that with a number."""
@@ -207,6 +223,7 @@ class Live:
                 self._check_new(upload, writing)
                 number = writing.append(upload)
                 writing.set_vectors(self.generation, number, vectors)
+        self._follow_near()
         return reached[-1]
 
     def delete_track(self, track_id: str) -> None:
@@ -263,12 +280,22 @@ class Live:
         with self._live.reading() as reading:
             yield reading
 
+    def _follow_near(self) -> None:
+        """Bring lists of neighbours to the uploads; others may write in between."""
+        if not self._live.readonly:
+            near.follow(self._live, self._applier.stored, self._snapshot.extended)
+
     def _follow(self) -> None:
         """Take in what was written since, and the lists too where whoever wrote did not know this generation."""
+        self._take_in()
+        self._follow_near()
+
+    def _take_in(self) -> None:
         with self._guard:
             while True:
                 with self._live.reading() as reading:
-                    version, last = reading.version(), reading.last_number()
+                    version = reading.version()
+                    last = reading.last_number()
                     behind = last > (reading.applied(self.generation) or self._taken_in)
                     if not behind or self._live.readonly:
                         self._snapshot = self._snapshot.extended(reading)

@@ -7,7 +7,7 @@ Quick are the stored lists, cut at k, and filters that the 200 stored candidates
 the tracks are slices of what is stored. Everything else is computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeAlias
 
 import lmdb
@@ -32,6 +32,9 @@ Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, frozenset[int]]]
 def nothing_new(_key: bytes) -> tuple[None, bool, frozenset[int]]:
     """Say of any user what ``Live.look`` says where nothing was written."""
     return None, False, frozenset()
+
+
+UNCHANGED: tuple[bytes | None, Set[int]] = (b"", frozenset())  # what ``Live.look_near`` says where nothing was written
 
 
 def nothing_stored(_key: bytes) -> None:
@@ -152,13 +155,20 @@ class Answers:
         asked = pb.SimilarTracksRequest.FromString(request)
         track_id = convert.given_id(asked.track_id, "track_id")
         k, space = convert.list_length(asked.k), convert.space(asked.space)
-        if self.live is not None and not self.live.uploads().nothing:
+        own, hidden = UNCHANGED if self.live is None else self.live.look_near(key_of(track_id), space)
+        if own is None:
             return None
-        stored = self._lookup.neighbours_of(track_id, space)
+        stored = own or self._lookup.neighbours_of(track_id, space)
         if stored is None:
             return None
-        first = first_of(stored, k)
-        return None if first is None else (first, calls.PLAIN)
+        way = calls.LIVE if own else calls.PLAIN
+        rows = Record(stored).rows.tolist() if hidden else []
+        if not hidden or hidden.isdisjoint(rows[:k]):
+            first = first_of(stored, k)
+        else:
+            places = [place for place, row in enumerate(rows) if row not in hidden][:k]
+            first = None if len(places) < k else Record(stored).picked(places)
+        return None if first is None else (first, way)
 
 
 # Methods that stored bytes may answer.

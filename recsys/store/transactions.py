@@ -9,6 +9,7 @@
     hashes    content hash of audio -> track id
     vectors   generation/number/name -> float32 bytes of an upload
     lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
+    near      generation/letter of space, track key -> Record of neighbours with uploads (``recsys.live.near``)
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
               deleted, forgotten -> number of the last deletion of a track, of a user; deletions -> its format;
@@ -268,6 +269,7 @@ class Writing(Reading):
                 while found and cursor.key().startswith(prefix):
                     found = cursor.delete()
         self.delete("state", _applied_key(generation))
+        self.delete("state", f"near/{generation}".encode())
 
     def put_list(self, generation: str, user_id: str, record: bytes) -> None:
         """Write the list of a touched user."""
