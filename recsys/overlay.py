@@ -49,7 +49,7 @@ class Catalogue:
     """Items of a generation and uploads as one list of rows; made at once, however many uploads there are."""
 
     def __init__(self, model: Model, uploads: Uploads) -> None:
-        self._model = model
+        self.model = model
         self.uploads = uploads
         self.n_built = len(model.items)
 
@@ -74,7 +74,7 @@ class Catalogue:
             NotFoundError: no such track, or it was deleted.
         """
         found = self._upload_row(track_id)
-        row = self._model.items.row(track_id) if found == NO_ITEM else found
+        row = self.model.items.row(track_id) if found == NO_ITEM else found
         if row in self.uploads.hidden_rows:
             raise NotFoundError(f"track {track_id!r} was deleted; choose another")
         return row
@@ -82,7 +82,7 @@ class Catalogue:
     def find(self, track_id: str) -> int:
         """Find a track's row, -1 where there is no such track, or it was deleted."""
         found = self._upload_row(track_id)
-        row = int(self._model.items.find([track_id])[0]) if found == NO_ITEM else found
+        row = int(self.model.items.find([track_id])[0]) if found == NO_ITEM else found
         return NO_ITEM if row in self.uploads.hidden_rows else row
 
     def _upload_row(self, track_id: str) -> int:
@@ -92,14 +92,14 @@ class Catalogue:
 
     def id(self, row: int) -> str:
         """Name a row."""
-        return self._model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]
+        return self.model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]
 
     def ids(self, rows: Int32) -> list[str]:
         """Name many rows, in their order."""
         built = rows < self.n_built
         if built.all():
-            return self._model.items.ids(rows)
-        names = iter(self._model.items.ids(rows[built]))
+            return self.model.items.ids(rows)
+        names = iter(self.model.items.ids(rows[built]))
         track_ids, n_built = self.uploads.track_ids, self.n_built
         return [next(names) if row < n_built else track_ids[row - n_built] for row in rows.tolist()]
 
@@ -110,11 +110,11 @@ class Catalogue:
     def upload_rows(self) -> Int32:
         """Rows of the uploads that are shown."""
         rows = np.arange(self.n_built, len(self), dtype=np.int32)
-        return rows[self._is_shown(rows)]
+        return rows[self.is_shown(rows)]
 
     def blocks(self, size: int) -> Iterator[tuple[int, Float32]]:
         """Joint item vectors (m, d) of all rows, block by block, each after its first row; nothing is joined."""
-        for first, part in ((0, self._model.item_vectors), (self.n_built, self.uploads.item_vectors)):
+        for first, part in ((0, self.model.item_vectors), (self.n_built, self.uploads.item_vectors)):
             for start in range(0, len(part), size):
                 yield first + start, np.asarray(part[start : start + size])
 
@@ -122,27 +122,27 @@ class Catalogue:
         """Joint vectors (n, d) of a few items, without joining all."""
         rows = np.asarray(items, dtype=np.int32)
         built = rows < self.n_built
-        vectors = np.empty((len(rows), self._model.item_vectors.shape[1]), dtype=np.float32)
-        vectors[built] = self._model.item_vectors[rows[built]]
+        vectors = np.empty((len(rows), self.model.item_vectors.shape[1]), dtype=np.float32)
+        vectors[built] = self.model.item_vectors[rows[built]]
         vectors[~built] = self.uploads.item_vectors[rows[~built] - self.n_built]
         return vectors
 
     def spaces(self) -> list[Space]:
         """The spaces that have vectors."""
-        return [s for s in SPACES if s == "hybrid" or s in self._model.spaces or self.uploads.has_space(s)]
+        return [s for s in SPACES if s == "hybrid" or s in self.model.spaces or self.uploads.has_space(s)]
 
     def space(self, space: Space, size: int) -> Iterator[tuple[Int32, Float32]]:
         """Rows (m,) of the tracks in a space, and their unit vectors (m, d), block by block, rows rising.
 
         An all-zero vector is nowhere in it.
         """
-        known, items = self._model.spaces.get(space), self._model.item_vectors
+        known, items = self.model.spaces.get(space), self.model.item_vectors
         n = len(items) if space == "hybrid" else 0 if known is None else len(known.rows)
         for start in range(0, n, size):
             block = slice(start, min(start + size, n))
             if space == "hybrid":
                 rows = np.arange(block.start, block.stop, dtype=np.int32)
-                yield self._shown(rows, self._model.blend.likeness(np.asarray(items[block])))
+                yield self._shown(rows, self.model.blend.likeness(np.asarray(items[block])))
             elif known is not None:
                 yield self._shown(known.rows[block], unit_rows(np.asarray(known.vectors[block])))
         fresh, vectors = self.uploads_in(space)
@@ -153,7 +153,7 @@ class Catalogue:
         """Rows (m,) of the uploads that are shown in a space, and their unit vectors (m, d)."""
         places, vectors = self.uploads.vectors_in(space)
         rows = places + np.int32(self.n_built)
-        shown = self._is_shown(rows)
+        shown = self.is_shown(rows)
         return (rows, vectors) if shown.all() else (rows[shown], vectors[shown])
 
     def unit_vector(self, item: int, space: Space) -> Float32 | None:
@@ -163,22 +163,39 @@ class Catalogue:
             at = int(np.searchsorted(places, item - self.n_built))
             return vectors[at : at + 1] if at < len(places) and int(places[at]) == item - self.n_built else None
         if space == "hybrid":
-            found = self._model.blend.likeness(self.vectors_of([item]))
+            found = self.model.blend.likeness(self.vectors_of([item]))
         else:
-            known = self._model.spaces.get(space)
+            known = self.model.spaces.get(space)
             place = None if known is None else known.place(item)
             if known is None or place is None:
                 return None
             found = unit_rows(np.asarray(known.vectors[place][None]))
         return found if found.any() else None
 
+    def unit_vectors(self, items: Int32, space: Space) -> Float32:
+        """Unit vectors (n, d) of rows that have one in a space."""
+        built = items < self.n_built
+        own, known = items[built], self.model.spaces.get(space)
+        if space == "hybrid":
+            vectors = self.model.blend.likeness(self.model.item_vectors[own])
+        elif known is not None:
+            vectors = unit_rows(known.vectors[np.searchsorted(known.rows, own)])
+        if built.all():
+            return vectors
+        places, fresh = self.uploads.vectors_in(space)
+        unit = np.empty((len(items), fresh.shape[1]), dtype=np.float32)
+        unit[~built] = fresh[np.searchsorted(places, items[~built] - self.n_built)]
+        if len(own):
+            unit[built] = vectors
+        return unit
+
     def _shown(self, rows: Int32, vectors: Float32) -> tuple[Int32, Float32]:
         """Leave out rows that are hidden, and those whose vector is zero."""
         shown = vectors.any(axis=1)
-        shown &= self._is_shown(rows)
+        shown &= self.is_shown(rows)
         return (rows, vectors) if shown.all() else (rows[shown], vectors[shown])
 
-    def _is_shown(self, rows: Int32) -> NDArray[np.bool_]:
+    def is_shown(self, rows: Int32) -> NDArray[np.bool_]:
         """Mark the rows (n,) that are not hidden."""
         if not self.uploads.n_hidden:
             return np.ones(len(rows), dtype=bool)

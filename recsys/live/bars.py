@@ -20,6 +20,7 @@ from recsys.model import Model
 from recsys.store.record import Record
 from recsys.types import Float32, Int32, Space
 
+BLOCK = 65_536  # tracks at a time
 ALWAYS, NEVER = np.float32(-np.inf), np.float32(np.inf)
 
 
@@ -46,6 +47,7 @@ class Bars:
     ) -> None:
         self._model, self._arrays, self.depth, self._last_scores = model, arrays, depth, last_scores
         self._built: dict[Space, Float32] = {}
+        self._scales: dict[Space, Float32] = {}
         self._uploads: dict[Space, Float32] = {}  # by place, NaN where not known
         self._guard = threading.Lock()
 
@@ -63,6 +65,26 @@ class Bars:
         if not built.all():
             bars[~built] = self._of_uploads(space, rows[~built], n_built, record_of)
         return bars
+
+    def scales(self, space: Space) -> Float32:
+        """One through the length of each vector that the generation has in a space, as it is compared; 0 for zeros."""
+        with self._guard:
+            if space not in self._scales:
+                self._scales[space] = self._scaled(space)
+            return self._scales[space]
+
+    def _scaled(self, space: Space) -> Float32:
+        blend, is_hybrid = self._model.blend, space == "hybrid"
+        vectors = self._model.item_vectors if is_hybrid else self._model.spaces[space].vectors
+        columns, played, new = blend.likeness_factors()
+        lengths = np.zeros(len(vectors), dtype=np.float32)
+        for start in range(0, len(vectors), BLOCK):
+            block = np.asarray(vectors[start : start + BLOCK])
+            if is_hybrid:
+                block = block[:, columns] * np.where(blend.unplayed(block)[:, None], new, played)
+            lengths[start : start + BLOCK] = np.sqrt(np.einsum("nd,nd->n", block, block))
+        scales: Float32 = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        return scales
 
     def saw(self, space: Space, row: int, record: bytes) -> np.float32:
         """Keep the bar of a committed list of an upload's row, and give it."""

@@ -16,10 +16,10 @@ from itertools import islice
 
 import numpy as np
 
+from recsys.live.alike import ROUNDING, Best, exact_of, scored
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
 from recsys.overlay import Catalogue
-from recsys.rank import exact, top_k
 from recsys.store.keys import key_of
 from recsys.store.live import LiveStore
 from recsys.store.lookup import space_key
@@ -28,8 +28,6 @@ from recsys.store.transactions import Reading, Writing, number_key, number_of
 from recsys.types import SPACES, Float32, Int32, Space
 
 TOGETHER = 16  # uploads that one pass over a space is made for
-BLOCK = 16_384  # tracks at a time
-ROUNDING = np.float32(1e-5)  # of a cosine by a matrix product, which only finds whom to look at
 AT_ONCE = 256  # lists in one transaction: some ten milliseconds, which others who write wait for
 
 
@@ -176,36 +174,35 @@ def _in_space(reading: Reading, stored: Stored, snapshot: Snapshot, wanted: Int3
     def record_of(row: int) -> bytes | None:
         return reading.get("near", near_key(stored.generation, space, catalogue.id(row)))
 
-    found, scores = [list[Int32]() for _ in new], [list[Float32]() for _ in new]
-    for rows, block in catalogue.space(space, BLOCK):
-        others = ~np.isin(rows, new)
-        bars = np.where(others, stored.bars.at(space, rows, record_of), np.float32(np.inf))
-        for change in _touched(space, rows, new, block, unit, bars):
+    own = [Best(depth) for _ in new]
+    for rows, about in scored(catalogue, stored.bars, space, unit):
+        bars = np.where(np.isin(rows, new), np.float32(np.inf), stored.bars.at(space, rows, record_of))
+        for change in _touched(catalogue, space, rows, new, about, unit, bars):
             if change.row < catalogue.n_built:
                 yield change
             elif (record := record_of(change.row)) is not None:  # its bar may be an old one
                 good = change.scores > stored.bars.saw(space, change.row, record)
                 if good.any():
                     yield Change(space, change.row, change.items[good], change.scores[good])
-        best = top_k(unit, block, min(depth + 1, len(rows)))  # it is the best of its own
-        for at in range(len(new)):
-            found[at].append(rows[best.items[at]])
-            scores[at].append(best.scores[at])
+        for at, row in enumerate(new.tolist()):
+            others = rows != row
+            own[at].take(rows[others], about[others, at])
     for at, row in enumerate(new.tolist()):
-        items, theirs = np.concatenate(found[at]), np.concatenate(scores[at])
-        order = np.lexsort((items, -theirs))
-        order = order[items[order] != row][:depth]
-        yield Change(space, row, items[order], theirs[order], is_own=True)
+        items = own[at].rows
+        scores = exact_of(catalogue, space, items, unit[at : at + 1], np.arange(len(items)), np.zeros(len(items), int))
+        order = np.lexsort((items, -scores))[:depth]
+        yield Change(space, row, items[order], scores[order], is_own=True)
 
 
-def _touched(space: Space, rows: Int32, new: Int32, block: Float32, unit: Float32, bars: Float32) -> Iterator[Change]:
-    """Give the changes of the lists of a block's rows (n,): those whose bars (n,) a new track surpasses.
+def _touched(
+    catalogue: Catalogue, space: Space, rows: Int32, new: Int32, about: Float32, unit: Float32, bars: Float32
+) -> Iterator[Change]:
+    """Give the changes of the lists of rows (n,): those whose bars (n,) a new track surpasses, ``about`` (n, m) by.
 
     An equal score does not do, as new tracks have the higher rows.
     """
-    near = np.asarray(block @ unit.T) >= (bars - ROUNDING)[:, None]
-    at, by = near.nonzero()
-    scores = exact(block, unit, at, by)
+    at, by = ((about >= (bars - ROUNDING)[:, None]) & (about > -np.inf)).nonzero()
+    scores = exact_of(catalogue, space, rows, unit, at, by)
     good = scores > bars[at]
     at, by, scores = at[good], by[good], scores[good]
     own, starts, counts = np.unique(at, return_index=True, return_counts=True)
