@@ -22,6 +22,7 @@ from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError
 from recsys.fit import Artefacts
+from recsys.live.bars import bars_file
 from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.journal import move_listens
 from recsys.model import Model
@@ -34,7 +35,7 @@ from recsys.store.generation import Store
 from recsys.store.models import save_models
 from recsys.store.opened import file_sizes, open_store
 from recsys.store.tables import FILE, count_rows, write_tables
-from recsys.types import NO_ITEM, Candidates
+from recsys.types import NO_ITEM, Candidates, Float32, Space
 
 BLOCK = 2048  # users or tracks a block of rows
 LIBRARIES = ("duckdb", "faiss-cpu", "implicit", "lightfm-next", "numpy", "polars", "torch", "torchaudio")
@@ -103,12 +104,13 @@ def _write(
     model.save(folder / "arrays")
     recommender.traits.save(folder / "arrays")
     save_models(folder / "models", artefacts.encoder, artefacts.sound.model)
+    bars: dict[Space, Float32] = {}
     tables: list[tuple[str, Iterator[pl.DataFrame]]] = [
         ("tracks", iter([rows.tracks(recommender)])),
         ("users", iter([rows.users(recommender)])),
         ("track_audio", iter([rows.track_audio(recommender)])),
         ("track_vectors", rows.track_vectors(model)),
-        ("neighbour_lists", rows.neighbour_lists(model, settings, progress)),
+        ("neighbour_lists", rows.neighbour_lists(model, settings, progress, bars)),
         ("recommendation_lists", lists.blocks()),
         ("build_problems", iter([problems.frame()])),
     ]
@@ -116,6 +118,8 @@ def _write(
     compile_lookup(folder, row["generation"], model.items.all(), recommender.popular(), progress)
     np.save(folder / "arrays" / "edges.npy", lists.edges)
     np.save(folder / "arrays" / "lasts.npy", lists.lasts)
+    for space, scores in bars.items():
+        np.save(bars_file(folder / "arrays", space), scores)
     facts = {
         "generation": row["generation"],
         "created_at": row["created_at"].isoformat(timespec="seconds"),

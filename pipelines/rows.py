@@ -89,11 +89,21 @@ def track_vectors(model: Model) -> Iterator[pl.DataFrame]:
 _VECTOR = pl.List(pl.Float32())
 
 
-def neighbour_lists(model: Model, settings: RunSettings, progress: Progress) -> Iterator[pl.DataFrame]:
-    """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it."""
+def neighbour_lists(
+    model: Model, settings: RunSettings, progress: Progress, bars: dict[Space, Float32]
+) -> Iterator[pl.DataFrame]:
+    """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it.
+
+    ``bars`` gets, by space, what a new track's score must surpass to come into each list, (n_items,): that of the last
+    place, -inf where the list is not full, inf where there is none (``recsys.live.bars``).
+    """
     for space, rows, vectors in _spaces(model):
         compared = model.blend.likeness(vectors) if space == "hybrid" else vectors
-        found = find_neighbours(rows, compared, space, settings.neighbours, progress)
+        is_hybrid = space == "hybrid"
+        found = find_neighbours(rows, compared, space, settings.neighbours, progress, are_unit=is_hybrid)
+        bars[space] = np.full(len(model.items), np.inf, dtype=np.float32)
+        listed = found.items[:, 0] != NO_ITEM
+        bars[space][found.rows[listed]] = found.scores[listed, -1]
         track_ids = np.array(model.items.all(), dtype=object)
         for start in range(0, len(found.rows), BLOCK):
             block = slice(start, start + BLOCK)

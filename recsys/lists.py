@@ -45,7 +45,7 @@ class Lists:
     def __init__(self, ranking: Ranking, tables: Tables, settings: ListSettings, traits: Traits) -> None:
         self._ranking, self._model, self._traits = ranking, ranking.model, traits
         self._tables, self._settings = tables, settings
-        self.catalogue = Catalogue(self._model, Uploads.none(self._model.item_vectors.shape[1]))
+        self.catalogue = Catalogue(self._model, Uploads.none(self._model.item_vectors.shape[1], len(self._model.items)))
         self._built: Lists | None = None  # of the generation as it was built, where this is over uploads
 
     def over(self, uploads: Uploads) -> "Lists":
@@ -92,9 +92,12 @@ class Lists:
         if stored is None or own is None:
             return self.nearest(item, track_id, k, space)
         rows, vectors = catalogue.uploads_in(space)
-        cosines: list[float] = (vectors @ own[0]).tolist() if len(rows) else []
-        fresh = [(catalogue.id(row), score) for row, score in zip(rows.tolist(), cosines, strict=True)]
-        return sorted([*stored, *fresh], key=lambda found: -found[1])[:k] if fresh else stored
+        if not len(rows):
+            return stored
+        best = top_k(own, vectors, min(k, len(rows)))  # which adds scores up as those of the stored ones were
+        ids = catalogue.ids(rows[best.items[0]])
+        fresh = zip(ids, best.scores[0].tolist(), strict=True)
+        return sorted([*stored, *fresh], key=lambda found: -found[1])[:k]  # of equal ones those of the lower row first
 
     def nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Exact neighbours of a track by one pass over the space, uploads among them.

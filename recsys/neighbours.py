@@ -42,7 +42,13 @@ class NeighbourSettings(Settings):
 
 
 def find_neighbours(
-    rows: Int32, vectors: Float32, space: Space, settings: NeighbourSettings, progress: Progress
+    rows: Int32,
+    vectors: Float32,
+    space: Space,
+    settings: NeighbourSettings,
+    progress: Progress,
+    *,
+    are_unit: bool = False,
 ) -> Neighbours:
     """Find the ``depth`` nearest other tracks of each track.
 
@@ -52,12 +58,13 @@ def find_neighbours(
         space: its name.
         settings: depth and cells.
         progress: shows tracks done.
+        are_unit: the vectors are of unit length, and are not scaled again, which would change their last bits.
 
     Returns:
         Neighbours over the rows with a vector that is not zero; empty places are item -1 with score -inf.
     """
     known = np.flatnonzero(np.abs(vectors).sum(axis=1))
-    unit, own = unit_rows(vectors[known]), rows[known]
+    unit, own = vectors[known] if are_unit else unit_rows(vectors[known]), rows[known]
     n = len(unit)
     items = np.full((n, settings.depth), NO_ITEM, dtype=np.int32)
     scores = np.full((n, settings.depth), -np.inf, dtype=np.float32)

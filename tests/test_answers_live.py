@@ -95,8 +95,8 @@ def test_an_upload_is_similar_and_recommended_at_once(answers: Answers) -> None:
     reached = [user for user in (f"u{n}" for n in range(28)) if asked(answers, user_id=user, k=20)[0] == "live"]
     assert reached
     assert any("fresh" in ids(asked(answers, user_id=user, k=20)[1]) for user in reached)
-    similar = answers.similar_tracks
-    assert similar is not None
-    assert similar(pb.SimilarTracksRequest(track_id=liked).SerializeToString()) is None, "stored bytes lack the upload"
+    sent, way = answers.similar_tracks(pb.SimilarTracksRequest(track_id=liked).SerializeToString())
+    assert calls.PATHS[way] == "live"
+    assert pb.SimilarTracksResponse.FromString(sent).tracks[0].track_id == "fresh"
     assert answers.recommender.similar(liked, 5).tracks[0].track_id == "fresh"
     assert answers.recommender.track("fresh")["artist"] == "New"

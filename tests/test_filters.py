@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
 from recsys.filters import NO_FILTERS, Filters, first_places
-from recsys.overlay import Uploads
+from recsys.fresh import Fresh, Uploads
 from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
@@ -138,7 +138,10 @@ def test_excluding_what_nobody_knows_changes_nothing(recommender: Recommender) -
 
 def test_uploads_pass_by_what_is_said_of_them() -> None:
     said = [{"artist": "Neu", "year": 1999, "genres": ["Pop"]}, {"artist": None, "year": None, "genres": []}]
-    uploads = Uploads(("a", "b"), np.zeros((2, 1), np.float32), {}, {"a": said[0], "b": said[1]})
+    fresh = [
+        Fresh({"track_id": name, **about}, np.zeros(1, np.float32), {}) for name, about in zip("ab", said, strict=True)
+    ]
+    uploads = Uploads.none(1, n_built=3).with_tracks(fresh)
     traits, rows = Traits.unknown(np.ones(3, np.float32)), np.array([0, 3, 4], dtype=np.int32)
     for filters, passing in [
         (NO_FILTERS, [True, True, True]),

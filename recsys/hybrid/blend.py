@@ -154,16 +154,38 @@ class Blend:
 
         Popularity and biases say how liked a track is, not what it is like, and are left out.
         """
-        personal = [(part, part.weight) for part in self.parts if part.personal]
         item_vectors = self.as_played(item_vectors)
-        # where popularity alone ranks, tracks are still alike by what is known of them
-        weighed = [(part, weight) for part, weight in personal if weight > 0] or [(part, 1.0) for part, _ in personal]
         columns = []
-        for part, weight in weighed:
+        for part, weight in self._weighed():
             stop = part.stop - (1 if part.bias else 0)
             columns.append(item_vectors[:, part.start : stop] * np.float32(np.sqrt(weight)))
         joined = np.hstack(columns) if columns else np.zeros((len(item_vectors), 1), np.float32)
         return unit_rows(joined)
+
+    def likeness_factors(self) -> tuple[NDArray[np.intp], Float32, Float32]:
+        """Say of what ``likeness`` is made before it is scaled to unit length, for who takes products with it.
+
+        Returns:
+            The columns (d',) of item vectors, what each is multiplied by, and what in tracks that are ``unplayed``.
+        """
+        columns, factors, new = list[NDArray[np.intp]](), list[Float32](), list[Float32]()
+        for part, weight in self._weighed():
+            columns.append(np.arange(part.start, part.stop - (1 if part.bias else 0)))
+            factors.append(np.full(len(columns[-1]), np.sqrt(weight), np.float32))
+            new.append(factors[-1] / np.float32(part.new or 1.0))
+        if not columns:
+            return np.zeros(0, np.intp), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return np.concatenate(columns), np.concatenate(factors), np.concatenate(new)
+
+    def unplayed(self, item_vectors: Float32) -> NDArray[np.bool_]:
+        """Mark those of item vectors (n, d) that stand at the level of tracks that nobody has played."""
+        level = next((p.start for p in self.parts if p.name == NEW), None)
+        return np.zeros(len(item_vectors), bool) if level is None else np.asarray(item_vectors[:, level] != 0)
+
+    def _weighed(self) -> list[tuple[Layout, float]]:
+        personal = [(part, part.weight) for part in self.parts if part.personal]
+        # where popularity alone ranks, tracks are still alike by what is known of them
+        return [(part, weight) for part, weight in personal if weight > 0] or [(part, 1.0) for part, _ in personal]
 
     def with_weights(self, weights: dict[str, float]) -> "Blend":
         """Replace the weights by those given by part name."""

@@ -9,6 +9,7 @@ comes between it and the rename of CURRENT. Listens go on meanwhile: whoever ser
 import logging
 from pathlib import Path
 
+from recsys.live import near
 from recsys.live.derive import Deriver
 from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
@@ -79,6 +80,8 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
         )  # fmt: skip
         return 0
     embed_late(store, live, late, recommender, models)
+    with live.writing() as writing:
+        near.begin_at(writing, recommender.generation, late[0][0])
     return len(late)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import ArtefactError
+from recsys.live import near
 from recsys.live.events import Listened, Upload, UserDeleted
 from recsys.live.inserts import TOGETHER, Insert, inserts_of
 from recsys.live.popular import refresh_popular
@@ -77,7 +78,9 @@ class Deriver:
     def behind(self) -> int:
         """Count the entries of the log that lists do not take in yet."""
         with self._live.reading() as reading:
-            return max(0, reading.last_number() - self._applied(reading))
+            behind = max(0, reading.last_number() - self._applied(reading))
+            lacks_neighbours = near.is_behind(reading, self._stored.generation, self._stored.taken_in)
+            return behind or int(lacks_neighbours)
 
     def _applied(self, reading: Reading) -> int:
         known = reading.applied(self._stored.generation)
@@ -85,8 +88,12 @@ class Deriver:
 
     # ---- in the order of the log ---------------------------------------------------------------------------------
 
+    def neighbours(self) -> None:
+        """Bring lists of neighbours to all uploads that there are by now."""
+        near.follow(self._live, self._stored, lambda reading: self._views.at(reading).snapshot)
+
     def step(self) -> bool:
-        """Derive the next piece of the log; False where lists take everything in."""
+        """Derive the next piece of the log; False where lists of users take everything in."""
         with self._deriving:
             with self._live.reading() as reading:
                 start = self._applied(reading)
@@ -105,8 +112,9 @@ class Deriver:
         while True:
             with self._live.reading() as reading:
                 if self._applied(reading) >= last:
-                    return
+                    break
             self.step()
+        self.neighbours()
 
     # ---- ahead of the others -------------------------------------------------------------------------------------
 
@@ -238,6 +246,7 @@ class Follower:
         while not self._ended.is_set():
             with _alone(self._lock) as alone:
                 if alone and not self._deriver.step():
+                    self._deriver.neighbours()
                     return
             if not alone:
                 if not self._deriver.behind():

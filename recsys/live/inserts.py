@@ -100,7 +100,7 @@ def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Se
     """
     catalogue, found = snapshot.catalogue, []
     uploads = [next(reading.uploads(number - 1))[1] for number in numbers]
-    places = [snapshot.uploads.about[upload.track_id]["place"] for upload in uploads]
+    places = [snapshot.uploads.place_of(upload.track_id) for upload in uploads]
     for start in range(0, len(places), TOGETHER):
         together = places[start : start + TOGETHER]
         reached = _reached(reading, stored, snapshot.uploads.item_vectors[together], most)

@@ -32,7 +32,7 @@ def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, number
     """
     catalogue = snapshot.catalogue
     uploads = [next(writing.uploads(number - 1))[1] for number in numbers]
-    places = [snapshot.uploads.about[upload.track_id]["place"] for upload in uploads]
+    places = [snapshot.uploads.place_of(upload.track_id) for upload in uploads]
     rows = [catalogue.n_built + place for place in places if place not in snapshot.uploads.hidden]
     if not rows:
         return False

@@ -10,13 +10,14 @@ method returns.
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
+from recsys.fresh import Uploads
 from recsys.live.checks import lost_log, refusal
 from recsys.live.derive import USERS_AT_ONCE, Deriver, Follower
 from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
@@ -24,13 +25,13 @@ from recsys.live.settings import LiveSettings
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
 from recsys.live.view import View, Views
-from recsys.overlay import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, moved
 from recsys.store.glances import Glances
 from recsys.store.live import open_as_allowed
+from recsys.store.lookup import space_key
 from recsys.store.transactions import Reading, Writing
-from recsys.types import Float32
+from recsys.types import Float32, Space
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Live:
 
     # ---- reading, on the event loop --------------------------------------------------------------------------------
 
-    def look(self, key: bytes) -> tuple[bytes | None, bool, frozenset[int]] | None:
+    def look(self, key: bytes) -> tuple[bytes | None, bool, Set[int]] | None:
         """What every call asks of a user's key: the list of now, whether the user was deleted, rows of hidden tracks.
 
         For the one thread that answers calls; it keeps a transaction open, which ``rest`` lets go of. None where a
@@ -104,8 +105,18 @@ class Live:
             return None
         return glance.own, glance.is_gone, view.hidden
 
+    def look_near(self, key: bytes, space: Space) -> tuple[bytes, Set[int]] | None:
+        """What SimilarTracks asks of a track's key: the list of neighbours of now, and the rows that it must not show.
+
+        The list is empty bytes where that of the generation is right. For the one thread that answers calls, as
+        ``look``; None where a thread must answer.
+        """
+        view = self._views.now
+        found = self._glances.near(space_key(space), key, view.deleted)
+        return None if found is None else (found, view.hidden)
+
     def rest(self) -> None:
-        """Let go of what ``look`` keeps open; from the thread that looks."""
+        """Let go of what looks keep open; from the thread that looks."""
         self._glances.rest()
 
     # ---- reading, on a thread --------------------------------------------------------------------------------------
@@ -150,7 +161,7 @@ class Live:
         with self._live.reading() as reading:
             return reading.user_gone(user_id) > self._taken_in
 
-    def gone_rows(self) -> frozenset[int]:
+    def gone_rows(self) -> Set[int]:
         """Item rows of deleted tracks, uploads among them."""
         return self.view().hidden
 
@@ -161,7 +172,10 @@ class Live:
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track, of the generation or uploaded since, that has this audio."""
         with self._live.reading() as reading:
-            return self._track_of_audio(content_hash, reading)
+            known = self._track_of_audio(content_hash, reading)
+        if known is not None and not self._live.readonly:
+            self._deriver.neighbours()  # it may be told to be here: whoever took it in may have been killed before this
+        return known
 
     def free_id(self, wanted: str) -> str:
         """Give an id that no track has or had: the wanted one, or that with a number."""
@@ -225,7 +239,9 @@ class Live:
                 number = writing.append(upload)
                 writing.set_vectors(self.generation, number, vectors)
         try:
-            return self._deriver.uploads(number)
+            reached = self._deriver.uploads(number)
+            self._deriver.neighbours()
+            return reached
         except ArtefactError as error:  # a full disk, say: the track is kept, and comes into lists later
             self._not_derived(error)
             return 0
@@ -245,6 +261,7 @@ class Live:
             upload = next(writing.uploads(number - 1))[1] if number else None
             if upload is not None:
                 writing.delete("hashes", upload.content_hash.encode())
+        self.view()  # bytes of this process answer again at once; other processes' with the first call
         if upload is not None:
             self._forget_audio(upload)
         self._follow()

@@ -4,6 +4,7 @@
 
 A transaction that fails leaves no trace, since whoever writes keeps the new snapshot only after the commit. An upload's
 place counts all uploads of the log after the generation's last number, shown or not, so that its row never changes.
+What is new is all that is read and all that is written: snapshots share what they have in common (``recsys.fresh``).
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from recsys.fresh import Fresh, Uploads
+from recsys.hybrid.blend import unit_rows
 from recsys.live.events import Upload
 from recsys.model import Model
-from recsys.overlay import Catalogue, Uploads
+from recsys.overlay import Catalogue
+from recsys.store.keys import key_of
 from recsys.store.transactions import TRACK, Reading
-from recsys.types import SPACES, Float32, Int32, Space
+from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
 
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 
@@ -36,7 +40,7 @@ class Snapshot:
     @classmethod
     def at(cls, model: Model, generation: str, folder: Path, taken_in: int) -> "Snapshot":
         """What is known right after a build; ``folder`` holds the uploads' audio."""
-        none = Catalogue(model, Uploads.none(model.item_vectors.shape[1]))
+        none = Catalogue(model, Uploads.none(model.item_vectors.shape[1], len(model.items)))
         return cls(model, generation, folder, none, taken_in)
 
     @property
@@ -46,15 +50,14 @@ class Snapshot:
 
     def extended(self, reading: Reading) -> "Snapshot":
         """Take in what the log holds by now, reading only what is new."""
-        last = reading.last_number()
-        if last == self.seen:
+        last, deleted = reading.last_number(), reading.number("state", b"deleted")
+        if (last, deleted) == (self.seen, self.deleted):
             return self
-        uploads, deleted = self.uploads, reading.number("state", b"deleted")
-        fresh = list(reading.uploads(self.seen))
-        if fresh:
-            uploads = self._with(uploads, fresh, reading)
-        if deleted != self.deleted or (fresh and deleted):
-            uploads = self._hidden(uploads, reading.gone(TRACK))
+        fresh = list(reading.uploads(self.seen)) if last > self.seen else []
+        uploads, hidden = self._with(fresh, reading) if fresh else (self.uploads, [])
+        if deleted != self.deleted:
+            hidden += self._gone(uploads, reading.deleted_tracks(self.deleted))
+        uploads = uploads.with_hidden([row for _, row in sorted(hidden, key=lambda entry: entry[0])])
         catalogue = self.catalogue if uploads is self.uploads else Catalogue(self.model, uploads)
         return replace(self, catalogue=catalogue, seen=last, deleted=deleted)
 
@@ -62,34 +65,39 @@ class Snapshot:
         """Rows of tracks (n,), hidden ones too; -1 where neither generation nor uploads have the id."""
         rows = self.model.items.find(track_ids)
         for at in np.flatnonzero(rows < 0).tolist():
-            if track_ids[at] in self.uploads.about:
-                rows[at] = len(self.model.items) + self.uploads.about[track_ids[at]]["place"]
+            place = self.uploads.place_of(track_ids[at])
+            rows[at] = NO_ITEM if place == NO_ITEM else len(self.model.items) + place
         return rows
 
-    def _with(self, uploads: Uploads, fresh: list[tuple[int, Upload]], reading: Reading) -> Uploads:
-        spaces: dict[Space, dict[int, Float32]] = {space: dict(known) for space, known in uploads.spaces.items()}
-        about, hidden, rows = dict(uploads.about), set(uploads.hidden), []
+    def _with(self, fresh: list[tuple[int, Upload]], reading: Reading) -> tuple[Uploads, list[tuple[int, int]]]:
+        """Add uploads; beside them the rows that are not to be shown, each with the number of the entry."""
+        hidden, tracks = list[tuple[int, int]](), list[Fresh]()
         taken = self.model.items.find([upload.track_id for _, upload in fresh]) >= 0
-        for place, ((number, upload), in_table) in enumerate(
-            zip(fresh, taken.tolist(), strict=True), len(uploads.track_ids)
-        ):
+        for place, ((number, upload), in_table) in enumerate(zip(fresh, taken.tolist(), strict=True), self.uploads.n):
             vectors = reading.vectors(self.generation, number)
-            if in_table or ITEM not in vectors:
-                hidden.add(place)
+            deleted = reading.number("gone", TRACK + key_of(upload.track_id))
+            if in_table or ITEM not in vectors or 0 < deleted < number:
+                hidden.append((number, len(self.model.items) + place))
                 vectors = {}
-            for space in SPACES:
-                if space in vectors and space != ITEM:
-                    spaces.setdefault(space, {})[place] = vectors[space]
-            rows.append(vectors.get(ITEM, np.zeros(self.model.item_vectors.shape[1], dtype=np.float32)))
-            about[upload.track_id] = _about(upload, self.folder, place)
-        track_ids = (*uploads.track_ids, *(upload.track_id for _, upload in fresh))
-        joint = np.vstack([uploads.item_vectors, *rows])
-        return Uploads(track_ids, joint, spaces, about, frozenset(hidden), uploads.gone)
+            item = vectors.get(ITEM, np.zeros(self.model.item_vectors.shape[1], dtype=np.float32))
+            tracks.append(Fresh(_about(upload, self.folder, place), item, self._unit(vectors)))
+        return self.uploads.with_tracks(tracks), hidden
 
-    def _hidden(self, uploads: Uploads, gone: list[str]) -> Uploads:
-        built = self.model.items.find(gone)
-        places = {uploads.about[track_id]["place"] for track_id in gone if track_id in uploads.about}
-        return replace(uploads, hidden=uploads.hidden | places, gone=frozenset(built[built >= 0].tolist()))
+    def _unit(self, vectors: dict[str, Float32]) -> dict[Space, Float32]:
+        """Unit vectors (d,) by space; an all-zero one is in none."""
+        unit: dict[Space, Float32] = {}
+        for space in SPACES:
+            if space in vectors:
+                row = vectors[space][None]
+                unit[space] = (self.model.blend.likeness(row) if space == ITEM else unit_rows(row))[0]
+        return {space: vector for space, vector in unit.items() if vector.any()}
+
+    def _gone(self, uploads: Uploads, deleted: list[tuple[int, str]]) -> list[tuple[int, int]]:
+        """Rows of deleted tracks, of the generation and of uploads, each with the number of the deletion."""
+        rows = self.model.items.find([track_id for _, track_id in deleted])
+        found = [(number, row) for (number, _), row in zip(deleted, rows.tolist(), strict=True) if row != NO_ITEM]
+        places = [(number, uploads.place_of(track_id)) for number, track_id in deleted]
+        return found + [(number, len(self.model.items) + place) for number, place in places if place != NO_ITEM]
 
 
 def _about(upload: Upload, folder: Path, place: int) -> dict[str, Any]:

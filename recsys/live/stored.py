@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from recsys.live.bars import Bars
 from recsys.model import Model
+from recsys.neighbours import NeighbourSettings
 from recsys.recommender import Recommender
 from recsys.store.record import head_of, pack, track_bytes
 from recsys.store.tables import FILE, StoredTables
 from recsys.store.transactions import Reading
-from recsys.types import NO_ITEM, NOBODY_ID, Float32, Found, Int32
+from recsys.types import NO_ITEM, NOBODY_ID, Float32, Found, Int32, Space
 
 
 class Stored:
@@ -31,6 +33,9 @@ class Stored:
         self.taken_in = int(recommender.facts.get("last_live_number", 0))
         self.traits = recommender.traits
         self.edges, self.lasts = recommender.edges, recommender.lasts
+        settings = dict(recommender.facts.get("settings", {})).get("neighbours", {})
+        depth = NeighbourSettings.model_validate(settings).depth
+        self.bars = Bars(self.model, folder / "arrays", depth, lambda *asked: self._by_sql().last_scores(*asked))
 
     def record_of(self, user_id: str) -> bytes | None:
         """The Record of a user's list; None for somebody unknown."""
@@ -57,6 +62,14 @@ class Stored:
         rows = self.model.items.find([track for track, _, _ in found])
         return pack(head_of(self.generation, source), [track_bytes(line) for line in found], rows)
 
+    def neighbours_of(self, track_id: str, space: Space) -> bytes | None:
+        """The Record of a track's neighbours as the build stored them; None where there are none."""
+        if hasattr(self._tables, "neighbours_of"):
+            kept = self._tables.neighbours_of(track_id, space)
+            return None if kept is None else bytes(kept)
+        found = self._tables.neighbours(track_id, space)
+        return self.packed([(other, score, None) for other, score in found], "neighbours") if found else None
+
     def neighbours(self, items: Int32) -> Int32:
         """Rows of the stored neighbours of a few tracks, joined; those of uploads are not stored."""
         built = [int(item) for item in items if item < len(self.model.items)]
@@ -66,10 +79,13 @@ class Stored:
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track whose audio file has this content; only the DuckDB file knows."""
+        return self._by_sql().track_of_audio(content_hash)
+
+    def _by_sql(self) -> StoredTables:
         if self._audio is None:
             is_duckdb = isinstance(self._tables, StoredTables)
             self._audio = self._tables if is_duckdb else StoredTables(self._folder / FILE)
-        return self._audio.track_of_audio(content_hash)
+        return self._audio
 
     def close(self) -> None:
         """Let go of what was opened here."""

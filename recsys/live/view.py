@@ -7,15 +7,17 @@ next one and puts it in its place. No lock is held while anybody waits for a wri
 """
 
 import threading
+from collections.abc import Set
 from dataclasses import dataclass
-from functools import cached_property
 
+from recsys.fresh import Uploads
 from recsys.live.snapshot import Snapshot
-from recsys.overlay import Uploads
 from recsys.store.transactions import Reading
 
+NOTHING_HIDDEN: Set[int] = frozenset()
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
     """The uploads and deletions of the log up to number ``seen``."""
 
@@ -36,10 +38,10 @@ class View:
         """The uploads since the generation."""
         return self.snapshot.uploads
 
-    @cached_property
-    def hidden(self) -> frozenset[int]:
+    @property
+    def hidden(self) -> Set[int]:
         """Item rows of deleted tracks, and of uploads that are not shown."""
-        return frozenset(self.snapshot.catalogue.hidden.tolist())
+        return self.uploads.hidden_rows if self.uploads.n_hidden else NOTHING_HIDDEN
 
 
 class Views:
@@ -53,12 +55,7 @@ class Views:
         """A view that knows at least what a reading does; the newest one, if that is newer."""
         with self._next:
             snapshot = self.now.snapshot
-            extended = snapshot.extended(reading) if reading.last_number() > snapshot.seen else snapshot
+            extended = snapshot.extended(reading) if reading.last_number() >= snapshot.seen else snapshot
             if extended is not snapshot:
-                same = self.now.hidden if extended.uploads is snapshot.uploads else None
-                view = View(extended)
-                if same is not None:
-                    view.__dict__["hidden"] = same
-                _ = view.hidden  # made here, so that nobody waits for it on the event loop
-                self.now = view
+                self.now = View(extended)
             return self.now

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeAlias
 
 import lmdb
@@ -33,12 +33,15 @@ TOLD_S = 60.0  # between two lines of the log about look-ups that fail
 _LOG = logging.getLogger(__name__)
 
 Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
-Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, frozenset[int]] | None]
+Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, Set[int]] | None]
 
 
-def nothing_new(_key: bytes) -> tuple[None, bool, frozenset[int]]:
+def nothing_new(_key: bytes) -> tuple[None, bool, Set[int]]:
     """Say of any user what ``Live.look`` says where nothing was written."""
     return None, False, frozenset()
+
+
+UNCHANGED: tuple[bytes, Set[int]] = (b"", frozenset())  # what ``Live.look_near`` says where nothing was written
 
 
 def nothing_stored(_key: bytes) -> None:
@@ -166,7 +169,7 @@ class Answers:
             first = None if len(places) < k else record.picked(places)
         return None if first is None else (first, way)
 
-    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, frozenset[int]] | None:
+    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, Set[int]] | None:
         """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one.
 
         Beside it the way that they were found, and the rows of deleted tracks. None where it takes a thread.
@@ -188,7 +191,7 @@ class Answers:
         return (self._lookup.popular, calls.PLAIN, gone) if popular is None else (popular, calls.LIVE, gone)
 
     def _places(
-        self, record: Record, filters: Filters, max_per_artist: int | None, gone: frozenset[int], k: int
+        self, record: Record, filters: Filters, max_per_artist: int | None, gone: Set[int], k: int
     ) -> list[int]:
         """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
         assert self._lookup is not None
@@ -202,13 +205,21 @@ class Answers:
         asked = pb.SimilarTracksRequest.FromString(request)
         track_id = convert.given_id(asked.track_id, "track_id")
         k, space = convert.list_length(asked.k), convert.space(asked.space)
-        if self.live is not None and not self.live.uploads().nothing:
+        looked = UNCHANGED if self.live is None else self.live.look_near(key_of(track_id), space)
+        if looked is None:
             return None
-        stored = self._lookup.neighbours_of(track_id, space)
+        own, hidden = looked
+        stored = own or self._lookup.neighbours_of(track_id, space)
         if stored is None:
             return None
-        first = first_of(stored, k)
-        return None if first is None else (first, calls.PLAIN)
+        way = calls.LIVE if own else calls.PLAIN
+        rows = Record(stored).rows.tolist() if hidden else []
+        if not hidden or hidden.isdisjoint(rows[:k]):
+            first = first_of(stored, k)
+        else:
+            places = [place for place, row in enumerate(rows) if row not in hidden][:k]
+            first = None if len(places) < k else Record(stored).picked(places)
+        return None if first is None else (first, way)
 
 
 # Methods that stored bytes may answer.

@@ -28,7 +28,7 @@ MOST_S = 5.0  # that a file's readers in this process are waited for before it i
 FIRST = 18  # place, in numbers of 8 bytes, of a meta page's commit (LMDB 0.9, mdb.c: MDB_page's head, then MDB_meta)
 DATABASES = (
     *("log", "vectors", "hashes", "events", "of_user", "of_track", "uploads"),
-    *("gone", "lists", "tastes", "heard", "state"),
+    *("gone", "lists", "tastes", "heard", "state", "deletions", "near"),
 )  # fmt: skip
 
 

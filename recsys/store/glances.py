@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import lmdb
 
+from recsys.live.near import are_kept
 from recsys.live.taste import known_up_to
 from recsys.store.environment import FIRST
 from recsys.store.live import LiveStore
-from recsys.store.transactions import USER, Reading, number_of
+from recsys.store.transactions import TRACK, USER, Reading, number_of
 
 
 class Glance(NamedTuple):
@@ -52,7 +53,7 @@ class Glances:
         self._lists: Any = None
         self._gone: Any = None
         self._applied: int | None = None  # None where the lists take everything in
-        self._deleted = 0
+        self._deleted, self._has_near = 0, False
 
     def at(self, key: bytes) -> Glance | None:
         """Look at a user's key; None where it takes a thread: the file is damaged, or of an older version."""
@@ -82,6 +83,36 @@ class Glances:
         is_behind = self._applied is not None and self._lags(key)
         return Glance(own, is_gone, is_behind, self._deleted)
 
+    def near(self, letter: bytes, key: bytes, deleted: int) -> bytes | None:
+        """Find the list of neighbours of a track's key.
+
+        Args:
+            letter: of the space, see ``recsys.store.lookup.space_key``.
+            key: see ``recsys.store.keys.key_of``.
+            deleted: number of the last deletion of a track that the caller knows of.
+
+        Returns:
+            The Record; empty bytes where the generation's list is right; None where a thread must answer: the caller
+            does not know the last deletion, the track was deleted, or the lists have not been begun yet.
+        """
+        environment = self._environment
+        if environment is None:
+            return b""
+        commits = environment.commits
+        try:
+            if commits is None or commits[FIRST] + commits[environment.second] != self._known:
+                self._renew()
+            get, databases = self._get, environment.databases
+            if get is None or not self._has_near or self._deleted > deleted:
+                return None
+            if self._deleted and get(TRACK + key, None, databases["gone"]) is not None:
+                return None
+            found: bytes = get(self._prefix + letter + key, b"", databases["near"])
+        except lmdb.Error:  # its file was opened anew, or is damaged
+            self.rest()
+            return None
+        return found
+
     def _renew(self) -> None:
         """Begin another transaction, and read in it what all users have in common."""
         self.rest()
@@ -101,6 +132,7 @@ class Glances:
         applied = taken_in if applied is None else applied
         self._applied = None if applied >= reading.last_number() else applied
         self._deleted = reading.number("state", b"deleted")
+        self._has_near = are_kept(reading, self._generation, taken_in)
 
     def _lags(self, key: bytes) -> bool:
         """Whether a user has events that the list does not take in; asked only where somebody has."""

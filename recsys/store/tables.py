@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 
 from recsys.errors import ArtefactError, DataError
-from recsys.types import Space
+from recsys.types import Float32, Space
 
 FILE = "recommendations.duckdb"
 
@@ -159,6 +160,17 @@ class StoredTables:
             "SELECT neighbour_ids, scores FROM neighbour_lists WHERE track_id = ? AND space = ?", [track_id, space]
         )
         return list(zip(*rows[0], strict=True)) if rows else []
+
+    def last_scores(self, space: Space, depth: int) -> tuple[list[str], Float32]:
+        """Ids of all tracks with neighbours in a space, and the score at the last of ``depth`` places.
+
+        The score is -inf where there are fewer. For generations that have no array of them.
+        """
+        rows = self._fetch(
+            "SELECT track_id, CASE WHEN len(scores) < $1 THEN '-inf'::FLOAT ELSE scores[$1] END "
+            "FROM neighbour_lists WHERE space = $2 AND len(scores) > 0", [depth, space],
+        )  # fmt: skip
+        return [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
 
     def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What is known of tracks: the columns of ``tracks`` by track id."""

@@ -5,12 +5,14 @@
     of_user   user key, number -> nothing: which entries are a user's
     events    hash of an event id -> number: what was recorded already
     gone      t and track key, or u and user key -> number of the deletion
+    deletions number -> id of the track that was deleted
     hashes    content hash of audio -> track id
     vectors   generation/number/name -> float32 bytes of an upload
     lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
+    near      generation/letter of space, track key -> Record of neighbours with uploads (``recsys.live.near``)
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
-              deleted, forgotten -> number of the last deletion of a track, of a user;
+              deleted, forgotten -> number of the last deletion of a track, of a user; deletions -> its format;
               moved -> up to where listens are in the journal;
               base -> the number that a log begun anew goes on from
 
@@ -32,6 +34,7 @@ from recsys.types import Float32
 
 _NUMBER = struct.Struct(">Q")
 TRACK, USER = b"t", b"u"
+_DELETIONS = b"deletions"  # in state: the format of ``deletions``, which was made complete once
 
 
 def number_key(number: int) -> bytes:
@@ -164,6 +167,19 @@ class Reading:
             if isinstance(event, TrackDeleted | UserDeleted)
         ]
 
+    def deleted_tracks(self, after: int = 0) -> list[tuple[int, str]]:
+        """Numbers above ``after`` and track ids of deletions, in order.
+
+        Only these are read, but for a file that an older program wrote to, which has none of them or not the last.
+        """
+        last = self.number("state", b"deleted")
+        if self.number("state", _DELETIONS) and self.get("deletions", number_key(last)) is not None:
+            found = self.pairs("deletions", number_key(after + 1))
+            return [(number_of(key), text.decode("utf-8", "surrogatepass")) for key, text in found]
+        numbers = sorted(number_of(number) for _, number in self.pairs("gone", prefix=TRACK))
+        events = ((n, decoded(self.get("log", number_key(n)) or b"")) for n in numbers if n > after)
+        return [(number, event.track_id) for number, event in events if isinstance(event, TrackDeleted)]
+
     # ---- of one generation ----------------------------------------------------------------------------------------
 
     def version(self) -> int:
@@ -217,6 +233,7 @@ class Writing(Reading):
                 self.put("events", _event_key(event.event_id), here)
         elif isinstance(event, TrackDeleted):
             self.put("gone", TRACK + key_of(event.track_id), here)
+            self.put("deletions", here, event.track_id.encode("utf-8", "surrogatepass"))
             self.put("state", b"deleted", here)
         elif isinstance(event, UserDeleted):
             self.put("gone", USER + key_of(event.user_id), here)
@@ -252,12 +269,13 @@ class Writing(Reading):
     def forget_generation(self, generation: str) -> None:
         """Take away all that belongs to a generation that is no more."""
         prefix = user_key(generation, None)
-        for database in ("lists", "tastes", "heard", "vectors"):
+        for database in ("lists", "tastes", "heard", "vectors", "near"):
             with self.transaction.cursor(self.databases[database]) as cursor:
                 found = cursor.set_range(prefix)
                 while found and cursor.key().startswith(prefix):
                     found = cursor.delete()
         self.delete("state", _applied_key(generation))
+        self.delete("state", f"near/{generation}".encode())
 
     def put_list(self, generation: str, user_id: str, record: bytes) -> None:
         """Write the list of a touched user."""
@@ -285,7 +303,12 @@ class Writing(Reading):
         self.put("state", b"version", number_key(self.version() + 1))
 
     def complete(self) -> None:
-        """Index the uploads of a file that an older version wrote."""
+        """Index the uploads and deletions of a file that an older version wrote."""
+        last = self.number("state", b"deleted")
+        if not self.number("state", _DELETIONS) or (last and self.get("deletions", number_key(last)) is None):
+            for number, track_id in self.deleted_tracks():
+                self.put("deletions", number_key(number), track_id.encode("utf-8", "surrogatepass"))
+            self.put("state", _DELETIONS, number_key(1))
         if self.get("state", b"version") is not None:
             return
         for number, upload in [(n, event) for n, event in self.events() if isinstance(event, Upload)]:
