@@ -15,6 +15,7 @@ from conftest import copied, quick_settings
 from pipelines.build import Inputs, build
 from recsys.live import near
 from recsys.live.bars import bars_file
+from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.events import Listened, TrackDeleted, Upload
 from recsys.live.service import Live
 from recsys.live.snapshot import Snapshot
@@ -386,6 +387,20 @@ def test_uploads_that_get_vectors_late_are_put_in_then(store: Path) -> None:
     assert any(b"new3" in key for key in bench.records())
 
 
+def test_going_back_to_a_generation_puts_late_uploads_into_its_lists(store: Path) -> None:
+    """A worker that had it open has met them before they had vectors, and went past them."""
+    bench = Bench(store, 1)
+    late = Upload("late", "hash", "late.mp3", None, "Artist 1", None, ["genre 1"], 2000, None, 9.0, "2026-01-01")
+    bench.live.append(late, bench.generation, {})
+    bench.append(1)
+    bench.follow()
+    assert not any(b"late" in key for key in bench.records())
+    catch_up(Store(store), Store(store).current())
+    assert {
+        space for space in ("content", "hybrid") if near.near_key(bench.generation, space, "late") in bench.records()
+    }
+
+
 def test_lists_of_a_generation_that_is_no_more_are_taken_away(store: Path) -> None:
     bench = Bench(store, 3)
     bench.follow()
@@ -397,6 +412,19 @@ def test_lists_of_a_generation_that_is_no_more_are_taken_away(store: Path) -> No
     with bench.live.reading() as reading:
         assert reading.get("near", b"another/hx") == b"kept"
         assert near.is_behind(reading, bench.generation, bench.stored.taken_in)
+
+
+def test_a_generation_is_forgotten_a_part_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(store, 3)
+    bench.follow()
+    n, commits = len(bench.records()), bench.live.environment.lmdb.info()["last_txnid"]
+    assert n > 20
+    monkeypatch.setattr("recsys.live.catchup.FORGOTTEN_AT_ONCE", 10)
+    forget_generations(Store(store), [bench.generation])
+    assert bench.records() == {}
+    assert bench.live.environment.lmdb.info()["last_txnid"] - commits > n // 10
+    with bench.live.reading() as reading:
+        assert near.merged_up_to(reading, bench.generation, 0) == 0
 
 
 # ---- bars --------------------------------------------------------------------------------------------------------

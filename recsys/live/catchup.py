@@ -20,6 +20,7 @@ from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_generation
 
+FORGOTTEN_AT_ONCE = 2000  # values of a past generation that a transaction takes away: others who write wait for it
 MOST_ROUNDS = 5  # of embedding what came meanwhile: what is left to do under the live lock keeps uploads waiting
 
 _LOG = logging.getLogger(__name__)
@@ -56,9 +57,10 @@ def forget_generations(store: Store, generations: list[str]) -> None:
         return
     with open_live(store.live, write=True) as live:
         for generation in generations:
-            if live is not None:
+            done = live is None
+            while live is not None and not done:
                 with live.writing() as writing:
-                    writing.forget_generation(generation)
+                    done = writing.forget_generation(generation, FORGOTTEN_AT_ONCE)
 
 
 def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> int:

@@ -266,16 +266,19 @@ class Writing(Reading):
         for generation in self.generations():
             self.drop_list(generation, user_id)
 
-    def forget_generation(self, generation: str) -> None:
-        """Take away all that belongs to a generation that is no more."""
-        prefix = user_key(generation, None)
+    def forget_generation(self, generation: str, at_most: int | None = None) -> bool:
+        """Take away what belongs to a generation that is no more, so many values at most; says whether it was all."""
+        prefix, n_gone = user_key(generation, None), 0
         for database in ("lists", "tastes", "heard", "vectors", "near"):
             with self.transaction.cursor(self.databases[database]) as cursor:
                 found = cursor.set_range(prefix)
                 while found and cursor.key().startswith(prefix):
-                    found = cursor.delete()
+                    if n_gone == at_most:
+                        return False
+                    found, n_gone = cursor.delete(), n_gone + 1
         self.delete("state", _applied_key(generation))
         self.delete("state", f"near/{generation}".encode())
+        return True
 
     def put_list(self, generation: str, user_id: str, record: bytes) -> None:
         """Write the list of a touched user."""
