@@ -5,6 +5,7 @@
 Tables that keep records (``recsys.store.lookup``) give them as they are; those of DuckDB give lists, packed here.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Stored:
     def __init__(self, recommender: Recommender, folder: Path) -> None:
         self._recommender, self._folder = recommender, folder
         self._tables: Any = recommender.tables
-        self._audio: StoredTables | None = None
+        self._sql = _Sql(recommender.tables, folder)
         self.model: Model = recommender.model
         self.generation, self.lists = recommender.generation, recommender.lists
         self.taken_in = int(recommender.facts.get("last_live_number", 0))
@@ -35,7 +36,7 @@ class Stored:
         self.edges, self.lasts = recommender.edges, recommender.lasts
         settings = dict(recommender.facts.get("settings", {})).get("neighbours", {})
         depth = NeighbourSettings.model_validate(settings).depth
-        self.bars = Bars(self.model, folder / "arrays", depth, lambda *asked: self._by_sql().last_scores(*asked))
+        self.bars = Bars(self.model, folder / "arrays", depth, self._sql.last_scores)
 
     def record_of(self, user_id: str) -> bytes | None:
         """The Record of a user's list; None for somebody unknown."""
@@ -79,18 +80,11 @@ class Stored:
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track whose audio file has this content; only the DuckDB file knows."""
-        return self._by_sql().track_of_audio(content_hash)
-
-    def _by_sql(self) -> StoredTables:
-        if self._audio is None:
-            is_duckdb = isinstance(self._tables, StoredTables)
-            self._audio = self._tables if is_duckdb else StoredTables(self._folder / FILE)
-        return self._audio
+        return self._sql.tables().track_of_audio(content_hash)
 
     def close(self) -> None:
         """Let go of what was opened here."""
-        if self._audio is not None and self._audio is not self._tables:
-            self._audio.close()
+        self._sql.close()
 
     @property
     def nobody(self) -> Float32:
@@ -100,3 +94,28 @@ class Stored:
     def query(self, vector: Float32) -> Float32:
         """Weigh the folded vector (d,) of somebody who has played something."""
         return np.asarray(self.model.blend.queries(vector[None], np.ones(1, dtype=bool))[0], dtype=np.float32)
+
+
+class _Sql:
+    """The DuckDB file of a generation, opened when something is asked that it alone knows."""
+
+    def __init__(self, tables: object, folder: Path) -> None:
+        self._given = tables if isinstance(tables, StoredTables) else None
+        self._folder = folder
+        self._opened: StoredTables | None = None
+        self._opening = threading.Lock()
+
+    def tables(self) -> StoredTables:
+        with self._opening:
+            if self._given is None and self._opened is None:
+                self._opened = StoredTables(self._folder / FILE)
+        tables = self._given or self._opened
+        assert tables is not None
+        return tables
+
+    def last_scores(self, space: Space, depth: int) -> tuple[list[str], Float32]:
+        return self.tables().last_scores(space, depth)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
