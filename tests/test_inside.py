@@ -1,11 +1,15 @@
 """Tags of every kind, whole, damaged, several beside each other, and made to harm."""
 
 import io
+import subprocess
+import sys
 import zlib
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_files import encoded, encoded_by_ffmpeg, melody
 from made_tags import (
     MP3,
     aiff,
@@ -26,6 +30,7 @@ from made_tags import (
     wav,
 )
 
+from recsys.catalogue.inside import reading
 from recsys.catalogue.inside.fields import MAX_CHARS, MAX_LYRICS_CHARS, Inside, checked, with_sure_year
 from recsys.catalogue.inside.reading import read_tags
 
@@ -379,3 +384,36 @@ def test_what_a_process_says_is_not_believed() -> None:
     assert set(found) == {"title", "year"}
     assert len(found["title"]) <= MAX_CHARS
     found["title"].encode()
+
+
+def test_tags_that_take_too_long_are_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*all_: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(reading, "CPU_LIMIT_S", 0.05)
+    monkeypatch.setattr(reading, "read_ape", endless)
+    inside = read(words_in_id3(4) + MP3)
+    assert inside.notes == ("the tags cannot be read: stopped after 0.05 s",)
+    assert inside.tags == WORDS, "what was read by then"
+
+
+def test_nothing_is_imported_late(tmp_path: Path) -> None:
+    """A process that has given up its rights may not be able to read modules: all kinds are read once, and counted."""
+    for name, data in WHOLE.items():
+        (tmp_path / name).write_bytes(data)
+    for name, kind, subtype in (("vorbis", "OGG", "VORBIS"), ("opus", "OGG", "OPUS")):
+        (tmp_path / name).write_bytes(encoded(melody(1.0), kind, subtype, 48_000))
+    (tmp_path / "wma").write_bytes(encoded_by_ffmpeg(melody(1.0), "asf", "wmav2"))
+    code = f"""
+import sys
+from pathlib import Path
+import recsys.catalogue.inside.process as process
+before = set(sys.modules)
+for path in Path({str(tmp_path)!r}).iterdir():
+    with path.open("rb") as file:
+        assert process.read_tags(file).notes == (), path
+print(sorted(set(sys.modules) - before - {{"encodings.cp1252", "encodings.utf_16_le", "encodings.utf_16_be"}}))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (told.stdout, told.stderr) == ("[]\n", "")

@@ -15,6 +15,7 @@ _MARKS = {
     b"Creative Voice File": "voc",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c": "asf",
 }  # fmt: skip
+_FIRST_ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})  # the first alone in new files
 # an MPEG frame's header of any layer, whose version, bit rate and sample rate are possible; or one of ADTS
 _MPEG_FRAME = re.compile(
     rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]"
@@ -42,6 +43,6 @@ def marked_kind(head: bytes) -> str | None:
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
         return "aiff"
-    if head[4:8] == b"ftyp":
+    if head[4:8] in _FIRST_ATOMS:
         return "mp4"
     return next((kind for mark, kind in _MARKS.items() if head.startswith(mark)), None)
