@@ -20,8 +20,10 @@ from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.audio.worker import content_hash
 from recsys.audio.workers import DecodeFailure, decode_many
+from recsys.catalogue.inside.fields import Inside, with_sure_year
+from recsys.catalogue.inside.readers import tags_of
 from recsys.catalogue.problems import Problems
-from recsys.catalogue.scan import AUDIO_SUFFIXES, file_tags
+from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.errors import DataError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
@@ -80,11 +82,13 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
     if not audio.is_file():
         raise DataError(f"there is no audio file {audio}")
     with disk_errors("writing the upload"), _copied(store, audio) as copy:
+        inside = tags_of(copy)
         heard = _hear(copy, generation / "models")
-        upload = _upload(audio, copy.suffix, about, heard)
+        upload = _upload(audio, copy.suffix, about, heard, inside)
         while True:
             try:
-                return _place(store, generation, copy, upload, heard)
+                added = _place(store, generation, copy, upload, heard)
+                return replace(added, notes=added.notes + inside.notes)
             except GenerationMovedError:  # a build has ended since, maybe with another network
                 generation = store.current()
                 heard = _hear(copy, generation / "models")
@@ -140,9 +144,9 @@ def _hear(copy: Path, models: Path) -> _Heard:
     return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
 
 
-def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard) -> Upload:
+def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard, inside: Inside) -> Upload:
     name = audio.stem.encode("utf-8", "replace").decode()
-    return upload_of(about, file_tags(audio), heard.content_hash, heard.duration_s, suffix, name)
+    return upload_of(about, with_sure_year(inside.tags), heard.content_hash, heard.duration_s, suffix, name)
 
 
 def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: Blend) -> dict[str, Float32]:

@@ -2,11 +2,13 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from audio_files import encoded, melody, write_all
+from made_tags import frame, id3, text_frame
 from mutagen.id3 import ID3, TALB, TCON, TIT2, TPE1
 
 from recsys.audio.decode import Decoded
@@ -157,7 +159,7 @@ def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None
     tmp_path.chmod(0o700)
     with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
         with path.open("rb") as file:
-            outcome = workers.listen(file, "a.mp3", SETTINGS)
+            outcome = workers.listen(file, SETTINGS)
         assert not isinstance(outcome, DecodeFailure)
         decoded, inside = outcome
         assert decoded.format == "mp3"
@@ -180,5 +182,24 @@ def test_garbage_that_is_handed_over_is_a_failure(tmp_path: Path) -> None:
         outcomes = []
         for path in paths:
             with path.open("rb") as file:
-                outcomes.append(workers.listen(file, path.name, SETTINGS))
+                outcomes.append(workers.listen(file, SETTINGS))
     assert [isinstance(outcome, DecodeFailure) for outcome in outcomes] == [True, True, True, False]
+
+
+def test_tags_that_are_made_to_harm_cost_themselves_and_not_the_sound(tmp_path: Path) -> None:
+    sound = encoded(melody(3.0), "MP3", "MPEG_LAYER_III")
+    packed = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)
+    tags = id3(frame("TIT2", bytes(4) + packed, 3, 0x80), text_frame("TYER", "old"), text_frame("TPE1", "Somebody"))
+    (path,) = write_all(tmp_path, {"a.mp3": tags + sound})
+    with (
+        DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers,
+        path.open("rb") as file,
+    ):
+        outcome = workers.listen(file, SETTINGS)
+    assert not isinstance(outcome, DecodeFailure)
+    decoded, inside = outcome
+    assert inside == {"title": "A" * 1000, "artist": "Somebody"}
+    assert [(problem.kind, problem.reason) for problem in decoded.problems] == [
+        ("bad-tags", "title: more than 1,000 characters, cut there")
+    ]
+    assert len(decoded.clip.samples) == 32_000

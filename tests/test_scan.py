@@ -1,7 +1,10 @@
 import os
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import av
+import made_tags
 import mutagen
 import numpy as np
 import polars as pl
@@ -10,7 +13,7 @@ import soundfile
 from mutagen import asf, flac, id3, mp3, mp4, oggopus, oggvorbis, wave
 
 from recsys.catalogue.problems import Problems
-from recsys.catalogue.scan import SCAN_SCHEMA, file_tags, scan, track_id_of, write_table
+from recsys.catalogue.scan import AUDIO_SUFFIXES, SCAN_SCHEMA, scan, track_id_of, write_table
 from recsys.catalogue.tracks import read_tracks
 from recsys.errors import DataError
 from recsys.progress import Silent
@@ -169,20 +172,107 @@ def test_damaged_files_are_kept_by_their_names(tmp_path: Path) -> None:
     assert {str(tmp_path / "b.mp3"), str(tmp_path / "c.flac")} <= set(found["source"])
 
 
-def test_the_tags_of_one_file(tmp_path: Path) -> None:
-    audio = mp3.MP3(write_audio(tmp_path / "a.mp3"))
-    assert file_tags(tmp_path / "a.mp3") == {}
-    tag_id3(audio)
-    names = ("title", "artist", "album", "genre", "year", "lyrics")
-    assert file_tags(tmp_path / "a.mp3") == dict(zip(names, WANT, strict=True))
-    tag_with(flac.FLAC(write_audio(tmp_path / "b.flac")), ("TITLE", "X", "ALBUM", "GENRE", "Y", "LYRICS"))
-    audio = flac.FLAC(tmp_path / "b.flac")
-    audio.tags["DATE"] = "c. 1999"
-    audio.save()
-    assert "year" not in file_tags(tmp_path / "b.flac")
-    assert scan(tmp_path, Problems(), Silent())["year"].to_list() == ["1999", "c. 1999"]  # for the build to report
-    (tmp_path / "c.mp3").write_bytes(b"nonsense")
-    assert file_tags(tmp_path / "c.mp3") == file_tags(tmp_path / "none.mp3") == {}
+def test_a_year_is_read_and_what_is_none_is_left_for_the_build_to_report(tmp_path: Path) -> None:
+    for name, date in (
+        ("a.flac", "c. 1999"),
+        ("b.flac", "20040501"),
+        ("c.flac", "\u0662\u0660\u0660\u0664"),
+        ("d.flac", "old"),
+    ):
+        audio = flac.FLAC(write_audio(tmp_path / name))
+        audio["DATE"] = date
+        audio.save()
+    assert scan(tmp_path, Problems(), Silent())["year"].to_list() == ["1999", "2004", "2004", "old"]
+
+
+def test_one_file_that_is_made_to_harm_costs_its_own_tags(tmp_path: Path) -> None:
+    """216 kB that inflate to 200 MB, and 30,000 frames: each is told, and the memory of this process does not grow."""
+    large = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)
+    packed = made_tags.id3(made_tags.frame("TIT2", bytes(4) + large, 3, 0x80))
+    frames = made_tags.id3(*[made_tags.text_frame("TIT2", "x")] * 30_000)
+    for name, tags in (("packed.mp3", packed), ("frames.mp3", frames), ("good.mp3", made_tags.id3())):
+        (tmp_path / name).write_bytes(tags + made_tags.MP3)
+    tracemalloc.start()
+    problems = Problems()
+    frame = scan(tmp_path, problems, Silent())
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert frame["title"].to_list() == ["x", "good", "A" * 1000]
+    assert [(kind, Path(source).name) for kind, source in problems.frame().select("kind", "source").rows()] == [
+        ("bad-tags", "frames.mp3"), ("bad-tags", "packed.mp3")
+    ]  # fmt: skip
+    assert most < 20_000_000
+
+
+def encoded_with(path: Path, codec: str, format_: str | None = None) -> None:
+    rate = 48_000 if "opus" in codec else 44_100
+    with av.open(str(path), "w", format=format_) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        out.metadata["title"] = "Inside"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        graph = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate, frame_size=960)
+        for part in graph.resample(frame):
+            out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "title"),
+    [
+        (".wv", "wavpack", "Inside"), (".tta", "tta", "Inside"), (".mka", "flac", "Inside"),
+        (".webm", "libopus", "Inside"),
+        (".mp2", "mp2", None), (".ac3", "ac3", None), (".eac3", "eac3", None), (".au", "pcm_s16be", None),
+        (".caf", "pcm_s16be", "Inside"), (".w64", "pcm_s16le", None), (".aifc", "pcm_s16be", None),
+    ],
+)  # fmt: skip
+def test_kinds_that_decode_are_found(tmp_path: Path, suffix: str, codec: str, title: str | None) -> None:
+    encoded_with(tmp_path / f"Song{suffix}", codec, {".aifc": "aiff"}.get(suffix))
+    problems = Problems()
+    frame = scan(tmp_path, problems, Silent())
+    assert frame["title"].to_list() == [title or ("Inside" if suffix == ".aifc" else "Song")]
+    assert len(problems) == 0
+
+
+def test_suffixes_of_what_decodes() -> None:
+    assert {
+        f".{kind}"
+        for kind in ("wv", "tta", "dsf", "mka", "mp2", "ac3", "au", "caf", "w64", "webm", "spx", "ape", "mpc", "mp3")
+    } <= AUDIO_SUFFIXES
+
+
+class Saying(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_what_is_passed_over_is_told_by_suffix(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    saying = Saying()
+    scan(tmp_path, Problems(), saying)
+    assert saying.lines == []
+    for name in ("cover.jpg", "b/cover.JPG", "notes", "odd.\x1b[2J"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".hidden.jpg").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "film.mkv").write_bytes(b"\x1aE\xdf\xa3" + bytes(99))
+    write_audio(tmp_path / "c.flac").rename(tmp_path / "c.audio")
+    write_audio(tmp_path / "d.mp3").rename(tmp_path / "d")
+    (tmp_path / "d").write_bytes(b"ID3" + bytes(20))
+    frame = scan(tmp_path, Problems(), saying)
+    assert frame["title"].to_list() == ["a"]
+    assert saying.lines == [
+        "passed over, though it begins as audio does (rename it to be read): 1 .audio, 1 without a suffix",
+        "passed over: 3 .jpg, 1 .mkv, 1 without a suffix, 1 .?[2j",
+    ]
+    for n in range(12):
+        (tmp_path / f"x.s{n:02}").write_bytes(b"x")
+    scan(tmp_path, Problems(), saying)
+    assert saying.lines[-1].endswith(", 8 others")
 
 
 def test_names_that_are_no_text_or_the_same_text(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import shutil
+import zlib
 from pathlib import Path
 
+import made_tags
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +18,8 @@ from mutagen.id3 import ID3, TCON, TDRC, TIT2, TPE1, USLT
 from pipelines import build as building
 from pipelines.build import Inputs, build
 from recsys import uploads as uploading
+from recsys.audio import worker
+from recsys.catalogue.inside import reading
 from recsys.errors import DataError
 from recsys.progress import Silent
 from recsys.recommender import Recommender
@@ -289,3 +293,28 @@ def test_a_full_disk_is_one_line_and_nothing_left(store: Path, song: Path, limit
     assert kept(store) == []
     assert Recommender.open(store).status()["n_uploads"] == 0
     assert run("add", song, "--store", store).status == 0
+
+
+def test_tags_that_are_made_to_harm_are_cut_and_told(store: Path, song: Path) -> None:
+    """They are read in a limited process, the same as those of a server's uploads."""
+    large = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)
+    song.write_bytes(
+        made_tags.id3(made_tags.frame("TIT2", bytes(4) + large, 3, 0x80), made_tags.text_frame("TYER", "c. 1998"))
+        + song.read_bytes()
+    )
+    ran = run("add", song, "--store", store, "--track-id", "odd")
+    assert ran.status == 0
+    assert "note: title: more than 1,000 characters, cut there" in ran.err
+    about = Recommender.open(store).track("odd")
+    assert (about["title"], about["year"]) == ("A" * 1000, 1998)
+
+
+def test_tags_are_not_parsed_by_whoever_adds(store: Path, song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(file: object) -> None:
+        pytest.fail("tags were parsed in this process")
+
+    monkeypatch.setattr(reading, "read_tags", parse)
+    monkeypatch.setattr(worker, "read_tags", parse)
+    song.write_bytes(made_tags.id3(made_tags.text_frame("TIT2", "Inside")) + song.read_bytes())
+    add_track(store, song, NewTrack("new"))
+    assert Recommender.open(store).track("new")["title"] == "Inside"

@@ -10,18 +10,14 @@ it also gives up the rights that it was started with, and is handed open files i
 """
 
 import codecs
-import ctypes
 import hashlib
 import io
 import json
 import os
-import pwd
-import resource
 import signal
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
@@ -29,14 +25,12 @@ from typing import Any, BinaryIO
 
 from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
+from recsys.catalogue.inside.fields import with_sure_year
+from recsys.catalogue.inside.reading import read_tags
 from recsys.errors import DataError
+from recsys.limited import CONFINED, READY, give_up_rights, limit_this_process
 
 Reply = tuple[dict[str, Any], memoryview]
-
-CONFINED = "confined"  # the argument
-MAX_TAG_CHARS = 100_000  # of one tag, which may be as long as a file can be
-_NOBODY = 65_534  # where the system has no user of that name
-_PR_SET_NO_NEW_PRIVS = 38  # from linux/prctl.h
 
 
 def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = decode) -> None:
@@ -47,7 +41,7 @@ def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = dec
         read: what a path is decoded with; tests put in things that crash.
     """
     with Connection(descriptor) as parent:
-        parent.send_bytes(b"ready")
+        parent.send_bytes(READY)
         while True:
             try:
                 request = json.loads(parent.recv_bytes())
@@ -55,7 +49,7 @@ def serve(descriptor: int, read: Callable[[Path, DecodeSettings], Decoded] = dec
                 return
             signal.alarm(request["alarm_s"])  # the parent stops a slow worker; this is for when there is none
             if request["task"] == "listen":
-                with _handed(parent, request["name"]) as file:
+                with _handed(parent) as file:
                     reply, samples = _listened(file, request)
             else:
                 reply, samples = _reply(request, read)
@@ -83,28 +77,24 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
         return _failure("bad-audio", f"the file cannot be read: {error}")
 
 
-def _handed(parent: Connection, name: str) -> BinaryIO:
-    """Take an open file from the parent; its name is only for telling what kind of tags it may have."""
-    raw = io.FileIO(recv_handle(parent), "rb")
-    raw.name = name
-    return io.BufferedReader(raw)
+def _handed(parent: Connection) -> BinaryIO:
+    """Take an open file from the parent."""
+    return io.BufferedReader(io.FileIO(recv_handle(parent), "rb"))
 
 
 def _listened(file: BinaryIO, request: dict[str, Any]) -> Reply:
     """Decode an open file, and read the tags inside it."""
-    from recsys.catalogue.inside import file_tags
-
     try:
         reply, samples = _decoded(decode(file, DecodeSettings.model_validate(request["settings"])))
-        file.seek(0)
-        tags = file_tags(file)
     except DataError as error:
         return _failure("bad-audio", str(error))
     except MemoryError:
         return _failure("bad-audio", "decoding it needs more memory than a worker may have")
     except (OSError, ValueError) as error:
         return _failure("bad-audio", f"the file cannot be read: {error}")
-    return reply | {"tags": {name: text[:MAX_TAG_CHARS] for name, text in tags.items()}}, samples
+    inside = read_tags(file)
+    reply["problems"] = [*reply["problems"], *(("bad-tags", note) for note in inside.notes)]
+    return reply | {"tags": with_sure_year(inside.tags)}, samples
 
 
 def _decoded(decoded: Decoded) -> Reply:
@@ -132,41 +122,11 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def limit_this_process(memory_bytes: int) -> None:
-    """Cap what this process may take from now on; address space only where Linux enforces it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if sys.platform == "linux":
-        n_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit = n_pages * resource.getpagesize() + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def give_up_rights() -> None:
-    """Become nobody where this process may, and (on Linux) never gain rights again."""
-    if os.geteuid() == 0:
-        try:
-            nobody = pwd.getpwnam("nobody")
-            user, group = nobody.pw_uid, nobody.pw_gid
-        except KeyError:
-            user = group = _NOBODY
-        with suppress(OSError):  # a container may have no other user
-            os.setgroups([])
-            os.setgid(group)
-            os.setuid(user)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
 def _import_all() -> None:
     """Import now what is otherwise imported late: nobody may have no access to where it lies."""
     import av  # noqa: F401
-    import mutagen
 
-    import recsys.catalogue.inside  # noqa: F401
-
-    mutagen.File(io.BytesIO(b"nothing"))  # it imports its readers when it is first asked
-    for encoding in ("latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be"):  # Python does so with these
+    for encoding in ("cp1252", "latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be"):  # Python does so with these
         codecs.lookup(encoding)
 
 

@@ -13,15 +13,10 @@ into every worker.
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
 from threading import Lock, local
@@ -32,14 +27,12 @@ import numpy as np
 
 from recsys.audio.decode import AudioProblem, Decoded
 from recsys.audio.settings import DecodeSettings, WorkerSettings
-from recsys.audio.worker import CONFINED
-from recsys.errors import ArtefactError
+from recsys.catalogue.inside.fields import checked, with_sure_year
+from recsys.limited import LimitedProcess
 from recsys.threads import n_cores
 from recsys.types import Clip, Float32
 
 _LOOK_AHEAD = 4  # tracks per worker that are asked for before the first of them is taken: 8 MB a worker
-_START_S = 60.0  # for a worker to start, on a machine that is very busy
-_END_S = 5.0  # seconds in which a process that is ending has ended, on a busy machine too
 _MAX_REPLY_BYTES = 2**24  # of JSON; tags may be long, but what a process that was taken over sends is not read
 _MODULE = "recsys.audio.worker"
 
@@ -115,24 +108,19 @@ class DecodeWorkers:
         """
         return self._in_order(self._hash, paths)
 
-    def listen(
-        self, file: BinaryIO, name: str, settings: DecodeSettings
-    ) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
-        """Decode one open file and read the tags inside; its name, without a folder, only hints at the kind of tags.
+    def listen(self, file: BinaryIO, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
+        """Decode one open file and read the tags inside.
 
         Raises:
             ArtefactError: no worker can be started.
         """
-        return self._threads.submit(self._listen, file, name, settings).result()
+        return self._threads.submit(self._listen, file, settings).result()
 
-    def _listen(
-        self, file: BinaryIO, name: str, settings: DecodeSettings
-    ) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
-        reply = self._ask({"task": "listen", "name": name, "settings": settings.model_dump()}, settings, file)
+    def _listen(self, file: BinaryIO, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
+        reply = self._ask({"task": "listen", "settings": settings.model_dump()}, settings, file)
         if isinstance(reply, DecodeFailure):
             return reply
-        tags = {str(field): str(text) for field, text in dict(reply[0]["tags"]).items()}
-        return self._decoded(*reply, settings), tags
+        return self._decoded(*reply, settings), with_sure_year(checked(reply[0]["tags"]))
 
     def _in_order(self, task: Callable[[Path], T], paths: Iterable[Path]) -> Iterator[T]:
         running: deque[Future[T]] = deque()
@@ -182,7 +170,7 @@ class DecodeWorkers:
     def _replaced(self, worker: "_Worker | None") -> "_Worker":
         if worker is not None:
             self._drop(worker)
-        worker = _Worker(self._module, self._limits, self._confined)
+        worker = _Worker(self._module, self._limits.memory_mb, self._confined)
         with self._lock:
             self._workers.add(worker)
             if not self._is_open:
@@ -197,41 +185,8 @@ class DecodeWorkers:
         worker.close()
 
 
-class _Worker:
-    """One process and the socket to it."""
-
-    def __init__(self, module: str, limits: WorkerSettings, confined: bool) -> None:
-        ours, theirs = socket.socketpair()
-        # the same modules as here, wherever this was started; mpg123's and FFmpeg's warnings go nowhere
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with theirs:
-            arguments = [str(theirs.fileno()), str(limits.memory_mb), *([CONFINED] if confined else [])]
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends its workers
-            )
-        self._connection = Connection(ours.detach())
-
-    def wait_until_ready(self) -> None:
-        """Wait for the first word.
-
-        Raises:
-            ArtefactError: it never comes.
-        """
-        try:
-            if self._connection.poll(_START_S) and self._connection.recv_bytes() == b"ready":
-                return
-        except (EOFError, OSError):
-            pass
-        raise ArtefactError(
-            f"a decoding process did not start ({self.end()}); "
-            f"`{sys.executable} -c 'import recsys.audio.worker'` may say why"
-        )
+class _Worker(LimitedProcess):
+    """A process that decodes."""
 
     def ask(
         self, request: dict[str, Any], limit_s: float, most: int, file: BinaryIO | None = None
@@ -260,18 +215,3 @@ class _Worker:
                 raise EOFError
             missing = missing[n_bytes:]
         return reply, samples
-
-    def end(self) -> str:
-        """End the process, and say how it ended by itself if it did."""
-        try:
-            code = self.process.wait(timeout=_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return "stopped"
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def close(self) -> None:
-        """End the process; free what it held."""
-        self.process.kill()
-        self.process.wait()
-        self._connection.close()

@@ -2,45 +2,57 @@
 
     folder  ->  scan  ->  frame in ``SCAN_SCHEMA``, a row a file  ->  write_table  ->  table
 
-Tags inside the files are read with mutagen; no sound is decoded, so that a damaged recording with good tags
-is left for the build to find. A track id is made of the file's name and a hash of its path below the folder:
-it can be read, and it stays when the folder moves or tags are mended, but not when the file is renamed.
+Tags inside the files are read in limited processes (``recsys.catalogue.inside``), as a file may be made to harm; no
+sound is decoded, so that a damaged recording with good tags is left for the build to find. A track id is made of the
+file's name and a hash of its path below the folder: it can be read, and it stays when the folder moves or tags are
+mended, but not when the file is renamed.
 """
 
 import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
-from recsys.catalogue.inside import DAMAGE, file_tags, read_tags
+from recsys.catalogue.inside.fields import Inside
+from recsys.catalogue.inside.kinds import HEAD_BYTES, marked_kind
+from recsys.catalogue.inside.readers import TagReaders
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import SEPARATORS
 from recsys.errors import DataError
 from recsys.progress import Progress
+from recsys.threads import n_cores
 
-__all__ = ["AUDIO_SUFFIXES", "SCAN_SCHEMA", "file_tags", "scan", "track_id_of", "write_table"]
+__all__ = ["AUDIO_SUFFIXES", "SCAN_SCHEMA", "scan", "track_id_of", "write_table"]
 
 AUDIO_SUFFIXES = frozenset(
     f".{kind}"
-    for kind in ("mp3", "m4a", "m4b", "mp4", "aac", "flac", "ogg", "oga", "opus", "wav", "aif", "aiff", "wma")
-)
+    for kind in (
+        "mp3", "mp2", "m4a", "m4b", "mp4", "aac", "flac", "ogg", "oga", "opus", "spx", "wav", "w64", "aif", "aiff",
+        "aifc", "au", "snd", "caf", "wma", "wv", "ape", "mpc", "tta", "dsf", "mka", "webm", "weba", "ac3", "eac3",
+    )
+)  # fmt: skip
 SCAN_SCHEMA = pl.Schema(
     dict.fromkeys(("track_id", "path", "title", "artist", "album", "genre", "year", "lyrics"), pl.String())
 )
 WRITTEN_SUFFIXES = (".parquet", *SEPARATORS, ".jsonl", ".ndjson")
 MAX_NAME_CHARS = 48  # of the file's name in a track id
 BLOCK_FILES = 10_000  # files whose tags exist as Python objects at a time
+FILES_A_READER = 200  # with fewer, another process would take longer to start than to read them
+MAX_TOLD_SUFFIXES = 8
+MAX_SUFFIX_CHARS = 12
+_OFTEN_FILMS = frozenset({"mp4", "matroska", "asf"})  # a film's sound is no track
 
 
 def scan(folder: Path, problems: Problems, progress: Progress) -> pl.DataFrame:
     """Find the audio below a folder, in the order of its paths, and read its tags.
 
-    Hidden names and what has no audio suffix are passed over; links are followed, each folder once.
+    Hidden names and what has no audio suffix are passed over, which is told; links are followed, each folder once.
     A file without a title goes by its name, and so does one whose tags cannot be read, which is a problem.
 
     Returns:
@@ -51,18 +63,21 @@ def scan(folder: Path, problems: Problems, progress: Progress) -> pl.DataFrame:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder that holds the music")
-    files = list(_audio_files(folder, problems))
+    others: Counter[str] = Counter()
+    mislabelled: Counter[str] = Counter()
+    files = [file for file in _files(folder, problems, others, mislabelled) if _is_there(file, problems)]
+    _say_passed_over(progress, others, mislabelled)
     if not files:
         kinds = " ".join(sorted(AUDIO_SUFFIXES))
         raise DataError(f"{folder} holds no audio files ({kinds}); give the folder that holds the music")
+    n_workers = min(n_cores(), -(-len(files) // FILES_A_READER))
     blocks = []
-    with progress.bar("reading tags", len(files), "files") as bar:
-        rest = iter(files)
-        while block := list(islice(rest, BLOCK_FILES)):
+    with progress.bar("reading tags", len(files), "files") as bar, TagReaders(n_workers) as readers:
+        read = zip(files, readers.read(files), strict=True)
+        while block := list(islice(read, BLOCK_FILES)):
             rows = []
-            for file in block:
-                if row := _row(file, folder, problems):
-                    rows.append(row)
+            for file, inside in block:
+                rows.append(_row(file, folder, inside, problems))
                 bar.advance()
             blocks.append(pl.DataFrame(rows, schema=SCAN_SCHEMA, orient="row"))
     return _with_distinct_ids(pl.concat(blocks), problems)
@@ -98,8 +113,12 @@ def write_table(frame: pl.DataFrame, out: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _audio_files(folder: Path, problems: Problems) -> Iterator[Path]:
-    """Walk the folder in the order of names; a folder reached twice, through links, is walked once."""
+def _files(folder: Path, problems: Problems, others: Counter[str], mislabelled: Counter[str]) -> Iterator[Path]:
+    """Walk the folder in the order of names; a folder reached twice, through links, is walked once.
+
+    What has no audio suffix is counted by its suffix: in ``mislabelled`` where it begins as audio does, else in
+    ``others``.
+    """
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
@@ -113,28 +132,67 @@ def _audio_files(folder: Path, problems: Problems) -> Iterator[Path]:
         seen.add((at.st_dev, at.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(top, name)
+            if name.startswith("."):
+                continue
+            file = Path(top, name)
+            suffix = file.suffix.lower()
+            if suffix in AUDIO_SUFFIXES:
+                yield file
+            else:
+                (mislabelled if _begins_as_audio(file) else others)[suffix] += 1
 
 
-def _row(file: Path, folder: Path, problems: Problems) -> tuple[str | None, ...] | None:
-    """Read one file's row; None, with a problem, where its name is no text or it is not there."""
+def _begins_as_audio(file: Path) -> bool:
+    try:
+        if not file.is_file():  # opening a pipe would wait for ever
+            return False
+        with file.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return False
+    return head.startswith(b"ID3") or marked_kind(head) not in {None, *_OFTEN_FILMS}
+
+
+def _say_passed_over(progress: Progress, others: Counter[str], mislabelled: Counter[str]) -> None:
+    if mislabelled:
+        progress.say(f"passed over, though it begins as audio does (rename it to be read): {_told(mislabelled)}")
+    if others:
+        progress.say(f"passed over: {_told(others)}")
+
+
+def _told(counts: Counter[str]) -> str:
+    """Tell counts by suffix, the commonest first."""
+    told = [f"{n:,} {_shown(suffix)}" for suffix, n in counts.most_common(MAX_TOLD_SUFFIXES)]
+    rest = counts.total() - sum(n for _, n in counts.most_common(MAX_TOLD_SUFFIXES))
+    return ", ".join([*told, *([f"{rest:,} others"] if rest else [])])
+
+
+def _shown(suffix: str) -> str:
+    """Make a suffix safe for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in suffix[:MAX_SUFFIX_CHARS]) or "without a suffix"
+
+
+def _is_there(file: Path, problems: Problems) -> bool:
+    """Whether a file can be read, by its name and by what it is; else that is a problem."""
     path = str(file)
     try:
         path.encode()
     except UnicodeEncodeError:
         problems.add("bad-text", path, None, path, "the file's name is not UTF-8; rename it")
-        return None
+        return False
     if not file.is_file():
         problems.add("missing-file", path, None, path, "a link to a file that is not there")
-        return None
-    try:
-        tags = read_tags(file)
-    except DAMAGE as error:
-        problems.add("bad-tags", path, None, path, f"the tags cannot be read: {error}")
-        tags = {}
-    title = tags.pop("title", None) or file.stem
-    rest = (tags.get(name) for name in SCAN_SCHEMA.names()[3:])
+        return False
+    return True
+
+
+def _row(file: Path, folder: Path, inside: Inside, problems: Problems) -> tuple[str | None, ...]:
+    """Make one file's row of what its tags say; what is wrong with them is a problem."""
+    path = str(file)
+    for note in inside.notes:
+        problems.add("bad-tags", path, None, path, note)
+    title = inside.tags.get("title") or file.stem
+    rest = (inside.tags.get(name) for name in SCAN_SCHEMA.names()[3:])
     return track_id_of(os.path.relpath(path, os.path.abspath(folder))), path, title, *rest
 
 

@@ -111,7 +111,7 @@ class Embedding:
 
     def _heard(self, path: Path, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]]:
         with path.open("rb") as file:
-            outcome = self._workers.listen(file, path.name, settings)
+            outcome = self._workers.listen(file, settings)
         if isinstance(outcome, DecodeFailure):
             raise DataError(f"the audio cannot be used: {outcome.reason}")
         duration_s, most_s = outcome[0].clip.duration_s, self._settings.max_length_s

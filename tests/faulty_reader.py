@@ -1,0 +1,36 @@
+"""A process as in ``recsys.catalogue.inside.process``, whose reader does what the file's first word says."""
+
+import os
+import signal
+import time
+from typing import BinaryIO
+
+from recsys.catalogue.inside.fields import Inside
+from recsys.catalogue.inside.process import main
+from recsys.catalogue.inside.reading import read_tags
+
+
+def read(file: BinaryIO) -> Inside:
+    match file.read(6).decode(errors="replace").strip():
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(60)
+        case "bug":
+            raise KeyError("a bug in a reader")
+        case "swell":
+            bytearray(2**30)
+        case "flood":
+            return Inside({"title": "x" * 2**23})
+        case "lies":
+            return Inside({"title": "x" * 5000, "path": "/etc/passwd"}, tuple("y" * 500 for _ in range(50)))
+        case "exit":
+            os._exit(0)
+        case "write":
+            with open(f"/tmp/recsys-{os.getpid()}", "wb") as out:
+                out.write(b"x" * 100_000)
+    return read_tags(file)
+
+
+if __name__ == "__main__":
+    main(read)
