@@ -168,6 +168,7 @@ def measure_live(store: Path, sizes: Sizes, progress: Progress) -> Row:
         users = [user_id(int(n)) for n in rng.integers(0, sizes.store.n_users, min(500, wanted - start))]
         live.record([Listened(user, f"track{int(rng.integers(sizes.store.n_tracks)):07d}") for user in users])
         touched.update(users)
+    live.settle()  # lists of more than a few users follow their batch
     current.close()
     plain = requests_of(sizes.store.n_users, 5)
     with served(store) as (port, _, _):
