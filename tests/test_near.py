@@ -14,7 +14,7 @@ from conftest import copied, quick_settings
 
 from pipelines.build import Inputs, build
 from recsys.live import near
-from recsys.live.bars import bars_file
+from recsys.live.bars import bar_of, bars_file
 from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.events import Listened, TrackDeleted, Upload
 from recsys.live.service import Live
@@ -29,7 +29,7 @@ from recsys.serving.swap import open_answers
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_store
-from recsys.store.record import Record
+from recsys.store.record import Record, head_of, pack, track_bytes
 from recsys.types import SPACES, Space
 from recsys.v1 import recommender_pb2 as pb
 
@@ -464,6 +464,12 @@ def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
         check(answers, store, [], most_computed=0)
     finally:
         answers.close()
+
+
+def test_a_list_that_is_not_full_takes_every_track() -> None:
+    lines = [track_bytes((f"t{n}", 1 - n / 8, None)) for n in range(4)]
+    record = pack(head_of("g", "neighbours"), lines, range(4))
+    assert [float(bar_of(record, depth)) for depth in (3, 4, 5)] == [0.75, 0.625, -np.inf]
 
 
 def test_bars_of_uploads_follow_their_lists(store: Path) -> None:
