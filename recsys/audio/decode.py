@@ -10,7 +10,7 @@ less than there should be, the other tries. A damaged file may crash a decoder o
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -109,6 +109,7 @@ def _decode(file: BinaryIO, settings: DecodeSettings) -> Decoded:
         rate, problems = heard.reader.sample_rate, heard.problems
         n_bad = int(np.count_nonzero(~np.isfinite(heard.stretch)))
         if n_bad:
+            heard = replace(heard, stretch=_numbers(heard.stretch))
             problems += (AudioProblem("damaged-audio", f"{n_bad:,} samples are not numbers, read as silence"),)
         if len(heard.stretch) < settings.min_s * rate:
             reason = f" ({problems[0].reason})" if problems else ""
@@ -121,8 +122,12 @@ def _decode(file: BinaryIO, settings: DecodeSettings) -> Decoded:
     return Decoded(Clip(samples, settings.sample_rate, heard.n_frames / rate), first.format, problems)
 
 
+def _numbers(stretch: Float32) -> Float32:
+    return np.nan_to_num(stretch, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _resampled(stretch: Float32, rate: int, settings: DecodeSettings) -> Float32:
-    samples = soxr.resample(np.nan_to_num(stretch, nan=0.0, posinf=0.0, neginf=0.0), rate, settings.sample_rate)
+    samples = soxr.resample(stretch, rate, settings.sample_rate)
     samples = np.ascontiguousarray(samples[: round(settings.clip_s * settings.sample_rate)], np.float32)
     return np.clip(samples, -1.0, 1.0, out=samples)
 
@@ -139,7 +144,7 @@ def _elsewhere(heard: _Heard, settings: DecodeSettings) -> Iterator[Float32]:
     for place in _PLACES[1:]:
         stretch = _spread(heard.reader, heard.n_frames, n_clip, settings.n_stretches, place)
         if len(stretch) >= settings.min_s * heard.reader.sample_rate:
-            samples = _resampled(stretch, heard.reader.sample_rate, settings)
+            samples = _resampled(_numbers(stretch), heard.reader.sample_rate, settings)
             if not _is_silent(samples):
                 yield samples
 

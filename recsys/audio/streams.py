@@ -10,6 +10,7 @@ counted. What libraries report instead is an estimate from the first frames and 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Literal
 
 SEARCH_BYTES = 65_536  # a first frame is looked for this far behind the tags
@@ -231,23 +232,28 @@ def _size_of(head: bytes) -> SizeOf:
 
 
 def _mpeg_size(head: bytes) -> SizeOf:
-    version, layer, sample_rate = _mpeg(head)
-    sizes = [0] * 256
-    for third in range(256 if sample_rate else 0):
-        kbits = (_MPEG1_KBITS if version == 3 else _MPEG2_KBITS)[layer][third >> 4]
-        if not kbits or third & 0x0C != head[2] & 0x0C:
-            continue  # of free format, or of another rate
-        padding = third >> 1 & 1
-        if layer == 1:
-            sizes[third] = (12_000 * kbits // sample_rate + padding) * 4
-        else:
-            sizes[third] = (144_000 if layer == 2 or version == 3 else 72_000) * kbits // sample_rate + padding
-    second = head[1] | 1  # with a checksum or without
+    sizes, second = _sizes(*_mpeg(head), head[2] & 0x0C), head[1] | 1  # with a checksum or without
 
     def size_of(data: bytes, at: int) -> int:
         return sizes[data[at + 2]] if data[at] == 0xFF and data[at + 1] | 1 == second else 0
 
     return size_of
+
+
+@lru_cache
+def _sizes(version: int, layer: int, sample_rate: int, rate_bits: int) -> tuple[int, ...]:
+    """Tabulate the bytes of frames of one kind by the third byte of their header; 0 is none, or of free format."""
+    sizes = [0] * 256
+    for third in range(256 if sample_rate else 0):
+        kbits = (_MPEG1_KBITS if version == 3 else _MPEG2_KBITS)[layer][third >> 4]
+        if not kbits or third & 0x0C != rate_bits:
+            continue
+        padding = third >> 1 & 1
+        if layer == 1:
+            sizes[third] = (12_000 * kbits // sample_rate + padding) * 4
+        else:
+            sizes[third] = (144_000 if layer == 2 or version == 3 else 72_000) * kbits // sample_rate + padding
+    return tuple(sizes)
 
 
 def _adts_size(head: bytes) -> SizeOf:
