@@ -8,16 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audio_files import RATE, counted_calls, encoded, encoded_by_ffmpeg, melody, write_all
+from audio_files import (
+    RATE,
+    bare_mp3,
+    counted_calls,
+    encoded,
+    encoded_by_ffmpeg,
+    melody,
+    of_unknown_length,
+    packed,
+    write_all,
+)
 from safetensors.torch import load_file, save_file
 
 from recsys.audio import decode as decoding
-from recsys.audio.cache import VectorCache
-from recsys.audio.decode import decode
+from recsys.audio.cache import CachedSound, FileMark, VectorCache
+from recsys.audio.decode import AudioProblem, decode
 from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.logmel import log_mel
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.networks import build_network
+from recsys.audio.readers import AvReader
 from recsys.audio.settings import (
     AudioSettings,
     DecodeSettings,
@@ -25,6 +36,7 @@ from recsys.audio.settings import (
     NetworkSettings,
     WorkerSettings,
 )
+from recsys.audio.worker import content_hash
 from recsys.audio.workers import DecodeWorkers
 from recsys.catalogue.problems import Problems
 from recsys.errors import ArtefactError, DataError
@@ -224,6 +236,60 @@ def test_the_cache_is_used_and_its_problems_told_again(model: SoundModel, songs:
         assert not np.allclose(changed[1], first[1])
 
 
+def test_only_what_was_heard_wrong_is_heard_again(model: SoundModel, tmp_path: Path) -> None:
+    """A cache of the first decoder, whose entries name no version; what is decoded again is counted."""
+    five = melody(5.0, 7)
+    files = {
+        "a.wav": encoded(five, "WAV"),
+        "b.flac": encoded(five, "FLAC"),
+        "c.mp3": packed(five, "mp3", "libmp3lame"),
+        "d.m4a": encoded_by_ffmpeg(five, "mp4", "aac"),
+        "e.ogg": encoded(five, "OGG"),
+        "f.mka": packed(five, "matroska", "aac"),
+        "bare.mp3": bare_mp3(packed(five, "mp3", "libmp3lame")),
+        "in.wav": packed(five, "wav", "libmp3lame"),
+        "piped.flac": of_unknown_length(encoded(five, "FLAC")),
+        "a.aac": packed(five, "adts", "aac"),
+        "piped.mka": packed(five, "matroska", "libmp3lame", seekable=False),
+        "silent.wav": encoded(np.zeros(2 * RATE, np.float32), "WAV"),
+    }
+    paths, old = write_all(tmp_path, files), 1
+    told = {"piped.flac": AudioProblem("truncated-audio", "209146758205323.7 s are declared")}
+    told["silent.wav"] = AudioProblem("silent-audio", "the stretch that is used is silent")
+    formats = {".m4a": "mp4", ".mka": "matroska"}
+    vector = np.eye(12, dtype=np.float32)[0]
+
+    def run(cache: VectorCache) -> tuple[set[str], np.ndarray, list[int], dict[str, int]]:
+        problems = Problems()
+        with counted_calls(DecodeWorkers, "_decode") as calls:
+            sound = embed_paths(paths, model, SETTINGS, cache, problems, Silent())
+        return (
+            {call.name for call in calls if isinstance(call, Path)},
+            sound.vectors,
+            sound.rows.tolist(),
+            problems.counts(),
+        )
+
+    with VectorCache(tmp_path / "sound.lmdb") as cache:
+        for path in paths:
+            mark, digest = FileMark.of(path), content_hash(path)
+            assert mark is not None
+            problems = (told[path.name],) if path.name in told else ()
+            format_ = formats.get(path.suffix, path.suffix[1:])
+            cache.put(model.version, [(digest, CachedSound(vector, 5.0, format_, problems, old))], [(mark, digest)])
+        decoded, vectors, rows, counts = run(cache)
+        assert decoded == {"bare.mp3", "in.wav", "piped.flac", "a.aac", "piped.mka", "silent.wav"}
+        assert rows == list(range(11)), "silence has none"
+        assert counts == {"silent-audio": 1}
+        for place in range(6):
+            np.testing.assert_array_equal(vectors[place], vector, "the vector that it had")
+        assert all(not np.allclose(vectors[place], vector) for place in range(6, 11))
+        with counted_calls(DecodeWorkers, "_look") as looks:
+            decoded, again, _, _ = run(cache)
+        assert (decoded, looks) == ({"silent.wav"}, []), "once"
+        np.testing.assert_array_equal(again, vectors)
+
+
 def test_an_interrupted_run_keeps_whole_batches(model: SoundModel, songs: Path, tmp_path: Path) -> None:
     paths = write_all(tmp_path, {f"{i}.wav": encoded(melody(1.5, i), "WAV") for i in range(8)})
 
@@ -270,7 +336,7 @@ def test_an_upload_gets_the_vector_that_the_catalogue_gave(model: SoundModel, so
 def test_one_mp3_read_by_either_library_gives_one_vector(model: SoundModel, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded(melody(12.0, 12), "MP3")  # longer than a clip, so that both must find its middle
     by_libsndfile = decode(io.BytesIO(content), SETTINGS.decode)
-    monkeypatch.setattr(decoding, "_open", decoding._AvReader)
+    monkeypatch.setattr(decoding, "open_reader", lambda file, seen, stack: AvReader(file, stack))
     by_ffmpeg = decode(io.BytesIO(content), SETTINGS.decode)
     ours, theirs = by_libsndfile.clip.samples, by_ffmpeg.clip.samples
     assert by_ffmpeg.format == by_libsndfile.format == "mp3"

@@ -222,6 +222,17 @@ def test_what_cannot_be_used_leaves_nothing(store, stub, audio):
     assert logged(store) == []
 
 
+def test_silence_is_taken_without_sound_and_told(store, stub):
+    silence = encoded(np.zeros(3 * 16_000, np.float32), "WAV", rate=16_000)
+    about = pb.NewTrack(track_id="new", genres=["jazz"], file_name="a.wav")
+    answer = stub.UploadTrack(pieces(silence, about), timeout=CALL_S)
+    assert (answer.track_id, answer.known, answer.has_sound) == ("new", False, False)
+    assert ["-70 dB" in note for note in answer.notes] == [True]
+    assert answer.neighbours, "its genre places it"
+    with open_live(store / "live.lmdb") as live:
+        assert "sound" not in live.vectors(answer.generation, 1)
+
+
 def test_a_mislabelled_file_is_taken_with_a_note(stub):
     answer = stub.UploadTrack(pieces(SONG, pb.NewTrack(file_name="liar.wav")), timeout=CALL_S)
     assert answer.notes == ["the name says wav, the content is mp3"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
-from recsys.audio.decode import AudioProblem
+from recsys.audio.decode import DECODER, AudioProblem
 from recsys.errors import ArtefactError
 
 HASH, OTHER = "ab" * 16, "cd" * 16
@@ -91,3 +91,15 @@ os.kill(os.getpid(), 9)
     assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode == -9
     with VectorCache(tmp_path / "sound.lmdb") as cache:
         assert cache.get("v1", HASH) is not None
+
+
+def test_an_entry_without_a_version_is_the_first_decoders(tmp_path: Path) -> None:
+    """As they were written before versions; what an older program wrote is still read."""
+    old = b'{"duration_s": 54.0, "format": "mp3", "problems": []}\n' + np.array([1, 0, 0], "<f4").tobytes()
+    with VectorCache(tmp_path / "sound.lmdb") as cache:
+        with cache._env.begin(write=True) as transaction:
+            transaction.put(f"vector:v1:{HASH}".encode(), old)
+        cache.put("v1", [(OTHER, SOUND)], [])
+    with VectorCache(tmp_path / "sound.lmdb") as cache:
+        found = [cache.get("v1", digest) for digest in (HASH, OTHER)]
+    assert [one.decoder for one in found if one is not None] == [1, DECODER]

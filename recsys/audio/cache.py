@@ -5,7 +5,8 @@
 
 A batch is one transaction: a kill loses at most the batch in flight. A new model has a new version and so
 finds nothing; entries are never wrong, only unused. Failures are not kept: a slow disk or a busy machine may
-have been the reason, and trying again is cheap beside the rest.
+have been the reason, and trying again is cheap beside the rest. Each entry says by which version of the decoder it was
+heard (an entry that does not was heard by the first); who asks decides whether that one heard it right.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from typing import Any, Self
 import lmdb
 import numpy as np
 
-from recsys.audio.decode import AudioProblem
+from recsys.audio.decode import DECODER, AudioProblem
 from recsys.errors import ArtefactError
 from recsys.types import Float32
 
@@ -30,12 +31,13 @@ _FILE_MARK = struct.Struct("<qq16s")  # size in bytes, time of change in ns, con
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedSound:
-    """What embedding one recording gave: ``vector`` (d,) and what was found on the way."""
+    """What embedding one recording gave: ``vector`` (d,), what was found on the way, and the decoder's version."""
 
     vector: Float32
     duration_s: float
     format: str
     problems: tuple[AudioProblem, ...]
+    decoder: int = DECODER
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class VectorCache:
         try:
             about = json.loads(head)
             problems = tuple(AudioProblem(*problem) for problem in about["problems"])
-            return CachedSound(np.frombuffer(vector, "<f4"), about["duration_s"], about["format"], problems)
+            decoder = int(about.get("decoder", 1))
+            return CachedSound(np.frombuffer(vector, "<f4"), about["duration_s"], about["format"], problems, decoder)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"the entry of {content_hash} cannot be read") from error
 
@@ -159,6 +162,7 @@ class VectorCache:
 
 def _packed(sound: CachedSound) -> bytes:
     about = {"duration_s": sound.duration_s, "format": sound.format, "problems": sound.problems}
+    about["decoder"] = sound.decoder
     return json.dumps(about).encode() + b"\n" + np.asarray(sound.vector, "<f4").tobytes()
 
 

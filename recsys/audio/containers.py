@@ -1,24 +1,71 @@
-"""Was a file cut short? Read from what its container declares, without decoding anything.
+"""What a file says of itself, read from its headers: was it cut short, does it say how long it is?
 
-    an open file  ->  missing_tail  ->  None, or one clause that says what was declared and what is there
+    an open file  ->  look  ->  Look: what is missing at the end, whether the length is declared, where frames lie
 
-WAV, AIFF and MP4 declare sizes, an MP3 with a Xing, Info or VBRI header its bytes, Ogg marks its last page;
-an MP3 without such a header is held against the length of its own last frame. FLAC declares only samples:
-``recsys.audio.decode`` asks the decoder for the last one. Whether a file is sound beyond that is not looked
-at here.
+WAV, AIFF and MP4 declare sizes, an MP3 with a Xing, Info or VBRI header its bytes, Ogg marks its last page; frames
+without a container are held against the length of the last one. A length is unknown in what was written to a pipe
+or broadcast, in a chain of Ogg recordings, and in bare frames: what libraries then report is an estimate. FLAC
+declares only samples: ``recsys.audio.decode`` asks the decoder for the last one. Nothing is decoded here, and whether
+a file is sound beyond that is not looked at.
 """
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-_TAIL_BYTES = 8192  # at least five frames of the largest mp3 (1,441 bytes a frame at 320 kbit/s and 32 kHz)
-_SYNC_BYTES = 65_536  # an mp3's first frame is looked for this far behind its tags; also the largest Ogg page
+from recsys.audio.flac import FlacHeader, flac_header
+from recsys.audio.ogg import is_chain, is_closed
+from recsys.audio.streams import Stream, find_stream, missing_of_last
+
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF)  # what a recorder that was writing to a pipe leaves in a size field
-_MPEG1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-_MPEG2_KBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-_MPEG1_RATES = (44_100, 48_000, 32_000)
+_MPEG_IN_WAV = (0x50, 0x55)  # format tags: layers I and II, layer III
+_MOST_TAGS = 8  # ID3 tags in front, one behind the other
+_HEAD_BYTES = 65_536  # in which a container's header declares its length
+_JOINED_BYTES = 4096  # behind the declared end, more than tags alone are
+_EBML, _EBML_INFO, _EBML_DURATION = b"\x1aE\xdf\xa3", b"\x15I\xa9f", b"D\x89"
+_ASF = bytes.fromhex("3026b2758e66cf11")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_DECLARING = (
+    b"TTA1",
+    b"MAC ",
+    b"MPCK",
+    b"MP+",
+    b"tBaK",
+    b"DSD ",
+    b"caff",
+    b".snd",
+    b"riff",
+    b"RF64",
+    b"Creative Voice",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen of a file without decoding it."""
+
+    size: int
+    start: int = 0  # behind the tags in front
+    cut: str | None = None  # one clause: what was declared, and what is there
+    declares: bool = True  # the length, which is not to be counted then
+    stream: Stream | None = None  # frames without a container, or in a WAV
+    in_wav: bool = False
+    flac: FlacHeader | None = None
+    is_chain: bool = False
+
+
+@dataclass(slots=True)
+class _Wav:
+    format_tag: int = 0
+    data_start: int = 0
+    data_end: int = 0  # 0 where that is not declared
+
+
+@dataclass(slots=True)
+class _Mp4:
+    end: int = 0  # 0 where that is not declared
+    names: set[bytes] = field(default_factory=set)
 
 
 def missing_tail(file: BinaryIO) -> str | None:
@@ -27,19 +74,43 @@ def missing_tail(file: BinaryIO) -> str | None:
     Args:
         file: open for reading and seekable; its position is not kept.
     """
+    return look(file).cut
+
+
+def declares_length(file: BinaryIO) -> bool:
+    """Whether a file's headers say how long it is, in a form that is to be believed."""
+    return look(file).declares
+
+
+def look(file: BinaryIO) -> Look:
+    """Look at a file's headers and at its end.
+
+    Args:
+        file: open for reading and seekable; its position is not kept.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     size = file.seek(0, os.SEEK_END)
     start = _after_id3(file)
     file.seek(start)
-    head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        return _short_of(_wav_end(file, start), size)
+    head = file.read(16)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return _look_at_wav(file, start, size)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _short_of(start + 8 + int.from_bytes(head[4:8], "big"), size)
+        return Look(size, start, _short_of(start + 8 + int.from_bytes(head[4:8], "big"), size))
     if head[4:8] == b"ftyp":
-        return _short_of(_mp4_end(file, size), size)
+        boxes = _mp4(file, size)
+        return Look(size, start, _short_of(boxes.end, size), declares=b"moof" not in boxes.names)
     if head[:4] == b"OggS":
-        return None if _ogg_is_closed(file, size) else "the last Ogg page is not marked as the last or is cut"
-    return _mp3_missing_tail(file, start, size)
+        cut = None if is_closed(file, size) else "the last Ogg page is not marked as the last or is cut"
+        chained = is_chain(file, start, size)
+        return Look(size, start, cut, declares=not chained, is_chain=chained)
+    flac = flac_header(file, start)
+    if flac is not None:
+        return Look(size, start, declares=flac.declared > 0, flac=flac)
+    known = _declares(file, start, head)
+    return _look_at_frames(file, start, size) if known is None else Look(size, start, declares=known)
 
 
 def _short_of(declared: int, size: int) -> str | None:
@@ -47,115 +118,97 @@ def _short_of(declared: int, size: int) -> str | None:
 
 
 def _after_id3(file: BinaryIO) -> int:
-    file.seek(0)
-    head = file.read(10)
-    if len(head) < 10 or head[:3] != b"ID3":
-        return 0
-    tag_bytes = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]
-    return 10 + tag_bytes + (10 if head[5] & 0x10 else 0)  # bit 4: the tag has a footer of its own
+    at = 0
+    for _ in range(_MOST_TAGS):
+        file.seek(at)
+        head = file.read(10)
+        if len(head) < 10 or head[:3] != b"ID3":
+            break
+        tag_bytes = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]
+        at += 10 + tag_bytes + (10 if head[5] & 0x10 else 0)  # bit 4: the tag has a footer of its own
+    return at
 
 
-def _wav_end(file: BinaryIO, start: int) -> int:
-    """Find where the ``data`` chunk should end, in bytes; 0 where that is not declared."""
-    position = start + 12
+def _look_at_wav(file: BinaryIO, start: int, size: int) -> Look:
+    wav = _wav(file, start)
+    cut = _short_of(wav.data_end, size)
+    if wav.format_tag not in _MPEG_IN_WAV:
+        return Look(size, start, cut)
+    end = min(wav.data_end or size, size)
+    stream = find_stream(file, wav.data_start, end) if wav.data_start else None
+    return Look(size, start, cut, declares=False, stream=stream, in_wav=True)
+
+
+def _wav(file: BinaryIO, start: int) -> _Wav:
+    """Find what kind of samples a WAV holds, and where."""
+    found, position = _Wav(), start + 12
     while True:
         file.seek(position)
-        chunk = file.read(8)
+        chunk = file.read(10)
         if len(chunk) < 8:
-            return 0
-        name, n_bytes = struct.unpack("<4sI", chunk)
+            return found
+        name, n_bytes = struct.unpack("<4sI", chunk[:8])
+        if name == b"fmt ":
+            found.format_tag = int.from_bytes(chunk[8:10], "little")
         if name == b"data":
-            return 0 if n_bytes in _UNKNOWN_SIZE else position + 8 + n_bytes
+            found.data_start = position + 8
+            found.data_end = 0 if n_bytes in _UNKNOWN_SIZE else position + 8 + n_bytes
+            return found
         position += 8 + n_bytes + n_bytes % 2
 
 
-def _mp4_end(file: BinaryIO, size: int) -> int:
-    """Find where the last box should end, in bytes."""
-    position = 0
+def _mp4(file: BinaryIO, size: int) -> _Mp4:
+    """Find the boxes of the highest level, and where the last should end."""
+    found, position = _Mp4(), 0
     while position + 8 <= size:
         file.seek(position)
         box = file.read(16)
+        found.names.add(box[4:8])
         n_bytes = int.from_bytes(box[:4], "big")
         if n_bytes == 1:  # the size did not fit in 32 bits and follows the name
             n_bytes = int.from_bytes(box[8:16], "big")
         if n_bytes < 8:  # 0: to the end of the file; anything else is not a box
-            return 0
+            return found
         position += n_bytes
-    return position
+    found.end = position
+    return found
 
 
-def _ogg_is_closed(file: BinaryIO, size: int) -> bool:
-    file.seek(max(0, size - _SYNC_BYTES - 27 - 255))
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    n_bytes = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return bool(page[5] & 0x04) and len(page) >= n_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Mp3Frame:
-    kind: tuple[int, int]  # version and rate bits: the same in every frame of a file
-    n_bytes: int
-
-
-def _mp3_frame(data: bytes, at: int) -> _Mp3Frame | None:
-    """Read the header of a layer III frame at ``at``, or None where there is none."""
-    if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE6 != 0xE2:
+def _declares(file: BinaryIO, start: int, head: bytes) -> bool | None:
+    """Whether other containers declare their length; None where this is none of them."""
+    if head.startswith(_DECLARING):
+        return True
+    if head[:4] == b"wvpk":
+        return head[12:16] not in (b"\xff\xff\xff\xff", bytes(4))
+    if head[:4] not in (_EBML, _ASF[:4]):
         return None
-    version, rate = (
-        (data[at + 1] >> 3) & 3,
-        (data[at + 2] >> 2) & 3,
-    )  # versions: 3 MPEG-1, 2 MPEG-2, 0 MPEG-2.5
-    kbits = (_MPEG1_KBITS if version == 3 else _MPEG2_KBITS)[data[at + 2] >> 4]
-    if version == 1 or rate == 3 or kbits == 0:
-        return None
-    sample_rate = _MPEG1_RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
-    n_bytes = (144_000 if version == 3 else 72_000) * kbits // sample_rate + ((data[at + 2] >> 1) & 1)
-    return _Mp3Frame((version, rate), n_bytes)
-
-
-def _mp3_missing_tail(file: BinaryIO, start: int, size: int) -> str | None:
     file.seek(start)
-    head = file.read(_SYNC_BYTES)
-    for at in range(len(head)):
-        frame = _mp3_frame(head, at)
-        follower = frame and _mp3_frame(head, at + frame.n_bytes)
-        if frame and follower and follower.kind == frame.kind:
-            break
+    header = file.read(_HEAD_BYTES)
+    if head[:4] == _EBML:
+        info = header.find(_EBML_INFO)
+        return info >= 0 and any(
+            header.find(_EBML_DURATION + size, info, info + 512) >= 0 for size in (b"\x84", b"\x88")
+        )
+    about = header.find(_ASF_FILE)
+    lasts, flags = header[about + 64 : about + 72], header[about + 88 : about + 89]
+    return about >= 0 and any(lasts) and flags != b"" and not flags[0] & 1  # 1: it was broadcast
+
+
+def _look_at_frames(file: BinaryIO, start: int, size: int) -> Look:
+    stream = find_stream(file, start, size, tag_start=0 if start else None)
+    if stream is None:
+        return Look(size, start, declares=False)
+    if stream.declared_end is not None and not stream.in_tag:
+        cut = _short_of(stream.declared_end, size)
     else:
-        return None
-    declared = _declared_mp3_bytes(head[at : at + frame.n_bytes])
-    if declared is not None:
-        return _short_of(start + at + declared, size)
-    file.seek(max(start, size - _TAIL_BYTES))
-    missing = _cut_of_last_frame(file.read(), frame.kind)
-    return f"the last frame lacks {missing} bytes" if missing else None
+        missing = missing_of_last(file, stream)
+        cut = f"the last frame lacks {missing} bytes" if missing else None
+    declares = stream.declared is not None and not stream.in_tag and not _goes_on(file, stream)
+    return Look(size, start, cut, declares, stream)
 
 
-def _declared_mp3_bytes(frame: bytes) -> int | None:
-    """Read the stream's bytes, this frame's included, from a Xing, Info or VBRI header."""
-    if frame[36:40] == b"VBRI":
-        return int.from_bytes(frame[46:50], "big")
-    for offset in (13, 21, 36):  # behind the side information, whose size is that of the version and channels
-        if frame[offset : offset + 4] in (b"Xing", b"Info"):
-            flags = frame[offset + 7]  # bit 0: a count of frames comes first; bit 1: the bytes are there
-            place = offset + 8 + (4 if flags & 1 else 0)
-            return int.from_bytes(frame[place : place + 4], "big") if flags & 2 else None
-    return None
-
-
-def _cut_of_last_frame(tail: bytes, kind: tuple[int, int]) -> int:
-    """Count the bytes that the last frame lacks; 0 where it is whole or something else follows it."""
-    for start in range(len(tail)):
-        at, n_frames = start, 0
-        while (frame := _mp3_frame(tail, at)) and frame.kind == kind:
-            at, n_frames = at + frame.n_bytes, n_frames + 1
-        if n_frames < 3:  # three in a row are not chance
-            continue
-        if at >= len(tail):
-            return at - len(tail)
-        if at + 4 > len(tail) and tail[at] == 0xFF:  # cut inside a header, which takes 4 bytes
-            return at + 4 - len(tail)
-    return 0
+def _goes_on(file: BinaryIO, stream: Stream) -> bool:
+    """Whether frames of an mp3 follow its declared end, as where files were joined."""
+    if stream.declared_end is None or stream.end - stream.declared_end < _JOINED_BYTES:
+        return False
+    return find_stream(file, stream.declared_end, stream.end) is not None

@@ -4,12 +4,13 @@
 
 Files stream through decoding processes into batches, batches through threads, one a core; nothing but vectors is kept
 of a track. Finished vectors go into the ``VectorCache`` batch by batch, so an interrupted run goes on where it was. A
-file that cannot be used is a problem with its row and reason, and its track simply has no vector.
+file that cannot be used, or in which there is nothing to hear, is a problem with its row and reason, and its track
+simply has no vector. What an older version of the decoder heard is heard again where that one may have been wrong.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
-from recsys.audio.decode import Decoded, mislabelled
+from recsys.audio.decode import DECODER, SILENT, Decoded, mislabelled
 from recsys.audio.model import SoundModel
 from recsys.audio.settings import AudioSettings
 from recsys.audio.workers import DecodeFailure, DecodeWorkers
@@ -31,19 +32,33 @@ __all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed
 
 T = TypeVar("T")
 
+_FLUSHED = 1000  # entries of an older decoder that are written anew at a time
+_HEARD_RIGHT = ("flac", "ogg", "aiff")  # formats that were heard wrong only where it was told
+_TOLD_WRONG = ("truncated-audio", SILENT)  # what was told of files that may be heard otherwise now
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sound:
     """What was heard: ``rows`` (m,) int32 ascending, the tracks with a vector, and for each of them the rest.
 
     ``vectors`` (m, d) float32 of unit length, ``durations_s`` (m,) float32 of the whole recordings,
-    ``hashes`` of the files' bytes.
+    ``hashes`` of the files' bytes. ``silent`` are those in which there is nothing to hear.
     """
 
     rows: Int32
     vectors: Float32
     durations_s: Float32
     hashes: tuple[str, ...]
+    silent: "tuple[Silence, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A recording in which there is nothing to hear: its row, the hash of its bytes, its length."""
+
+    row: int
+    content_hash: str
+    duration_s: float
 
 
 def embed_paths(
@@ -79,7 +94,7 @@ def embed_paths(
         DecodeWorkers(model.settings.decode, settings.workers) as workers,
         progress.bar("audio: embedding", n_files, "clips") as bar,
     ):
-        decoded = run.decoded(run.unhashed(bar), workers, bar)
+        decoded = run.decoded(run.unhashed(workers, bar), workers, bar)
         for batch, vectors in in_threads(run.embedded, batches(decoded, settings.batch_clips)):
             run.take(batch, vectors)
             bar.advance(len(batch))
@@ -89,16 +104,19 @@ def embed_paths(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heard:
-    """One file: ``vector`` (d,) of unit length, the recording's length, and ``notes`` on what was odd."""
+    """One file: ``vector`` (d,) of unit length, the recording's length, and ``notes`` on what was odd.
+
+    There is no vector where there is nothing to hear.
+    """
 
     content_hash: str
     duration_s: float
-    vector: Float32
+    vector: Float32 | None
     notes: tuple[str, ...]
 
 
 def embed_file(path: Path, model: SoundModel) -> Heard:
-    """Embed one file, as uploads are: like a catalogue, but one that cannot be used is an error.
+    """Embed one file, as uploads are: like a catalogue, but one that cannot be used, silence excepted, is an error.
 
     Raises:
         DataError: the file is missing, or nothing usable decodes.
@@ -106,6 +124,8 @@ def embed_file(path: Path, model: SoundModel) -> Heard:
     problems = Problems()
     sound = embed_paths([path], model, model.settings, None, problems, Silent())
     notes = tuple(problems.frame()["reason"].to_list())
+    for silence in sound.silent:
+        return Heard(silence.content_hash, silence.duration_s, None, notes)
     if not len(sound.rows):
         raise DataError(f"{path} cannot be used: {'; '.join(notes)}")
     return Heard(sound.hashes[0], float(sound.durations_s[0]), sound.vectors[0], notes)
@@ -130,6 +150,16 @@ class _Job:
 Batch = list[tuple[_Job, Decoded]]
 
 
+def _heard_right(sound: CachedSound, path: Path, workers: DecodeWorkers) -> bool:
+    """Whether an older version of the decoder heard a file as this one would.
+
+    It took estimates for lengths, lost what lies behind an error, and gave a vector to silence.
+    """
+    if any(problem.kind in _TOLD_WRONG for problem in sound.problems):
+        return False
+    return sound.format in _HEARD_RIGHT or workers.declares_length(path) is True
+
+
 class _Embedding:
     """One run over a catalogue: what is found so far."""
 
@@ -146,16 +176,18 @@ class _Embedding:
         self._vectors = np.zeros((len(paths), model.dim), np.float32)
         self._durations_s = np.zeros(len(paths), np.float32)
         self._hashes: dict[int, str] = {}
+        self._silent: list[Silence] = []
+        self._heard_right: list[tuple[str, CachedSound]] = []  # by an older decoder: to be kept as if by this one
         self._unwritten_files: list[tuple[FileMark, str]] = []
 
-    def unhashed(self, bar: Bar) -> Iterator[_Job]:
+    def unhashed(self, workers: DecodeWorkers, bar: Bar) -> Iterator[_Job]:
         """Give the files that are new or have changed; the others are taken from the cache."""
         for row, path in enumerate(self._paths):
             if path is None:
                 continue
             mark = FileMark.of(path)
             known = self._cache.hash_of(mark) if self._cache and mark else None
-            if known and self._found(_Job(row, path, None, known)):
+            if known and self._found(_Job(row, path, None, known), workers):
                 bar.advance()
             else:
                 yield _Job(row, path, mark)
@@ -178,7 +210,7 @@ class _Embedding:
                     bar.advance()
                     continue
                 job = _Job(job.row, job.path, job.mark, outcome)
-                if self._found(job):
+                if self._found(job, workers):
                     bar.advance()
                 else:
                     decoding.append(job)
@@ -188,6 +220,11 @@ class _Embedding:
             job = decoding.popleft()
             if isinstance(outcome, DecodeFailure):
                 self._problem(job, outcome.kind, outcome.reason)
+                bar.advance()
+            elif outcome.is_silent:
+                self._silent.append(Silence(job.row, job.content_hash, outcome.clip.duration_s))
+                for problem in outcome.problems:
+                    self._problem(job, problem.kind, problem.reason)
                 bar.advance()
             else:
                 yield job, outcome
@@ -209,21 +246,31 @@ class _Embedding:
 
     def flush(self, sounds: Sequence[tuple[str, CachedSound]] = ()) -> None:
         """Write vectors, and the hashes of files seen since the last time, to the cache."""
+        sounds = [*self._heard_right, *sounds]
         if self._cache and (sounds or self._unwritten_files):
             self._cache.put(self._model.version, sounds, self._unwritten_files)
         self._unwritten_files.clear()
+        self._heard_right.clear()
 
     def sound(self) -> Sound:
         """Collect the rows that have a vector."""
         rows = np.array(sorted(self._hashes), np.int32)
         hashes = tuple(self._hashes[row] for row in rows.tolist())
-        return Sound(rows, self._vectors[rows], self._durations_s[rows], hashes)
+        return Sound(rows, self._vectors[rows], self._durations_s[rows], hashes, tuple(self._silent))
 
-    def _found(self, job: _Job) -> bool:
+    def _found(self, job: _Job, workers: DecodeWorkers) -> bool:
+        """Take a file's vector from the cache, if it is there and its file would be heard so again."""
         sound = self._cache.get(self._model.version, job.content_hash) if self._cache else None
-        if sound is not None:
-            self._take(job, sound)
-        return sound is not None
+        if sound is None:
+            return False
+        if sound.decoder < DECODER:
+            if not _heard_right(sound, job.path, workers):
+                return False
+            self._heard_right.append((job.content_hash, replace(sound, decoder=DECODER)))
+            if len(self._heard_right) >= _FLUSHED:
+                self.flush()
+        self._take(job, sound)
+        return True
 
     def _take(self, job: _Job, sound: CachedSound) -> None:
         self._vectors[job.row] = sound.vector

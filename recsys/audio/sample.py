@@ -75,14 +75,14 @@ def read_sample(
     """Decode files into a scratch file.
 
     Args:
-        paths: (row of the track, its file). What cannot be decoded is left out without a word: ``embed_paths``, which
-            sees every file, reports it.
+        paths: (row of the track, its file). What cannot be decoded, and silence, is left out without a word:
+            ``embed_paths``, which sees every file, reports it.
         settings: how to decode, in how many processes.
         scratch: open for reading and writing, empty.
         progress: shows the files done.
 
     Returns:
-        The rows (m,) of the files that decoded, and their clips.
+        The rows (m,) of the files in which there is something to hear, and their clips.
     """
     rows: list[int] = []
     clips = ClipSample(scratch, settings.decode.sample_rate)
@@ -91,7 +91,7 @@ def read_sample(
         progress.bar("audio: reading a sample", len(paths), "clips") as bar,
     ):
         for (row, _), outcome in zip(paths, workers.decode(path for _, path in paths), strict=True):
-            if not isinstance(outcome, DecodeFailure):
+            if not isinstance(outcome, DecodeFailure) and not outcome.is_silent:
                 clips.append(outcome.clip)
                 rows.append(row)
             bar.advance()

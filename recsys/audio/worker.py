@@ -23,6 +23,7 @@ from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from recsys.audio.containers import declares_length
 from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
 from recsys.catalogue.inside.fields import with_sure_year
@@ -66,6 +67,9 @@ def _reply(request: dict[str, Any], read: Callable[[Path, DecodeSettings], Decod
             return _failure("bad-audio", "this is not a regular file")
         if request["task"] == "hash":
             return {"content_hash": content_hash(path)}, memoryview(b"")
+        if request["task"] == "look":
+            with path.open("rb") as file:
+                return {"declares_length": declares_length(file)}, memoryview(b"")
         return _decoded(read(path, DecodeSettings.model_validate(request["settings"])))
     except (FileNotFoundError, NotADirectoryError):
         return _failure("missing-file", "there is no such file")

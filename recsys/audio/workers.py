@@ -108,6 +108,14 @@ class DecodeWorkers:
         """
         return self._in_order(self._hash, paths)
 
+    def declares_length(self, path: Path) -> bool | DecodeFailure:
+        """Whether a file's headers say how long it is, so that it is not counted.
+
+        Raises:
+            ArtefactError: no worker can be started.
+        """
+        return self._threads.submit(self._look, path).result()
+
     def listen(self, file: BinaryIO, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]] | DecodeFailure:
         """Decode one open file and read the tags inside.
 
@@ -145,6 +153,10 @@ class DecodeWorkers:
     def _hash(self, path: Path) -> str | DecodeFailure:
         reply = self._ask({"task": "hash", "path": str(path)})
         return reply if isinstance(reply, DecodeFailure) else str(reply[0]["content_hash"])
+
+    def _look(self, path: Path) -> bool | DecodeFailure:
+        reply = self._ask({"task": "look", "path": str(path)})
+        return reply if isinstance(reply, DecodeFailure) else bool(reply[0]["declares_length"])
 
     def _ask(
         self, request: dict[str, Any], settings: DecodeSettings | None = None, file: BinaryIO | None = None

@@ -72,14 +72,14 @@ class Embedding:
         self._loading = threading.Lock()
 
     def warm(self) -> None:
-        """Load the current generation and embed two seconds of silence, so that nothing is done for the first time."""
+        """Load the current generation and embed two seconds of a tone, so that nothing is done for the first time."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "warm.wav"
             with wave.open(str(path), "wb") as file:
                 file.setnchannels(1)
                 file.setsampwidth(2)
                 file.setframerate(16_000)
-                file.writeframes(bytes(2 * 2 * 16_000))
+                file.writeframes(b"\0\x20\0\xe0" * 16_000)  # silence would not be embedded
             self.answer({"path": str(path), "about": {}, "generation": self._store.current().name})
 
     def answer(self, request: dict[str, Any]) -> bytes:
@@ -103,9 +103,9 @@ class Embedding:
             known = hashed.result(), decoded.clip.duration_s
         except OSError as error:  # its upload was given up meanwhile
             raise ArtefactError(f"cannot read the upload {path}: {error.strerror}") from error
-        sound = None if models.sound is None else models.sound.embed([decoded.clip])[0]
+        sound = None if models.sound is None or decoded.is_silent else models.sound.embed([decoded.clip])[0]
         problems = decoded.problems + mislabelled(path, decoded.format)
-        notes = [problem.reason for problem in problems] + ([NO_SOUND] if sound is None else [])
+        notes = [problem.reason for problem in problems] + ([NO_SOUND] if models.sound is None else [])
         vectors = vectors_of(upload_of(about, inside, *known), sound, models.encoder, models.blend)
         return packed({"content_hash": known[0], "duration_s": known[1], "notes": notes, "inside": inside}, vectors)
 
