@@ -8,14 +8,18 @@ row, so that rows of stored lists stay what they were, and is hidden.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.errors import NotFoundError
 from recsys.hybrid.blend import unit_rows
 from recsys.model import Model
 from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
+
+_OF_ONE_TRACK: tuple[Space, ...] = ("sound", "content")  # spaces that a track is in by itself, plays or no plays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +115,22 @@ class Catalogue:
         found = self._rows.get(track_id)
         row = int(self._model.items.find([track_id])[0]) if found is None else found
         return NO_ITEM if row in self.uploads.gone else row
+
+    @cached_property
+    def unknown(self) -> Int32:
+        """Rows of tracks of which nothing is known: those that ``Model.unknown`` says, and such uploads."""
+        fresh = np.arange(self.n_built, len(self), dtype=np.int32)
+        return np.concatenate([self._model.unknown, fresh[self.are_unknown(fresh)]])
+
+    def are_unknown(self, rows: Int32) -> NDArray[np.bool_]:
+        """Mark the rows (n,) of tracks of which nothing is known; of uploads only those among them are looked at."""
+        marked = np.isin(rows, self._model.unknown)
+        for place in np.flatnonzero(rows >= self.n_built).tolist():
+            upload = int(rows[place]) - self.n_built
+            about = self.uploads.about.get(self.uploads.track_ids[upload], {})
+            heard_or_read = any(upload in self.uploads.spaces.get(space, {}) for space in _OF_ONE_TRACK)
+            marked[place] = not heard_or_read and not any(about.get(name) for name in ("artist", "genres", "year"))
+        return marked
 
     def id(self, row: int) -> str:
         """Name a row."""

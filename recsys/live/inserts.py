@@ -52,6 +52,9 @@ def insert_uploads(writing: Writing, stored: Stored, snapshot: Snapshot, places:
     catalogue = snapshot.catalogue
     reached = dict.fromkeys(places, 0)
     shown = [place for place in places if place not in snapshot.uploads.hidden]
+    rows = catalogue.n_built + np.array(shown, dtype=np.int32)
+    # a track of which nothing is known would be placed by chance
+    shown = [place for place, unknown in zip(shown, catalogue.are_unknown(rows).tolist(), strict=True) if not unknown]
     for start in range(0, len(shown), TOGETHER):
         together = shown[start : start + TOGETHER]
         found = _reached(writing, stored, snapshot.uploads.item_vectors[together], most)
