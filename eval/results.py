@@ -128,7 +128,8 @@ def write_database(figures: pl.DataFrame, path: Path) -> None:
             figures.write_parquet(shard)
             with duckdb.connect(str(beside)) as connection:
                 connection.execute(f"CREATE TABLE evaluation ({columns})")
-                connection.execute("INSERT INTO evaluation BY NAME SELECT * FROM read_parquet(?)", [str(shard)])
+                rows = "read_parquet(?, hive_partitioning = false)"  # a folder named key=value is no column
+                connection.execute(f"INSERT INTO evaluation BY NAME SELECT * FROM {rows}", [str(shard)])
         finally:
             shard.unlink(missing_ok=True)
 

@@ -25,6 +25,7 @@ import polars as pl
 from eval.by_time import cold_by_time, warm_by_time
 from eval.parts import PAIR, Protocol, Split, SplitSettings, heard_pairs, marked, nothing_held_out, parted
 from recsys.catalogue.listens import has_times
+from recsys.names import one_spelling
 from recsys.types import Listens, Tracks
 
 _MIN_COLD_USER_TRACKS = 2  # one to begin with, one to be judged on
@@ -40,7 +41,8 @@ def splits(
     Raises:
         DataError: nothing can be held out, or tracks are to be cold by time and the listens have none.
     """
-    artists = None if tracks is None else tracks.frame.select("track_id", "artist").drop_nulls()
+    frame = None if tracks is None else tracks.frame.select("track_id", "artist").drop_nulls()
+    artists = None if frame is None else frame.with_columns(one_spelling(frame["artist"]))
     seeds = range(settings.seed, settings.seed + settings.n_splits)
     if protocol == "warm" and has_times(listens):
         made = (warm_by_time(listens, settings, cut) for cut in range(settings.n_cuts))

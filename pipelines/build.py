@@ -52,11 +52,11 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a build came to: the ``build`` row, problems by kind, and the first problem of each kind."""
+    """What a build came to: the ``build`` row, problems by kind, and of each kind the first: a row of the table."""
 
     build: dict[str, Any]
     problems: dict[str, int]
-    examples: list[tuple[str, str]]
+    examples: list[tuple[Any, ...]]
 
 
 def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, also: Sequence[str] = ()) -> Catalogue:
@@ -156,9 +156,7 @@ def _build(
     if strict:
         _refuse(problems)
     row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken.last_number, progress)
-    frame = problems.frame()
-    examples = frame.group_by("kind", maintain_order=True).first().select("kind", "reason").rows()
-    return Summary(row, problems.counts(), examples)
+    return Summary(row, problems.counts(), problems.examples())
 
 
 def _refuse(problems: Problems) -> None:
@@ -166,7 +164,7 @@ def _refuse(problems: Problems) -> None:
         kind, source, row, value, reason = problems.frame().row(0)
         raise DataError(
             f"--strict: {len(problems)} problems; the first is {kind} in {source}"
-            f"{'' if row is None else f' row {row}'} ({value!r}): {reason}"
+            f"{'' if row is None else f' row {row}'} ({value!r}): {reason}".replace("\\\\", "\\")
         )
 
 

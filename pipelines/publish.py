@@ -185,8 +185,7 @@ class _Lists:
     def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
-        artists = recommender.artefacts.tracks.frame["artist"].rank("dense").cast(pl.Int32)
-        self._artists = (artists.fill_null(0) - 1).to_numpy()
+        self._artists = recommender.traits.artists
         self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
         self.lasts = self.edges.copy()
 

@@ -25,6 +25,7 @@ from recsys.screen import (
     say_problems,
     say_shortfall,
 )
+from recsys.shown import shown
 
 app = typer.Typer(
     help="Music recommendations from sound, lyrics, metadata and listening.",
@@ -49,7 +50,7 @@ def scan(
     problems = Problems()
     frame = scan_folder(folder, problems, Bars())
     write_table(frame, out)
-    say_problems(problems.counts(), problems.frame().select("kind", "value", "reason").head(5).rows())
+    say_problems(problems.counts(), problems.examples())
     say(f"{len(frame):,} tracks -> {out}")
 
 
@@ -273,7 +274,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RecsysError as error:
-        print(f"recsys: {error}", file=sys.stderr)
+        print(f"recsys: {shown(str(error))}", file=sys.stderr)
         sys.exit(next(status for kind, status in EXIT if isinstance(error, kind)))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in BUILD_EXTRA:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys.settings import Settings
@@ -51,11 +52,13 @@ class Source:
 
     ``best(n)`` gives up to n item rows and their scores, best first, and fewer only where there are no more.
     ``artists`` names the artist of each row, None where not known; ``likeness`` gives unit vectors (n, d).
+    ``unknown`` marks the rows of which nothing is known, (n,): ``best`` gives them last, and so they stay.
     """
 
     best: Callable[[int], tuple[Int32, Float32]]
     artists: Callable[[Int32], Sequence[Hashable | None]]
     likeness: Callable[[Int32], Float32]
+    unknown: Callable[[Int32], NDArray[np.bool_]] = lambda items: np.zeros(len(items), dtype=bool)
 
 
 def choose(source: Source, k: int, variety: Variety, *, fill: bool = False) -> tuple[Int32, Float32]:
@@ -81,11 +84,16 @@ def choose(source: Source, k: int, variety: Variety, *, fill: bool = False) -> t
             break
         depth *= DEEPER
     order = np.array(kept[:wanted], dtype=np.int64)
+    if variety.diversity == 0 and not (fill and len(order) < k):
+        return items[order[:k]], scores[order[:k]]
+    is_unknown = source.unknown(items)
+    order, last = order[~is_unknown[order]], [order[is_unknown[order]]]
     if variety.diversity > 0:
         order = order[mmr(scores[order], source.likeness(items[order]), k, variety.diversity)]
-    order = order[:k]
-    if fill and len(order) < k:
-        order = np.concatenate([order, np.setdiff1d(np.arange(len(items)), kept)[: k - len(order)]])
+    if fill:
+        spare = np.setdiff1d(np.arange(len(items)), kept)
+        last = [spare[~is_unknown[spare]], *last, spare[is_unknown[spare]]]
+    order = np.concatenate([order, *last])[:k]
     return items[order], scores[order]
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.diversity import cap_per_artist
+from recsys.names import fold_name
 from recsys.overlay import Uploads
-from recsys.traits import UNKNOWN_YEAR, Traits, same_name
+from recsys.traits import UNKNOWN_YEAR, Traits
 from recsys.types import NO_ITEM, Int32
 
 ArtistsOf: TypeAlias = Callable[[NDArray[np.intp]], Sequence[Hashable | None]]
@@ -25,7 +26,8 @@ ArtistsOf: TypeAlias = Callable[[NDArray[np.intp]], Sequence[Hashable | None]]
 class Filters:
     """What a list is to be limited to; by default to nothing.
 
-    Genres and artists are compared in lower case, years are inclusive, and a track whose year is not known has none.
+    Genres and artists are compared as ``recsys.names`` folds them; years are inclusive, and a track whose year is not
+    known has none.
     """
 
     exclude_track_ids: tuple[str, ...] = ()
@@ -114,12 +116,12 @@ class Filters:
     def _allows(self, about: Mapping[str, Any]) -> bool:
         """Whether an upload, which is new, passes."""
         year, artist = about.get("year"), about.get("artist")
-        genres = {same_name(name) for name in about.get("genres") or ()}
+        genres = {fold_name(name) for name in about.get("genres") or ()}
         return (
             (self.min_year is None or (year is not None and year >= self.min_year))
             and (self.max_year is None or (year is not None and year <= self.max_year))
-            and (not self.genres or not genres.isdisjoint(map(same_name, self.genres)))
-            and (not self.artists or (artist is not None and same_name(artist) in map(same_name, self.artists)))
+            and (not self.genres or not genres.isdisjoint(map(fold_name, self.genres)))
+            and (not self.artists or (artist is not None and fold_name(artist) in map(fold_name, self.artists)))
         )
 
 

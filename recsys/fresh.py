@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from recsys.types import NO_ITEM, Float32, Int32, Space
 
+OF_ONE_TRACK: tuple[Space, ...] = ("sound", "content")  # spaces that a track is in by itself, plays or no plays
 ROOM = 16  # rows that an array has room for at first; then it doubles
 
 
@@ -33,6 +34,13 @@ class Fresh:
     def track_id(self) -> str:
         """Its id."""
         return str(self.about["track_id"])
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing is known of it: no sound, no text, no artist, no genre and no year."""
+        return not any(space in self.spaces for space in OF_ONE_TRACK) and not any(
+            self.about.get(name) for name in ("artist", "genres", "year")
+        )
 
     def is_like(self, other: "Fresh") -> bool:
         """Whether another one says the same."""
@@ -84,6 +92,8 @@ class _Shared:
     ids: list[str] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
     spaces: dict[Space, _Space] = field(default_factory=dict)
+    unknown: _Array = field(default_factory=lambda: _Array((), np.int32))
+    n_unknown: int = 0
     rows: _Array = field(default_factory=lambda: _Array((), np.int32))
     order: list[int] = field(default_factory=list)
     hidden_at: dict[int, int] = field(default_factory=dict)
@@ -105,6 +115,9 @@ class _Shared:
             known.vectors.put(known.n, vector)
             known.n += 1
             self.spaces[space] = known
+        if track.is_unknown:
+            self.unknown.put(self.n_unknown, place)
+            self.n_unknown += 1
         self.tracks.append(track)
         self.ids.append(track.track_id)
         self.places[track.track_id] = place
@@ -273,6 +286,16 @@ class Uploads:
         """Find the place of an upload, shown or not; -1 where there is none of that id."""
         place = self._shared.places.get(track_id, NO_ITEM)
         return place if place < self.n else NO_ITEM
+
+    @property
+    def unknown_places(self) -> Int32:
+        """Places of the uploads of which nothing is known, rising."""
+        known = self._shared.unknown.first(self._shared.n_unknown)
+        return known[: int(np.searchsorted(known, self.n))]
+
+    def is_unknown(self, place: int) -> bool:
+        """Whether nothing is known of the upload at a place."""
+        return self._shared.tracks[place].is_unknown
 
     def has_space(self, space: Space) -> bool:
         """Whether any upload has a vector in a space."""

@@ -17,7 +17,7 @@ from recsys.diversity import ListSettings, Source, Variety, choose
 from recsys.errors import NoSpaceError
 from recsys.filters import NO_FILTERS, Filters, artists_of, first_places
 from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
-from recsys.rank import top_k
+from recsys.rank import behind_all, top_k
 from recsys.ranking import MAX_K, Ranking, most_alike
 from recsys.store.record import Record
 from recsys.traits import Traits
@@ -54,13 +54,27 @@ class Lists:
         other.catalogue, other._built = Catalogue(self._model, uploads), self._built or self
         return other
 
-    def of_user(self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS) -> list[Found]:
-        """The list of a user: k tracks, or more where more are at hand."""
+    def of_user(
+        self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS, *, capped: bool = False
+    ) -> list[Found]:
+        """The list of a user: k tracks, or more where more are at hand; fewer only where there are no more.
+
+        ``capped`` says that the cap per artist was asked for; else that of popular lists gives way rather than leave
+        the list short.
+        """
+        personal = self.personal(person)
+        fill = not (personal or capped)
         if not filters.nothing:
-            return self._filtered(person, k, variety, filters)
-        usual = self._settings.usual(self.personal(person))
-        if variety != usual:
-            return self._varied(person, k, variety, fill=False)
+            return self._filtered(person, k, variety, filters, fill)
+        if variety != self._settings.usual(personal) or not (personal or fill):
+            return self._varied(person, k, variety, fill)
+        stored = self._stored(person, variety)
+        if stored is None or (len(stored) < k and (self.catalogue.uploads.gone or person.touched.fresh)):
+            return self._varied(person, MAX_K, variety, fill)
+        return stored
+
+    def _stored(self, person: Person, variety: Variety) -> list[Found] | None:
+        """The usual list of a user as it is kept, less what was deleted since; None where none is."""
         if person.touched.record is not None:
             return self._of_now(person.touched.record, person)
         if person.row == NO_ITEM:
@@ -69,9 +83,7 @@ class Lists:
         if variety.plain:
             return self._plain(person)
         stored = self._tables.recommended(person.user_id)
-        if stored is not None:
-            return self._shown(stored, person)
-        return self._varied(person, MAX_K, variety, fill=not self.personal(person))
+        return None if stored is None else self._shown(stored, person)
 
     def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
         """The list for one query (1, d) from what was heard (item rows), which is left out."""
@@ -157,10 +169,11 @@ class Lists:
         """A list with variety, from the plain one where that is deep enough."""
 
         def best(depth: int) -> tuple[Int32, Float32]:
-            if depth > MAX_K:
+            plain = [] if depth > MAX_K else self._plain(person)
+            # a stored list is as long as the catalogue was when it was made; what was deleted since left it short
+            if depth > MAX_K or (len(plain) < depth and self.catalogue.uploads.gone):
                 query, left_out = self._query(person)
                 return self._best(query, self._but(left_out), depth)
-            plain = self._plain(person)
             items = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             return items, np.array([score for _, score, _ in plain], dtype=np.float32)
 
@@ -170,12 +183,12 @@ class Lists:
         def likeness(items: Int32) -> Float32:
             return self._model.blend.likeness(self.catalogue.vectors_of(items))
 
-        return Source(best, self._artists, likeness)
+        return Source(best, self._artists, likeness, self.catalogue.are_unknown)
 
     def _artists(self, items: Int32) -> list[Hashable | None]:
         return artists_of(items, self._traits, self.catalogue.uploads)
 
-    def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters) -> list[Found]:
+    def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters, fill: bool) -> list[Found]:
         """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
         ids = filters.exclude_track_ids
         excluded = np.array([row for row in map(self.catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
@@ -195,7 +208,7 @@ class Lists:
         allowed = self._but(left_out)
         allowed &= passing(np.arange(len(self.catalogue), dtype=np.int32))
         source = self._source(lambda depth: self._best(query, allowed, depth))
-        return self._with_reasons(*choose(source, k, variety), self._heard(person))
+        return self._with_reasons(*choose(source, k, variety, fill=fill), self._heard(person))
 
     def _query(self, person: Person) -> tuple[Float32, Int32]:
         """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""
@@ -232,6 +245,19 @@ class Lists:
         return allowed
 
     def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
+        """Rank the allowed tracks for one query (1, d): up to k rows and scores, unknown tracks after all others."""
+        unknown = self.catalogue.unknown
+        if not len(unknown) or not allowed[unknown].any():
+            return self._best_of(query, allowed, k)
+        known = allowed.copy()
+        known[unknown] = False
+        items, scores = self._best_of(query, known, k)
+        if len(items) == k:
+            return items, scores
+        rest, theirs = self._best_of(query, allowed & ~known, k - len(items))
+        return np.concatenate([items, rest]), np.concatenate([scores, behind_all(scores, theirs)])
+
+    def _best_of(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
         """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
         items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
         for start, vectors in self.catalogue.blocks(BLOCK):

@@ -5,7 +5,7 @@ Model  ->  save  ->  <generation>/arrays/*.npy  ->  load (memory-mapped)  ->  Mo
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,24 @@ class Model:
     counts: csr_matrix
     barred: csr_matrix
     spaces: Mapping[Space, SpaceVectors]
+    _unknown: list[Int32] = field(default_factory=list, init=False, repr=False)  # once it was asked for
+
+    @property
+    def unknown(self) -> Int32:
+        """Item rows of which nothing is known: nobody played them, and no space but 'hybrid' has a vector of them.
+
+        Their item vectors are what is left where nothing is: a mean, which says nothing of the track.
+        """
+        if not self._unknown:
+            known = np.zeros(len(self.items), dtype=bool)
+            for space in self.spaces.values():
+                known[space.rows] = True
+            if "taste" not in self.spaces:
+                known[self.counts.indices] = True
+            # where no space was kept there is nothing to tell tracks by, and where nothing is known of any, no use
+            told = bool(self.spaces) and bool(known.any())
+            self._unknown.append(np.flatnonzero(~known if told else np.zeros(0, bool)).astype(np.int32))
+        return self._unknown[0]
 
     @property
     def has_plays(self) -> NDArray[np.bool_]:

@@ -94,6 +94,19 @@ class Catalogue:
         place = self.uploads.place_of(track_id)
         return NO_ITEM if place == NO_ITEM or place in self.uploads.hidden else self.n_built + place
 
+    @property
+    def unknown(self) -> Int32:
+        """Rows of tracks of which nothing is known: those that ``Model.unknown`` says, and such uploads."""
+        fresh = self.uploads.unknown_places
+        return (
+            np.concatenate([self.model.unknown, fresh + np.int32(self.n_built)]) if len(fresh) else self.model.unknown
+        )
+
+    def are_unknown(self, rows: Int32) -> NDArray[np.bool_]:
+        """Mark the rows (n,) of tracks of which nothing is known."""
+        marked: NDArray[np.bool_] = np.isin(rows, self.unknown)
+        return marked
+
     def id(self, row: int) -> str:
         """Name a row."""
         return self.model.items.id(row) if row < self.n_built else self.uploads.track_ids[row - self.n_built]

@@ -23,6 +23,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
+from recsys.shown import plain
+
 
 class Bar(Protocol):
     """One running bar."""
@@ -105,4 +107,4 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print one line above the bars."""
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(plain(line, keep="\n"), highlight=False, markup=False)

@@ -31,6 +31,7 @@ def top_k(
     k: int,
     left_out: Sequence[csr_matrix] = (),
     candidates: Int32 | None = None,
+    last: Int32 | None = None,
 ) -> Candidates:
     """Rank items for each query by inner product.
 
@@ -40,19 +41,63 @@ def top_k(
         k: length of the lists; what a short catalogue cannot fill is item -1 with score -inf.
         left_out: csr matrices (n, n_items) whose stored pairs never appear, row for row with ``queries``.
         candidates: item rows that may appear; all by default.
+        last: item rows that come after all others, whatever their score: in lists that these do not fill.
 
     Returns:
         Candidates (n, k), best first.
     """
+    if last is not None and len(last):
+        return _with_last(queries, item_vectors, k, left_out, candidates, last)
+    return _top_k(queries, item_vectors, k, left_out, candidates)
+
+
+def _with_last(
+    queries: Float32,
+    item_vectors: Float32,
+    k: int,
+    left_out: Sequence[csr_matrix],
+    candidates: Int32 | None,
+    last: Int32,
+) -> Candidates:
+    behind = last if candidates is None else np.intersect1d(candidates, last)
+    first = _top_k(queries, item_vectors, k, left_out, candidates, behind)
+    if not len(behind) or not (first.items == NO_ITEM).any():
+        return first
+    rest = _top_k(queries, item_vectors, k, left_out, behind.astype(np.int32))
+    items, scores = first.items.copy(), first.scores.copy()
+    for row in np.flatnonzero((items == NO_ITEM).any(axis=1)).tolist():
+        n = int((items[row] != NO_ITEM).sum())
+        items[row, n:] = rest.items[row, : k - n]
+        scores[row, n:] = behind_all(scores[row, :n], rest.scores[row, : k - n])
+    return Candidates(items, scores)
+
+
+def behind_all(first: Float32, rest: Float32) -> Float32:
+    """Give falling scores ``rest`` (m,) that follow ``first`` (n,), which fall too, scores that go on falling."""
+    return np.asarray(np.minimum(rest, first[-1]), dtype=np.float32) if len(first) else rest
+
+
+def _top_k(
+    queries: Float32,
+    item_vectors: Float32,
+    k: int,
+    left_out: Sequence[csr_matrix],
+    candidates: Int32 | None,
+    hidden: Int32 | None = None,
+) -> Candidates:
+    """Rank items; those of ``hidden``, which are among the candidates, never appear."""
     pool = None if candidates is None else np.sort(candidates)
     vectors = item_vectors if pool is None else item_vectors[pool]
     items = np.full((len(queries), k), NO_ITEM, dtype=np.int32)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    never = hidden if hidden is None or pool is None else np.searchsorted(pool, hidden)
 
     def rank_block(rows: slice) -> None:
         matrix = np.asarray(queries[rows] @ vectors.T, dtype=np.float32)
         for pairs in left_out:
             _leave_out(matrix, pairs[rows], pool)
+        if never is not None:
+            matrix[:, never] = -np.inf
         best, best_scores = _best(matrix, queries[rows], vectors, k)
         if pool is not None:
             best = np.where(best == NO_ITEM, NO_ITEM, pool[best])

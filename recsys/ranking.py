@@ -43,11 +43,14 @@ class Ranking:
         return blend.queries(np.ones((1, blend.dim), dtype=np.float32), np.zeros(1, dtype=bool))
 
     def rank(self, users: Int32, k: int, candidates: Int32 | None = None, part: str | None = None) -> Candidates:
-        """Rank items, heard and disliked ones left out: (n, k), empty places where nothing is left."""
+        """Rank items, heard and disliked ones left out: (n, k), empty places where nothing is left.
+
+        Tracks of which nothing is known come after all others.
+        """
         left_out = (self.model.counts[users], self.model.barred[users])
         queries = self.queries(users, part)
         columns, vectors = self._of_part(part)
-        return top_k(queries[:, columns], vectors, k, left_out, candidates)
+        return top_k(queries[:, columns], vectors, k, left_out, candidates, self.model.unknown)
 
     def rank_folded(
         self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None
@@ -59,7 +62,7 @@ class Ranking:
         users = np.array(folded, dtype=np.float32).reshape(len(rows), vectors.shape[1])
         queries = self.model.blend.queries(users, np.ones(len(rows), dtype=bool), part)
         columns, vectors = self._of_part(part)
-        return top_k(queries[:, columns], vectors, k, (counts,), candidates)
+        return top_k(queries[:, columns], vectors, k, (counts,), candidates, self.model.unknown)
 
     def _of_part(self, part: str | None) -> tuple[NDArray[np.int64] | slice, Float32]:
         """The columns in which a part ranks alone, popularity among them for users without plays, and items there.
@@ -120,6 +123,7 @@ class Ranking:
                 partial(self._best, users[[place]], Candidates(ranked.items[[place]], ranked.scores[[place]])),
                 lambda rows: [None if number == NO_ITEM else number for number in artists[rows].tolist()],
                 lambda rows: self.model.blend.likeness(self.model.item_vectors[rows]),
+                lambda rows: np.isin(rows, self.model.unknown),
             )
             chosen, theirs = choose(source, k, settings.usual(taste), fill=not taste)
             items[place], scores[place] = NO_ITEM, -np.inf

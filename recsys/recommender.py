@@ -163,7 +163,7 @@ class Recommender:
         person = self._person(user_id)
         personal = self._lists.personal(person)
         variety = asked(self.lists.usual(personal), max_per_artist, diversity)
-        found = self._lists.of_user(person, k, variety, filters)
+        found = self._lists.of_user(person, k, variety, filters, capped=max_per_artist is not None)
         listed = self._list(found[:k], "personal" if personal else "popular", describe)
         return replace(listed, note=short_note(len(found), k))
 

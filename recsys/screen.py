@@ -4,7 +4,6 @@ Everything shown may come from a stranger's file, so it is printed as it is: no 
 """
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recsys.shown import DRIVING, plain
 from recsys.types import RankedList
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def print_list(found: RankedList, title: str, as_json: bool) -> None:
         for track in found.tracks:
             reason = {} if track.reason_track_id is None else {"reason_track_id": track.reason_track_id}
             known = {"track_id": track.track_id, "score": track.score, "rank": track.rank}
-            print(json.dumps(known | reason | track.about, ensure_ascii=False))
+            print_json(known | reason | track.about)
         return
     rows = [
         (
@@ -52,25 +52,30 @@ def print_added(
 ) -> None:
     """Print what became of a new track, what is like it, and who would like it."""
     if as_json:
-        print(json.dumps({
+        print_json({
             "track_id": added.track_id, "known": added.known, "notes": list(added.notes),
             "users_reached": added.users_reached,
             "similar": [track.track_id for track in near.tracks],
             "audience": [{"user_id": user, "margin": margin} for user, margin in audience],
-        }, ensure_ascii=False))  # fmt: skip
+        })  # fmt: skip
         return
     for note in added.notes:
         say(f"note: {note}")
-    print(f"{added.track_id} {'was here already' if added.known else 'added'}")
+    print(f"{plain(added.track_id)} {'was here already' if added.known else 'added'}")
     print_list(near, f"like {added.track_id}", False)
     if audience:
-        print("who would like it: " + ", ".join(user for user, _ in audience))
+        print("who would like it: " + ", ".join(plain(user) for user, _ in audience))
+
+
+def print_json(found: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line; what would drive a terminal is escaped, as JSON does."""
+    print(DRIVING.sub(lambda one: f"\\u{ord(one[0]):04x}", json.dumps(found, ensure_ascii=False)))
 
 
 def print_facts(facts: Mapping[str, Any], as_json: bool = False) -> None:
     """Print names and what stands behind them, a line each or as one JSON object."""
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
         return
     for name, value in facts.items():
         print(f"{name:<14}{_plain(', '.join(value) if isinstance(value, list) else str(value))}")
@@ -89,7 +94,7 @@ def print_table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]])
 
 def _plain(text: str) -> Text:
     """Show data as it is: no markup, no emoji codes, and nothing that would drive the terminal."""
-    return Text(re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text))
+    return Text(plain(text, keep="\n"))
 
 
 def console() -> Console:
@@ -103,13 +108,17 @@ def say(line: str, style: str | None = None) -> None:
 
 
 def say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
-    """Tell how many problems of which kind the input had, with examples; nothing where there are none."""
+    """Tell how many problems of which kind the input had; nothing where there are none.
+
+    Examples are rows of ``PROBLEMS_SCHEMA``: each is told with its file, row and value.
+    """
     if not counts:
         return
     told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
     say(f"problems in the input (the rest is used): {told}", style="yellow")
-    for example in examples:
-        say("  e.g. " + ": ".join(str(part) for part in example))
+    for kind, source, row, value, reason in examples:
+        where = f"{source}{'' if row is None else f' row {row}'}{'' if value is None else f' ({value!r})'}"
+        say(f"  e.g. {kind}: {where}: {reason}".replace("\\\\", "\\"))
 
 
 def say_build(row: dict[str, Any], store: Path) -> None:

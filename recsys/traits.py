@@ -2,7 +2,7 @@
 
     Tracks, plays  ->  Traits.of  ->  save  ->  <generation>/arrays/trait_*.npy  ->  load (memory-mapped)  ->  Traits
 
-Names are compared in lower case, as people type them.
+Names are compared as ``recsys.names`` folds them: in any case, and however their accents are stored.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from recsys.arrays import mapped
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
+from recsys.names import FOLDING, fold_name, fold_names
 from recsys.types import NO_ITEM, Float32, Int32
 
 UNKNOWN_YEAR = np.iinfo(np.int16).min
 _ARRAYS = ("artists", "years", "is_new", "genre_starts", "genres", "genre_bits")
 _BITS = 64
-
-
-def same_name(name: str) -> str:
-    """Give the form in which names are compared."""
-    return name.strip().casefold()
+FOLDING_FILE = "trait_folding.npy"  # how the names were folded
 
 
 class Views(NamedTuple):
@@ -82,6 +79,7 @@ class Traits:
         """Write the arrays into a folder that is there."""
         for name in _ARRAYS:
             np.save(folder / f"trait_{name}.npy", getattr(self, name), allow_pickle=False)
+        np.save(folder / FOLDING_FILE, np.int32(FOLDING), allow_pickle=False)
         self.artist_names.save(folder, "trait_artist_names")
         self.genre_names.save(folder, "trait_genre_names")
 
@@ -100,12 +98,17 @@ class Traits:
         if "genre_bits" not in arrays:  # of a generation of before there were any
             arrays["genre_bits"] = _bits(arrays["genre_starts"], arrays["genres"])
         artist_names, genre_names = (IdMap.load(folder, f"trait_{kind}_names") for kind in ("artist", "genre"))
+        if not (folder / FOLDING_FILE).exists():  # of a generation of before names were composed
+            arrays["artists"], artist_names = _refolded(arrays["artists"], artist_names)
+            arrays["genres"], folded = _refolded(arrays["genres"], genre_names)
+            if folded is not genre_names:
+                genre_names, arrays["genre_bits"] = folded, _bits(arrays["genre_starts"], arrays["genres"])
         return cls(**arrays, artist_names=artist_names, genre_names=genre_names)
 
     def artist(self, name: str) -> int | str:
         """Give the number of an artist, or the name in lower case where no track of the catalogue has it."""
-        number = int(self.artist_names.find([same_name(name)])[0])
-        return same_name(name) if number == NO_ITEM else number
+        number = int(self.artist_names.find([fold_name(name)])[0])
+        return fold_name(name) if number == NO_ITEM else number
 
     @cached_property
     def _genre_numbers(self) -> dict[str, int]:
@@ -132,10 +135,10 @@ class Traits:
 
     def artist_numbers(self, wanted: Iterable[str]) -> set[int]:
         """Give the numbers of some artists, those that there are."""
-        return set(self.artist_names.find([same_name(name) for name in wanted]).tolist()) - {NO_ITEM}
+        return set(self.artist_names.find([fold_name(name) for name in wanted]).tolist()) - {NO_ITEM}
 
     def _numbers_of_genres(self, wanted: Iterable[str]) -> set[int]:
-        return {self._genre_numbers.get(same_name(name), NO_ITEM) for name in wanted} - {NO_ITEM}
+        return {self._genre_numbers.get(fold_name(name), NO_ITEM) for name in wanted} - {NO_ITEM}
 
     def has_genre(self, rows: Int32, wanted: Iterable[str]) -> NDArray[np.bool_]:
         """Mark the rows (n,) that have one of some genres."""
@@ -172,9 +175,18 @@ def _bits(starts: NDArray[np.int64], genres: Int32) -> NDArray[np.uint64]:
 
 
 def _numbered(names: pl.Series, what: str) -> tuple[Int32, IdMap]:
-    """Number names, the same one in lower case alike: (n,), -1 where there is none."""
-    lower = pl.Series("name", [None if name is None else same_name(name) for name in names], dtype=pl.String)
-    distinct = lower.drop_nulls().unique().sort()
+    """Number names, those that are compared as one alike: (n,), -1 where there is none."""
+    folded = fold_names(names).alias("name")
+    distinct = folded.drop_nulls().unique().sort()
     table = pl.DataFrame({"name": distinct, "number": np.arange(len(distinct), dtype=np.int32)})
-    numbers = lower.to_frame().join(table, on="name", how="left", maintain_order="left")["number"]
+    numbers = folded.to_frame().join(table, on="name", how="left", maintain_order="left")["number"]
     return numbers.fill_null(NO_ITEM).to_numpy().astype(np.int32), IdMap.of(distinct.to_list(), what)
+
+
+def _refolded(numbers: Int32, names: IdMap) -> tuple[Int32, IdMap]:
+    """Number anew what was numbered by names that were folded otherwise; the same where that makes no difference."""
+    before = pl.Series("name", names.all(), dtype=pl.String)
+    new, folded = _numbered(before, names.what)
+    if folded.all() == before.to_list():
+        return numbers, names
+    return np.asarray(np.append(new, np.int32(NO_ITEM))[numbers]), folded  # -1 takes the last

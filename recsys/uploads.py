@@ -27,7 +27,7 @@ from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.errors import DataError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
-from recsys.live.arrivals import NewTrack, upload_of
+from recsys.live.arrivals import NewTrack, ignored_words, upload_of
 from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
 from recsys.live.intake import tracks_of
 from recsys.live.service import Live
@@ -87,26 +87,27 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
         upload = _upload(audio, copy.suffix, about, heard, inside)
         while True:
             try:
-                added = _place(store, generation, copy, upload, heard)
+                added = _place(store, generation, copy, upload, heard, about)
                 return replace(added, notes=added.notes + inside.notes)
             except GenerationMovedError:  # a build has ended since, maybe with another network
                 generation = store.current()
                 heard = _hear(copy, generation / "models")
 
 
-def _place(store: Store, generation: Path, copy: Path, upload: Upload, heard: _Heard) -> Added:
+def _place(store: Store, generation: Path, copy: Path, upload: Upload, heard: _Heard, about: NewTrack) -> Added:
     """Put a track that was heard with a generation's network into the live store, if that generation is current."""
     recommender = open_generation(store, generation)
     with closing(recommender), closing(Live(store, recommender)) as live:
         known = live.track_of_audio(upload.content_hash)
         if known is not None:
-            return Added(known, True, heard.vector is not None, heard.notes)
+            return Added(known, True, heard.vector is not None, (*heard.notes, *ignored_words(about, known)))
         upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
         vectors = vectors_of(upload, heard.vector, load_encoder(generation / "models"), recommender.model.blend)
         try:
             n_reached = live.add(upload, vectors, copy)
         except KnownAudioError as error:  # sent twice at once
-            return Added(error.track_id, True, heard.vector is not None, heard.notes)
+            notes = (*heard.notes, *ignored_words(about, error.track_id))
+            return Added(error.track_id, True, heard.vector is not None, notes)
     return Added(upload.track_id, False, heard.vector is not None, heard.notes, n_reached)
 
 

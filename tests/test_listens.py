@@ -176,18 +176,125 @@ def test_times(tmp_path: Path) -> None:
         "2014-01-30T14:46:48.5+01:00": half, "2014-01-30T08:16:48-0530": start,
         "2014-01-30T14:46:48+01": start, "20140130T134648Z": start,
         "2014-01-30 13:46:48 UTC": start, "2014-01-30T13:46": start.replace(second=0),
-        "2014-01-30": datetime(2014, 1, 30, tzinfo=UTC), "0": datetime(1970, 1, 1, tzinfo=UTC), "": None,
+        "2014-01-30": datetime(2014, 1, 30, tzinfo=UTC), "": None, "1391089608000000": start,
+        "1391089608000000000": start, "2014-01-30T13:46:48.123456789Z": start.replace(microsecond=123456),
+        "2014/01/30 13:46": start.replace(second=0), "20140130": datetime(2014, 1, 30, tzinfo=UTC),
+        "20140130134648": start,
     }  # fmt: skip
-    bad = [
-        "yesterday", "2014-13-01", "2014-01-30T25:00:00Z", "-5", "1969-12-31", "4000000000", "4000000000000",
-        "2999-01-01", "NaN", "inf", "1e30", "30/01/2014",
-    ]  # fmt: skip
-    text = "user_id,track_id,listened_at\n" + "".join(f"u,a,{time}\n" for time in [*good, *bad])
+    forms = [
+        "yesterday",
+        "2014-13-01",
+        "2014-01-30T25:00:00Z",
+        "NaN",
+        "30/01/2014",
+        "30.01.2014 13:46",
+        "2014-01-30 24:00",
+    ]
+    again = ["tomorrow", "2014-02-30", "31/12/2014", "31/01/2014"]  # in forms that were told already
+    impossible = ["0", "1", "-5", "1969-12-31", "2002-09-30", "4000000000", "4000000000000", "2999-01-01", "1e30"]
+    every = [*good, *forms, *again, *impossible]
+    text = "user_id,track_id,listened_at\n" + "".join(f"u{at},a,{time}\n" for at, time in enumerate(every))
     frame, problems = listens_of(tmp_path, text)
     times = frame["listened_at"].to_list()
     assert dict(zip(good, times, strict=False)) == good
-    assert times[len(good) :] == [None] * len(bad)
-    assert kinds(problems) == [("bad-time", row, time) for row, time in enumerate(bad, len(good) + 1)]
+    assert times[len(good) :] == [None] * (len(every) - len(good))
+    told = [*(("bad-time", row, time) for row, time in enumerate(forms, len(good) + 1) if time != "NaN")]
+    assert kinds(problems) == [*told, ("unknown-time", len(every) - len(impossible) + 1, "0")]
+    reasons = problems.frame()["reason"].to_list()
+    assert [reason.split("; ")[1] for reason in reasons[:-1] if ";" in reason] == [
+        "3 values are written so", "2 values are written so", "3 values are written so"
+    ]  # fmt: skip
+    assert reasons[-1].startswith(f"{len(impossible)} times lie before 2002-10-01 or in the future")
+
+
+def test_times_of_which_none_can_be_read_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of the 2 values of the column 'listened_at' fits \('12\.04\.2020"):
+        listens_of(tmp_path, "user_id,track_id,listened_at\nu,a,12.04.2020 03:58\nv,a,13.04.2020 04:58\n")
+    frame, _ = listens_of(tmp_path, "user_id,track_id,listened_at\nu,a,0\nv,a,1\n")  # in no wrong form
+    assert frame["listened_at"].to_list() == [None, None]
+
+
+def test_rows_that_say_an_event_again_count_once(tmp_path: Path) -> None:
+    head = "user_id,track_id,listened_at,disliked\n"
+    rows = ["u,a,1391089608,", "u,b,1391089608,", "u,a,1391089608,", "v,a,1391089608,", "u,a,1391089609,",
+            "u,a,1391089608,1", "u,a,,", "u,a,,", "u,a,2014-01-30T13:46:48Z,"]  # fmt: skip
+    frame, problems = listens_of(tmp_path, head + "\n".join(rows))
+    assert len(frame) == 7
+    assert kinds(problems) == [("repeated-listen", 3, "a")]
+    assert problems.frame()["reason"][0].startswith("2 rows say again")
+    frame, problems = listens_of(tmp_path, head + "\n".join(rows), keep_repeats=True)
+    assert (len(frame), len(problems)) == (9, 0)
+    for whole in ("2014-01-30", "2014-01-30T13:46", "2014-01-30 13:46:00"):  # two of a day may be two
+        frame, problems = listens_of(tmp_path, head + f"u,a,{whole},\nu,a,{whole},\n")
+        assert (len(frame), len(problems)) == (2, 0)
+    frame, _ = listens_of(tmp_path, "user_id,track_id,listened_at,plays\nu,a,1391089608,1\nu,a,1391089608,2\n")
+    assert len(frame) == 2
+
+
+def test_a_whole_table_of_unknown_tracks_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none of the 2 rows names a track .* 'spotify:a' in row 1; .* '11', '23', '1000'"
+    ):
+        listens_of(tmp_path, "user_id,track_id\nu,spotify:a\nu,spotify:b\n")
+
+
+def test_accents_are_matched_and_what_looks_alike_is_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        "user_id,track_id\nu,Moto\u0308rhead\nv,Moto\u0308rhead\nu,t05\u00a0\nu,\u200bt05\nu,T05\nu,1.2E+11\nu,x\n"
+        "u,e\u0301\n",
+        encoding="utf-8",
+    )
+    catalogue = pl.Series(["Mot\u00f6rhead", "t05", "y", "\u00e9", "\u0065\u0301\u200b"])
+    problems = Problems()
+    frame = read_listens(tmp_path / "l.csv", catalogue, problems, ListensSettings()).frame
+    assert frame["track_id"].to_list() == ["Mot\u00f6rhead", "Mot\u00f6rhead", "\u00e9"]  # as the catalogue spells them
+    told = {(kind, row, value): reason for kind, _, row, value, reason in problems.frame().rows()}
+    assert told == {
+        ("unknown-track", 3, "t05\\xa0"): "no such id in the tracks table, but 't05' looks the same",
+        ("unknown-track", 4, "\\u200bt05"): "no such id in the tracks table, but 't05' looks the same",
+        ("unknown-track", 5, "T05"): "no such id in the tracks table, but 't05' looks the same",
+        (
+            "unknown-track",
+            6,
+            "1.2E+11",
+        ): "no such id in the tracks table; a spreadsheet may have shortened a number to this",
+        ("unknown-track", 7, "x"): "no such id in the tracks table",
+        (
+            "id-accents",
+            1,
+            "Moto\\u0308rhead",
+        ): "taken for 'Mot\u00f6rhead', which differs only in how accents are stored (2 rows)",
+        ("id-accents", 8, "e\\u0301"): "taken for '\u00e9', which differs only in how accents are stored (1 rows)",
+    }
+    two = pl.Series(["\u212b", "\u00c5", "y"])  # both are composed to one, so that neither is meant
+    (tmp_path / "l.csv").write_text("user_id,track_id\nu,A\u030a\nu,y\n", encoding="utf-8")
+    assert read_listens(tmp_path / "l.csv", two, problems, ListensSettings()).frame["track_id"].to_list() == ["y"]
+
+
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    frame, problems = listens_of(tmp_path, 'user_id,track_id,rating\nu,a,"0,5"\nu,b,3\nv,a,"4,5"\n')
+    assert frame.select("liked", "disliked").rows() == [(False, True), (False, False), (True, False)]
+    assert len(problems) == 0
+    frame, problems = listens_of(tmp_path, "user_id;track_id;plays\nu;a;3,25\nv;a;1,5\nw;a;x\n")
+    assert frame["plays"].to_list() == [3.25, 1.5]
+    assert kinds(problems) == [("bad-plays", 3, "x")]
+    mixed = '"3,5"', "2.5", "1", '"4,5"', '"1,000"'
+    text = "user_id,track_id,plays\n" + "".join(f"u,a,{plays}\n" for plays in mixed)
+    frame, problems = listens_of(tmp_path, text)
+    assert frame["plays"].to_list() == [2.5, 1.0]
+    assert kinds(problems) == [("bad-plays", 1, "3,5"), ("bad-plays", 5, "1,000")]
+    with pytest.raises(DataError, match="none of the 2 values of the column 'plays' fits"):
+        listens_of(tmp_path, 'user_id,track_id,plays\nu,a,"1,000"\nv,a,"2,000"\n')  # thousands, or one and two
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("plays", "0 -1 NaN"), ("rating", "good bad"), ("ms_played", "3:20 4:10"), ("liked", "maybe perhaps")],
+)
+def test_a_column_none_of_whose_values_fits_is_an_error(tmp_path: Path, column: str, values: str) -> None:
+    rows = "".join(f"u{at},a,{value}\n" for at, value in enumerate(values.split()))
+    with pytest.raises(DataError, match=f"of the column {column!r} fits"):
+        listens_of(tmp_path, f"user_id,track_id,{column}\n{rows}")
 
 
 def test_typed_times(tmp_path: Path) -> None:

@@ -61,11 +61,15 @@ def test_the_first_of_duplicate_ids_wins_and_empty_ids_go(tmp_path: Path) -> Non
 
 def test_years(tmp_path: Path) -> None:
     now = datetime.now(UTC).year
-    good = ["1000", "1999.0", "1999-05-01", "1999-05", "1999-05-01T10:00:00", str(now + 1), " 2000 "]
-    bad = ["999", "0999", "0", "-1999", "99", "1999.5", "next", "NaN", "19990501", "12345", str(now + 2)]
-    text = "track_id,year\n" + "".join(f"t{at},{year}\n" for at, year in enumerate(good + bad))
+    good = {
+        "1000": 1000, "1999.0": 1999, "1999-05-01": 1999, "1999-05": 1999, "1999-05-01T10:00:00": 1999,
+        str(now + 1): now + 1, " 2000 ": 2000, "２００４": 2004, "٢٠٠٤-05-01": 2004, "2004 (remaster)": 2004,
+        "20040501": 2004, "c. 1998": 1998, "May 2004": 2004,
+    }  # fmt: skip
+    bad = ["999", "0999", "0", "-1999", "99", "1999.5", "next", "NaN", "19991501", "12345", str(now + 2), "٢٠", "²⁰⁰⁴"]
+    text = "track_id,year\n" + "".join(f"t{at},{year}\n" for at, year in enumerate([*good, *bad]))
     frame, problems = tracks_of(tmp_path, text)
-    assert frame["year"].to_list() == [1000, 1999, 1999, 1999, 1999, now + 1, 2000] + [None] * len(bad)
+    assert frame["year"].to_list() == [*good.values()] + [None] * len(bad)
     assert kinds(problems) == [("bad-year", len(good) + at, year) for at, year in enumerate(bad, 1)]
 
 
@@ -135,9 +139,38 @@ def test_vectors_as_lists_and_arrays(tmp_path: Path) -> None:
     pl.DataFrame({"track_id": ["a"], "vector": array}).write_parquet(tmp_path / "t.parquet")
     assert read_tracks(tmp_path / "t.parquet", Problems()).frame["vector"].to_list() == [[1.0, 2.0, 3.0]]
     lines = "\n".join(json.dumps({"track_id": n, "vector": [[n], [2]]}) for n in (1, 2))
-    frame, problems = tracks_of(tmp_path, lines, "t.jsonl")
-    assert frame["vector"].to_list() == [None, None]
-    assert problems.counts() == {"bad-vector": 2}
+    with pytest.raises(DataError, match="none of the 2 values of the column 'vector' fits"):
+        tracks_of(tmp_path, lines, "t.jsonl")
+
+
+def test_a_column_none_of_whose_values_fits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.csv: none of the 3 values of the column 'year' fits \('soon' in row 2\)"):
+        tracks_of(tmp_path, "track_id,year\na,\nb,soon\nc,later\nd,n/a\n", "t.csv")
+    frame, problems = tracks_of(tmp_path, "track_id,year\na,\nb,soon\n")  # one value may be a slip
+    assert (frame["year"].to_list(), problems.counts()) == ([None, None], {"bad-year": 1})
+    frame, problems = tracks_of(tmp_path, "track_id,year\na,0\nb,0\n")  # which is how many write that they do not know
+    assert (frame["year"].to_list(), problems.counts()) == ([None, None], {"bad-year": 2})
+
+
+def test_genres_however_they_are_written(tmp_path: Path) -> None:
+    frame, problems = tracks_of(tmp_path, "track_id,genre\na,Mu\u0301sica;M\u00daSICA; jazz\nb,rock\0pop\nc,\n")
+    assert frame["genres"].to_list() == [["Mu\u0301sica", "jazz"], ["rock", "pop"], []]
+    assert len(problems) == 0
+    pl.DataFrame({"track_id": ["a", "b"], "genre": [[["rock", "pop"], ["jazz"]], None]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    frame = read_tracks(tmp_path / "t.parquet", problems).frame
+    assert frame["genres"].to_list() == [["rock", "pop", "jazz"], []]
+    assert kinds(problems) == [("bad-genre", None, "genre")]
+
+
+def test_ids_that_look_alike_are_told_and_stay_apart(tmp_path: Path) -> None:
+    ids = ["Mot\u00f6rhead", "t05", "Moto\u0308rhead", "t05\u200b", "\u00a0t05", "t06", "\u00e9"]
+    frame, problems = tracks_of(tmp_path, "track_id\n" + "\n".join(ids))
+    assert frame["track_id"].to_list() == ids
+    told = {3: "Moto\\u0308rhead", 4: "t05\\u200b", 5: "\\xa0t05"}
+    assert kinds(problems) == [("ids-look-alike", row, value) for row, value in told.items()]
+    assert "looks like 'Mot\u00f6rhead'" in problems.frame()["reason"][0]
 
 
 def test_a_column_of_lists_where_one_value_is_meant(tmp_path: Path) -> None:
@@ -155,6 +188,8 @@ def test_tags(tmp_path: Path) -> None:
     assert tags.schema == TAGS_SCHEMA
     assert tags.rows() == [("7", "rock", 2.5), ("8", "pop", 1.0)]
     assert problems.counts() == {"bad-weight": 6, "empty-id": 1, "empty-tag": 1, "unknown-track": 1}
+    (tmp_path / "c.csv").write_text("track_id;tag;weight\n7;a;0,5\n7;b;2\n")
+    assert read_tags(tmp_path / "c.csv", pl.Series(["7"]), problems).frame["weight"].to_list() == [0.5, 2.0]
     (tmp_path / "h.csv").write_text("track_id,tag\n7,A\n7,a\n")
     tags = read_tags(tmp_path / "h.csv", pl.Series(["7"]), problems).frame
     assert tags.rows() == [("7", "a", 2.0)]

@@ -191,6 +191,9 @@ def test_the_same_audio_twice_is_the_same_track(store, stub):
     again = stub.UploadTrack(pieces(SONG, pb.NewTrack(track_id="other"), chunk=999), timeout=CALL_S)
     assert (first.known, again.known, again.track_id, again.has_sound) == (False, True, "new", True)
     assert [near.track_id for near in again.neighbours] == [near.track_id for near in first.neighbours]
+    assert list(again.notes) == [
+        "this audio was here already, as 'new': what was said of it (track_id 'other') was ignored"
+    ]  # fmt: skip
     assert (again.users_reached, len(kept(store)), len(logged(store))) == (0, 1, 1)
     built = stub.UploadTrack(pieces(clip("s1.mp3", 1), pb.NewTrack(track_id="third")), timeout=CALL_S)
     assert (built.known, built.track_id) == (True, "s1")

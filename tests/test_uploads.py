@@ -97,6 +97,9 @@ def test_the_same_audio_twice_is_the_same_track(store: Path, song: Path, audio_c
     shutil.copy(song, renamed)
     second = add_track(store, renamed, NewTrack(track_id="another", title="Two"))
     assert (second.track_id, second.known) == (first.track_id, True)
+    told = f"this audio was here already, as {first.track_id!r}: what was said of it (track_id 'another', title) was"
+    assert second.notes == (f"{told} ignored",)
+    assert add_track(store, song, NewTrack()).notes == add_track(store, song, NewTrack(first.track_id)).notes == ()
     in_catalogue = add_track(store, audio_catalogue.folder / "music" / CLIPS[3], NewTrack(track_id="third"))
     assert (in_catalogue.track_id, in_catalogue.known) == ("s3", True)
     recommender = Recommender.open(store)
@@ -139,6 +142,8 @@ def test_the_command(store: Path, song: Path, tmp_path: Path) -> None:
     again = run("add", song, "--store", store)
     assert again.status == 0
     assert "new was here already" in again.out
+    again = run("add", song, "--store", store, "--track-id", "newer", "--genre", "polka")
+    assert "note: this audio was here already, as 'new': what was said of it (track_id 'newer', genre)" in again.err
     shown = run("similar", "s1", "--store", store).out
     assert "Ti[/b]tle" in shown
     missing = run("add", song, "--store", store, "--lyrics-file", tmp_path / "none.txt")

@@ -100,7 +100,7 @@ def per_user(out: Path, found: Found) -> pl.DataFrame | None:
     if not path.is_file() or not found.splits():
         return None
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, hive_partitioning=False)
     except (pl.exceptions.PolarsError, OSError):
         return None
     values = [name for name in frame.columns if name.startswith("recall@")]

@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from eval.representation.settings import RepresentationSettings
 from recsys.errors import DataError
+from recsys.names import one_spelling
 from recsys.types import Int32, Tags, Tracks
 
 
@@ -51,7 +52,7 @@ def draw_tracks(tracks: Tracks, most: int, seed: int) -> Int32:
 
     Of more than ``most`` tracks whole artists are drawn while they fit, so that each keeps all of its tracks.
     """
-    order = tracks.frame.with_row_index("row").with_columns(_group()).sort("group", "track_id")
+    order = tracks.frame.with_row_index("row").with_columns(_group(tracks.frame)).sort("group", "track_id")
     rng = np.random.default_rng(seed)
     rows = order["row"].to_numpy()
     if len(rows) > most:
@@ -67,12 +68,11 @@ def draw_tracks(tracks: Tracks, most: int, seed: int) -> Int32:
 def labels_of(tracks: Tracks, tags: Tags | None, settings: RepresentationSettings) -> Labels:
     """Collect the labels of tracks; empty texts are no labels."""
     frame = tracks.frame
-    genre = frame["genres"].list.drop_nulls().list.get(0, null_on_oob=True)
+    genre = one_spelling(frame["genres"].list.drop_nulls().list.get(0, null_on_oob=True))
     genre_names = tuple(name for name in genre.drop_nulls().unique().sort() if name)
     number = {name: row for row, name in enumerate(genre_names)}
     genres = np.array([number.get(name, -1) for name in genre.to_list()], np.int32)
-    grouped = frame.select(_group())["group"]
-    _, groups = np.unique(grouped.to_numpy(), return_inverse=True)
+    _, groups = np.unique(_group(frame).to_numpy(), return_inverse=True)
     has_artist = frame["artist"].fill_null("") != ""
     tag_names, tagged = _frequent_tags(tracks, tags, settings)
     return Labels(genres, genre_names, groups.astype(np.int32), has_artist.to_numpy(), tagged, tag_names)
@@ -100,10 +100,12 @@ def artist_folds(labels: Labels, n_folds: int, seed: int) -> Int32:
     return folds
 
 
-def _group() -> pl.Expr:
+def _group(tracks: pl.DataFrame) -> pl.Series:
     """The artist's name, or for a track without one its id; marked, so that the two never meet."""
-    named = pl.col("artist").fill_null("") != ""
-    return pl.when(named).then("artist " + pl.col("artist")).otherwise("track " + pl.col("track_id")).alias("group")
+    artist = pl.lit(one_spelling(tracks["artist"]))
+    named = artist.fill_null("") != ""
+    group = pl.when(named).then("artist " + artist).otherwise("track " + pl.col("track_id"))
+    return tracks.select(group=group)["group"]
 
 
 def _frequent_tags(

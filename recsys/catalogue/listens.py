@@ -7,7 +7,6 @@ no play and bars the track for that user, whatever else is said of the pair. Con
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,12 @@ import polars as pl
 from pydantic import Field
 from scipy.sparse import csr_matrix
 
+from recsys.catalogue.alike import report_alike, with_known_tracks
+from recsys.catalogue.cells import as_text, check_fits, check_type, is_scalar, one_sentence
+from recsys.catalogue.numbers import read_numbers, report_numbers
 from recsys.catalogue.problems import Problems
-from recsys.catalogue.tables import as_text, read_table, require, split_list, text_column
+from recsys.catalogue.tables import read_table, split_list, text_column
+from recsys.catalogue.times import read_times, to_the_second
 from recsys.errors import DataError
 from recsys.settings import Settings
 from recsys.types import LISTENS_SCHEMA, Listens, Plays
@@ -24,13 +27,9 @@ from recsys.types import LISTENS_SCHEMA, Listens, Plays
 RATING_SCALES = ((0.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))  # guessed in this order
 SIGNED_SCALE = (-1.0, 1.0)
 LIKED_FROM, DISLIKED_TO = 0.75, 0.25  # places in a rating scale that runs from 0 to 1
-MS_FROM = 1e11  # an epoch this large is in ms: as seconds it lies in the year 5138, as ms in 1973
 TRUE, FALSE = ("1", "true", "yes", "t", "y", "1.0"), ("0", "false", "no", "f", "n", "0.0")
 OPTIONAL = ("plays", "listened_at", "ms_played", "rating", "liked", "disliked")
-
-# the date, hours and minutes, seconds, and zone of an ISO 8601 time; all but the date may be missing
-_TIME = r"^(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:[.,]\d+)?)?\s*([Zz]|UTC|[+-]\d\d(?::?\d\d)?)?)?$"
-_BASIC_TIME = r"^(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)"  # the same without dashes and colons
+_KNOWN = ("user_id", "track_id", "track_ids", *OPTIONAL)
 
 
 class ListensSettings(Settings):
@@ -40,6 +39,7 @@ class ListensSettings(Settings):
     rating_liked_from: float | None = None  # None: from 0.75 of the scale that the ratings seem to be on
     rating_disliked_to: float | None = None  # None: to 0.25 of it
     min_ms_played: int = Field(default=0, ge=0)  # a shorter row is no play
+    keep_repeats: bool = False  # count rows that say again when a user heard a track, in a table of times to the second
 
 
 def read_listens(path: Path, track_ids: pl.Series, problems: Problems, settings: ListensSettings) -> Listens:
@@ -49,21 +49,26 @@ def read_listens(path: Path, track_ids: pl.Series, problems: Problems, settings:
         path: an event a row (``user_id, track_id``, optionally ``listened_at``, ``ms_played``), a pair a row
             (``plays``) or a user a row (``track_ids``); optionally ``rating``, ``liked``, ``disliked``.
         track_ids: the catalogue's ids; listens of others are problems.
-        problems: takes what is wrong; rows shorter than ``min_ms_played`` are only counted there.
+        problems: takes what is wrong, and what was made of it; rows shorter than ``min_ms_played`` are only counted.
         settings: what a like weighs and where ratings divide.
 
     Raises:
-        DataError: the table cannot be read, a column is missing, or the ratings are on no known scale.
+        DataError: the table cannot be read, a column is missing, the ratings are on no known scale, or none of the
+            values of a column fits.
     """
-    frame = _with_users(read_table(path, problems), path, problems)
-    frame = _an_event_a_row(frame, path, problems)
-    frame = frame.with_columns(text_column(frame, path, name) for name in ("track_id", *OPTIONAL))
-    frame = _with_known_tracks(frame, track_ids, str(path), problems)
-    frame = _with_taste(frame, str(path), settings, problems)
-    frame = _with_plays(frame, str(path), settings, problems)
-    frame = _without_short(frame, str(path), settings, problems)
-    frame = _with_time(frame, str(path), problems)
-    return Listens(frame.select(LISTENS_SCHEMA.names()))
+    frame = read_table(path, problems, _KNOWN, [["user_id"], ["track_ids", "track_id"]])
+    with one_sentence(path):
+        frame = _with_users(frame, path, problems)
+        frame = _an_event_a_row(frame, path, problems)
+        frame = frame.with_columns(text_column(frame, path, name) for name in ("track_id", *OPTIONAL))
+        frame = _with_tracks(frame, track_ids, str(path), problems)
+        frame = _with_taste(frame, str(path), settings, problems)
+        frame = _with_plays(frame, str(path), settings, problems)
+        frame = _without_short(frame, str(path), settings, problems)
+        frame = read_times(frame, str(path), problems)
+        if not settings.keep_repeats:
+            frame = _without_repeats(frame, str(path), problems)
+        return Listens(frame.select(LISTENS_SCHEMA.names()))
 
 
 def has_times(listens: Listens) -> bool:
@@ -125,39 +130,38 @@ def _matrix(pairs: pl.DataFrame, shape: tuple[int, int]) -> csr_matrix:
 
 
 def _with_users(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
-    require(frame, path, "user_id")
     frame = frame.with_columns(text_column(frame, path, "user_id"))
     no_user = pl.col("user_id").is_null()
     reason = "the row has no user id"
-    return problems.drop(frame, no_user, "empty-id", str(path), value="user_id", reason=reason)
+    frame = problems.drop(frame, no_user, "empty-id", str(path), value="user_id", reason=reason)
+    report_alike(frame, "user_id", str(path), problems)
+    return frame
 
 
 def _an_event_a_row(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
     """Bring the form with a list of tracks a row to the form with one track a row."""
     if "track_ids" not in frame.columns:
-        require(frame, path, "track_id")
         return frame
     lists = frame["track_ids"]
     if isinstance(lists.dtype, pl.List):
-        if lists.dtype.inner.is_nested():
+        if not is_scalar(lists.dtype.inner):
             raise DataError(f"{path} has lists of {lists.dtype.inner} in 'track_ids', expected lists of ids")
-        ids = lists.list.eval(as_text(pl.element(), lists.dtype.inner))
+        ids = lists.list.eval(as_text(pl.element(), lists.dtype.inner, is_id=True))
     else:
+        check_type(lists.dtype, path, "track_ids")
         ids = split_list(lists)
     frame = frame.with_columns(track_id=ids)
     reason = "expected a list of one or more track ids, such as [1000, 11] or ['a', 'b']"
     bad = pl.col("track_id").list.len().fill_null(0) == 0
+    check_fits(frame, ~bad, path, "track_ids", reason)
     frame = problems.drop(frame, bad, "bad-list", str(path), value="track_ids", reason=reason)
     return frame.drop("track_ids").explode("track_id")
 
 
-def _with_known_tracks(frame: pl.DataFrame, track_ids: pl.Series, source: str, problems: Problems) -> pl.DataFrame:
-    track = pl.col("track_id")
-    reason = "the row has no track id"
-    frame = problems.drop(frame, track.is_null(), "empty-id", source, value="user_id", reason=reason)
-    reason = "no such id in the tracks table"
-    unknown = ~track.is_in(track_ids.implode())
-    return problems.drop(frame, unknown, "unknown-track", source, value="track_id", reason=reason)
+def _with_tracks(frame: pl.DataFrame, track_ids: pl.Series, source: str, problems: Problems) -> pl.DataFrame:
+    no_track, reason = pl.col("track_id").is_null(), "the row has no track id"
+    frame = problems.drop(frame, no_track, "empty-id", source, value="user_id", reason=reason)
+    return with_known_tracks(frame, track_ids, source, problems)
 
 
 def _with_taste(frame: pl.DataFrame, source: str, settings: ListensSettings, problems: Problems) -> pl.DataFrame:
@@ -166,13 +170,15 @@ def _with_taste(frame: pl.DataFrame, source: str, settings: ListensSettings, pro
         flag = pl.col(name).str.to_lowercase()
         bad = ~flag.is_in([*TRUE, *FALSE])
         reason = "expected 1, 0, true, false, yes or no"
+        check_fits(frame, ~bad, source, name, reason)
         problems.report(frame, bad, "bad-flag", source, value=name, reason=reason)
         frame = frame.with_columns(flag.is_in(TRUE).fill_null(False).alias(name))
-    rating = pl.col("rating").cast(pl.Float64, strict=False)
-    rating = pl.when(rating.is_finite()).then(rating)
-    bad = pl.col("rating").is_not_null() & rating.is_null()
-    problems.report(frame, bad, "bad-rating", source, value="rating", reason="expected a number")
-    frame = frame.with_columns(rating)
+    frame = frame.with_columns(number=read_numbers(frame["rating"]))
+    good = pl.col("number").is_finite().fill_null(False)
+    check_fits(frame, good, source, "rating", "expected a number")
+    bad = pl.col("rating").is_not_null() & ~good
+    report_numbers(frame, bad, problems, "bad-rating", source, value="rating", reason="expected a number")
+    frame = frame.with_columns(rating=pl.when(good).then("number"))
     if frame["rating"].count():
         liked_from, disliked_to = _rating_limits(frame["rating"], source, settings)
         likes, dislikes = pl.col("rating") >= liked_from, pl.col("rating") <= disliked_to
@@ -208,14 +214,15 @@ def _with_plays(frame: pl.DataFrame, source: str, settings: ListensSettings, pro
     """Count a row's plays: as it says or 1; one of a liked row counts as a like, a disliked row has none."""
     liked, disliked = pl.col("liked"), pl.col("disliked")
     if frame["plays"].count():
-        count = pl.col("plays").cast(pl.Float64, strict=False)
+        frame = frame.with_columns(number=read_numbers(frame["plays"]))
+        count = pl.col("number")
         judged = pl.col("plays").is_null() | (count == 0)
         good = pl.when(liked | disliked).then(judged | (count > 0)).otherwise(count > 0)
-        good = good & (count.is_finite() | pl.col("plays").is_null())
+        good = (good & (count.is_finite() | pl.col("plays").is_null())).fill_null(False)
         reason = "plays are a finite number above 0"
-        bad = ~good.fill_null(False)
-        frame = problems.drop(frame, bad, "bad-plays", source, value="plays", reason=reason)
-        frame = frame.with_columns(count.fill_null(0.0).alias("plays"))
+        check_fits(frame, good, source, "plays", reason)
+        report_numbers(frame, ~good, problems, "bad-plays", source, value="plays", reason=reason)
+        frame = frame.filter(good).with_columns(count.fill_null(0.0).alias("plays"))
     else:
         frame = frame.with_columns(plays=pl.lit(1.0))
     as_like = pl.max_horizontal(pl.col("plays"), pl.lit(1.0)) - 1.0 + settings.liked_plays
@@ -224,34 +231,38 @@ def _with_plays(frame: pl.DataFrame, source: str, settings: ListensSettings, pro
 
 def _without_short(frame: pl.DataFrame, source: str, settings: ListensSettings, problems: Problems) -> pl.DataFrame:
     """Leave out rows too short to be a play, unless they say liked or disliked."""
-    played = pl.col("ms_played").cast(pl.Float64, strict=False)
-    good = played.is_finite() & (played >= 0)
-    bad = pl.col("ms_played").is_not_null() & ~good.fill_null(False)
+    frame = frame.with_columns(number=read_numbers(frame["ms_played"]))
+    played = pl.col("number")
+    good = (played.is_finite() & (played >= 0)).fill_null(False)
     reason = "expected milliseconds, 0 or more; the row counts as a play"
-    problems.report(frame, bad, "bad-ms-played", source, value="ms_played", reason=reason)
+    check_fits(frame, good, source, "ms_played", "expected milliseconds, 0 or more")
+    bad = pl.col("ms_played").is_not_null() & ~good
+    report_numbers(frame, bad, problems, "bad-ms-played", source, value="ms_played", reason=reason)
     short = good & (played < settings.min_ms_played) & ~pl.col("liked") & ~pl.col("disliked")
     kept = frame.filter(~short.fill_null(False))
     problems.leave_out("short-listen", len(frame) - len(kept))
     return kept
 
 
-def _with_time(frame: pl.DataFrame, source: str, problems: Problems) -> pl.DataFrame:
-    """Read ``listened_at``: epoch seconds or ms by their size, or ISO 8601; no zone means UTC."""
-    text = pl.col("listened_at")
-    epoch = text.cast(pl.Float64, strict=False)
-    seconds = pl.when(epoch.abs() < MS_FROM).then(epoch).otherwise(epoch / 1e3)
-    micros = (seconds * 1e6).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
-    plain = text.str.replace(_BASIC_TIME, "$1-$2-${3}T$4:$5:$6")
-    day, minutes, rest, zone = (plain.str.extract(_TIME, part) for part in (1, 2, 3, 4))
-    zone = zone.str.to_uppercase().replace("UTC", "Z").str.replace(r"^([+-]\d\d)$", "$1:00")
-    clock = pl.concat_str(minutes.fill_null("00:00"), rest.str.replace(",", ".").fill_null(":00"))
-    iso = pl.concat_str(day, pl.lit("T"), clock, zone.fill_null("Z"))
-    iso_time = iso.str.to_datetime("%+", strict=False, time_unit="us", time_zone="UTC")
-    time = pl.coalesce(micros, iso_time)
-    last = datetime.now(UTC) + timedelta(days=1)  # a clock may be wrong by a time zone
-    time = pl.when(time.is_between(datetime(1970, 1, 1, tzinfo=UTC), last)).then(time)
-    frame = frame.with_columns(time=time)
-    bad = text.is_not_null() & pl.col("time").is_null()
-    reason = "expected epoch seconds or milliseconds, or ISO 8601, from 1970 until now"
-    problems.report(frame, bad, "bad-time", source, value="listened_at", reason=reason)
-    return frame.with_columns(listened_at="time")
+def _without_repeats(frame: pl.DataFrame, source: str, problems: Problems) -> pl.DataFrame:
+    """Leave out rows that say again what an earlier one says, as exports that overlap do.
+
+    Where all times are full minutes or days, two rows alike may be two listens, and stay.
+    """
+    if not to_the_second(frame["listened_at"]):
+        return frame
+    parts = ("user_id", "track_id", "listened_at")
+    mixed = (
+        pl.col(parts[0]).hash(0) ^ pl.col(parts[1]).hash(1) ^ pl.col(parts[2]).hash(2)
+    )  # few rows need a closer look
+    suspects = frame.with_row_index("at").filter(pl.col("listened_at").is_not_null() & mixed.is_duplicated())
+    again = suspects.filter(~pl.struct(*parts, "plays", "liked", "disliked").is_first_distinct())
+    rows = again.select("row", "track_id")
+    if rows.is_empty():
+        return frame
+    reason = (
+        f"{len(rows):,} rows say again that a user heard a track at a time, to the second; each counts once "
+        "([listens] keep_repeats = true counts them all)"
+    )
+    problems.add("repeated-listen", source, rows["row"][0], rows["track_id"][0], reason)
+    return frame.with_row_index("at").join(again.select("at"), on="at", how="anti", maintain_order="left").drop("at")

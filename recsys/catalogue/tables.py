@@ -4,42 +4,56 @@
 
 Everything is text first, so that ``007`` stays ``007``; the readers of tracks, tags and listens cast what
 they know. Polars reads clean files at full speed. A file that it refuses, or in which it would quietly fill
-up short rows, goes through ``recsys.catalogue.repair``. But for two aliases, columns have no meaning here.
+up short rows, goes through ``recsys.catalogue.repair``. But for two aliases, columns have no meaning here; those that
+nobody asks for are not looked at, whatever is in them.
 """
 
 import ast
-import codecs
 import gzip
 import io
 import json
 import warnings
 import zlib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
+from recsys.catalogue.cells import IDS, as_text, check_ids, check_type, is_scalar, missing, one_sentence
+from recsys.catalogue.notation import separated, text_of
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.repair import good_lines, read_records
 from recsys.errors import DataError
+from recsys.shown import shown
+
+__all__ = ["SEPARATORS", "as_text", "read_table", "read_text", "require", "split_list", "text_column"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+ALIASES = {"tracks_id": "track_id", "file": "path"}
 
 # one entry of a list written as text: "a", 'a' or a bare word, which holds no comma, bracket or outer blank
 _ITEM = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,\[\]"'](?:[^,\[\]]*[^\s,\[\]])?)"""
 _LIST = rf"(?s)^\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*)?\]\s*$"
 
 
-def read_table(path: Path, problems: Problems) -> pl.DataFrame:
+def read_table(
+    path: Path, problems: Problems, known: Collection[str] | None = None, needed: Sequence[Sequence[str]] = ()
+) -> pl.DataFrame:
     """Read a table whose suffix names its form; bad rows go to ``problems``, the rest is returned.
 
     Column names are stripped and case-folded; ``file`` is read as ``path``, ``tracks_id`` as ``track_id``, or
     as ``track_ids`` when it holds lists. Empty text is null. A whole number in a float column loses its
     ``.0``.
 
+    Args:
+        path: of the file. Another separator and another encoding than its suffix means are found out.
+        problems: takes bad rows.
+        known: the columns that are wanted, all by default; others are not read.
+        needed: of each of these names one must be there.
+
     Raises:
-        DataError: the file is missing, unreadable or empty, or its form is unknown.
+        DataError: the file is missing, unreadable or empty, its form is unknown, or a needed column is not there.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     suffix = (suffixes[:-1] if suffixes[-1:] == [".gz"] else suffixes)[-1:]
@@ -47,14 +61,24 @@ def read_table(path: Path, problems: Problems) -> pl.DataFrame:
     if form not in (*SEPARATORS, *JSON_SUFFIXES, ".parquet"):
         raise DataError(f"{path} is no known form of table; use .csv, .tsv, .parquet or .jsonl, plain or with .gz")
     data = _read_bytes(path)
-    if form == ".parquet":
-        return _normalised(_read_parquet(data, path), None, path, problems)
-    data = _as_utf8(data)
-    if not data.strip():
-        raise DataError(f"{path} is empty, expected a table with at least a header")
-    if form in JSON_SUFFIXES:
-        return _normalised(*_read_json_lines(data, path, problems), path, problems)
-    return _normalised(*_read_delimited(data, path, SEPARATORS[form], problems), path, problems)
+    if form != ".parquet":
+        data = text_of(data, path)
+        if not data.strip():
+            raise DataError(f"{path} is empty, expected a table with at least a header")
+
+    def wanted(names: Sequence[str]) -> dict[str, str]:
+        return _wanted(names, known, needed, path)
+
+    with one_sentence(path):
+        rows: pl.Series | None = None
+        if form == ".parquet":
+            frame = _read_parquet(data, path, wanted)
+        elif form in JSON_SUFFIXES:
+            frame, rows = _read_json_lines(data, path, problems)
+        else:
+            data, separator = separated(data, SEPARATORS[form], known or ())
+            frame, rows = _read_delimited(data, path, separator, problems)
+        return _normalised(_renamed(frame, wanted(frame.columns)), rows, path, problems)
 
 
 def require(frame: pl.DataFrame, path: Path, *names: str) -> None:
@@ -63,32 +87,21 @@ def require(frame: pl.DataFrame, path: Path, *names: str) -> None:
     Raises:
         DataError: one is missing.
     """
-    if missing := [name for name in names if name not in frame.columns]:
-        found = ", ".join(name for name in frame.columns if name != "row")
-        raise DataError(f"{path} has no column {missing[0]!r}, only {found}; add the column or rename the one meant")
+    for name in names:
+        if name not in frame.columns:
+            raise missing(frame.columns, path, name)
 
 
 def text_column(frame: pl.DataFrame, path: Path, name: str) -> pl.Expr:
     """Give the column as text, all null when the table has none.
 
     Raises:
-        DataError: it holds lists.
+        DataError: it holds lists, or values that have no text.
     """
     if name not in frame.columns:
         return pl.lit(None, dtype=pl.String).alias(name)
-    if frame.schema[name] != pl.String:
-        raise DataError(f"{path} has lists in the column {name!r}, expected one value a row")
+    check_type(frame.schema[name], path, name)
     return pl.col(name)
-
-
-def as_text(values: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
-    """Make text of scalars: whole floats as integers (7.0 is "7"), NaN and blank text as null."""
-    if dtype.is_float():
-        whole = values.is_finite() & (values == values.round()) & (values.abs() < 2.0**63)
-        integers = values.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.when(whole).then(integers).otherwise(values.fill_nan(None).cast(pl.String))
-    text = values.cast(pl.String).str.strip_chars()
-    return pl.when(text != "").then(text)
 
 
 def split_list(texts: pl.Series) -> pl.Series:
@@ -102,7 +115,7 @@ def split_list(texts: pl.Series) -> pl.Series:
     if escaped:  # rare, so these few are worth a Python loop
         plain = pl.Series([_unescape(text) for text in escaped], dtype=pl.String)
         value = pl.when(item.is_in(escaped)).then(item.replace(escaped, plain)).otherwise(value)
-    return raw.list.eval(as_text(value, pl.String))
+    return raw.list.eval(as_text(value, pl.String, is_id=True))
 
 
 def read_text(path: Path) -> str:
@@ -143,18 +156,12 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error}); give the path of a readable table") from error
 
 
-def _as_utf8(data: bytes) -> bytes:
-    """Drop a byte order mark, read the two-byte text that spreadsheets save, and end lines in a line feed."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = data.decode("utf-16", "replace").encode()
-    data = data.removeprefix(codecs.BOM_UTF8)
-    return data if b"\n" in data else data.replace(b"\r", b"\n")
-
-
-def _read_parquet(data: bytes, path: Path) -> pl.DataFrame:
+def _read_parquet(data: bytes, path: Path, wanted: Callable[[Sequence[str]], dict[str, str]]) -> pl.DataFrame:
+    """Read the columns that are wanted; of the others nothing but the name."""
     try:
-        return pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, OSError) as error:
+        columns = list(wanted(list(pl.read_parquet_schema(io.BytesIO(data)))))
+        return pl.read_parquet(io.BytesIO(data), columns=columns, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({_first_line(error)}); write it again") from error
 
 
@@ -186,6 +193,11 @@ def _read_json_lines(data: bytes, path: Path, problems: Problems) -> tuple[pl.Da
             return frame, None
     except pl.exceptions.PolarsError:
         pass  # the second reading says what was wrong
+    if _is_array(data):
+        raise DataError(
+            f"{path} holds no JSON object on a line but one JSON array, expected one object on each line; write it so, "
+            "for example by: jq -c '.[]' FILE > FILE.jsonl"
+        )
     good, rows = good_lines(data, str(path), problems)
     if not len(rows):
         raise DataError(f"{path} holds no JSON object, expected one on each line")
@@ -197,24 +209,61 @@ def _read_json_lines(data: bytes, path: Path, problems: Problems) -> tuple[pl.Da
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0]
+def _is_array(data: bytes) -> bool:
+    """Whether a whole file is one list of objects, on one line or on many."""
+    if not data.lstrip().startswith(b"["):
+        return False
+    try:
+        found = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and bool(found) and all(isinstance(one, dict) for one in found)
+
+
+def _first_line(error: BaseException) -> str:
+    return shown(str(error).strip().split("\n", maxsplit=1)[0])
+
+
+def _wanted(
+    names: Sequence[str], known: Collection[str] | None, needed: Sequence[Sequence[str]], path: Path
+) -> dict[str, str]:
+    """Choose a file's columns: their names there, and as they are compared. Of two with one name the first stays.
+
+    Raises:
+        DataError: one that is needed is not there.
+    """
+    chosen: dict[str, str] = {}
+    for name in names:
+        plain = name.strip().casefold()
+        # polars would take the latter for patterns
+        if plain not in ("", "row", *chosen.values()) and not plain.startswith(("^", "*")):
+            chosen[name] = plain
+    there = {*chosen.values(), *(ALIASES[name] for name in chosen.values() if name in ALIASES)}
+    if "tracks_id" in there:
+        there.add("track_ids")
+    for either in needed:
+        if there.isdisjoint(either):
+            raise missing(list(chosen.values()), path, either[-1])
+    if known is None:
+        return chosen
+    return {name: plain for name, plain in chosen.items() if plain in known or plain in ALIASES}
 
 
 def _normalised(frame: pl.DataFrame, rows: pl.Series | None, path: Path, problems: Problems) -> pl.DataFrame:
-    """Give the columns their names, scalars their text, and the frame its column ``row``."""
-    frame = _renamed(frame)
+    """Give scalars their text, and the frame its column ``row``; what has no text stays what it is."""
     columns: list[pl.Expr] = []
     for name, dtype in frame.schema.items():
         column = pl.col(name)
+        if name in IDS:
+            check_ids(frame[name], path)
         if isinstance(dtype, pl.Array):
-            columns.append(column.cast(pl.List(dtype.inner)))
-        elif isinstance(dtype, pl.List):
-            columns.append(column)
+            columns.append(column.arr.to_list())
         elif isinstance(dtype, pl.Binary):
             columns.append(column.map_elements(_decoded, return_dtype=pl.String))
-        elif not dtype.is_nested() and not isinstance(dtype, pl.Object):
-            columns.append(as_text(column, dtype))
+        elif is_scalar(dtype):
+            columns.append(as_text(column, dtype, is_id=name in IDS))
+        else:
+            columns.append(column)
     number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64) if rows is None else pl.lit(rows)
     out = frame.select(*columns, number.alias("row"))
     for name in (name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Binary)):
@@ -223,24 +272,18 @@ def _normalised(frame: pl.DataFrame, rows: pl.Series | None, path: Path, problem
     return out
 
 
-def _renamed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Strip and case-fold the names; of two columns with one name the first stays, of nameless ones none."""
-    columns: dict[str, pl.Series] = {}
-    for column in frame:
-        name = column.name.strip().casefold()
-        if name not in ("", "row") and not name.startswith(("^", "*")):  # polars would take these for patterns
-            columns.setdefault(name, column)
-    frame = pl.DataFrame(columns)
+def _renamed(frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
+    """Keep some columns under the names that they are compared by, and read the aliases."""
+    frame = pl.DataFrame({plain: frame[name] for name, plain in names.items()})
     listed = [name for name in ("track_id", "tracks_id") if name in frame.columns and _holds_lists(frame[name])]
     if listed and "track_ids" not in frame.columns:
         frame = frame.rename({listed[0]: "track_ids"})
-    aliases = {"tracks_id": "track_id", "file": "path"}
-    return frame.rename({a: b for a, b in aliases.items() if a in frame.columns and b not in frame.columns})
+    return frame.rename({a: b for a, b in ALIASES.items() if a in frame.columns and b not in frame.columns})
 
 
 def _holds_lists(column: pl.Series) -> bool:
     """Tell a column of lists, native or as text, from one of ids."""
-    if column.dtype.is_nested():
+    if isinstance(column.dtype, (pl.List, pl.Array)):
         return True
     if column.name != "tracks_id" or column.dtype != pl.String:
         return False

@@ -8,23 +8,23 @@ audio behind ``path`` exists and can be decoded is not looked at here.
 """
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
+from recsys.catalogue.alike import report_alike, with_known_tracks
+from recsys.catalogue.cells import check_fits, check_type, one_sentence
+from recsys.catalogue.numbers import read_numbers, report_numbers
 from recsys.catalogue.problems import Problems
-from recsys.catalogue.tables import read_table, require, split_list, text_column
+from recsys.catalogue.tables import read_table, split_list, text_column
+from recsys.catalogue.years import FIRST_YEAR, last_year, year_in
+from recsys.names import fold_names
 from recsys.types import TAGS_SCHEMA, TRACKS_SCHEMA, Tags, Tracks
 
+__all__ = ["FIRST_YEAR", "last_year", "read_tags", "read_tracks"]
+
 _TEXTS = ("track_id", "path", "title", "artist", "album", "year", "lyrics", "lyrics_path")
-FIRST_YEAR = 1000  # earlier years are typing errors, not recordings nor works
-_YEAR = r"^(\d{4})(?:\.0+)?$|^(\d{4})-\d{2}(?:-\d{2}(?:[T ].*)?)?$"  # 1999, 1999.0, or a date that begins with it
-
-
-def last_year() -> int:
-    """Give the last year that a recording can be of: releases are announced ahead."""
-    return datetime.now(UTC).year + 1
+_KNOWN = (*_TEXTS, "genre", "genres", "vector")
 
 
 def read_tracks(path: Path, problems: Problems, audio_root: Path | None = None) -> Tracks:
@@ -37,55 +37,47 @@ def read_tracks(path: Path, problems: Problems, audio_root: Path | None = None) 
         audio_root: the folder that paths of audio and lyrics start from, else the table's own.
 
     Raises:
-        DataError: the table cannot be read or has no ``track_id``.
+        DataError: the table cannot be read or has no ``track_id``, or none of the values of a column fits.
     """
-    frame = read_table(path, problems)
-    require(frame, path, "track_id")
-    frame = frame.with_columns(text_column(frame, path, name) for name in _TEXTS)
-    frame = _with_good_ids(frame, path, problems)
-    root = Path(os.path.abspath(audio_root or path.parent))
-    frame = _with_lyrics(frame, path, root, problems)
-    frame = _with_years(frame, path, problems)
-    frame = _with_vectors(frame, path, problems)
-    frame = frame.with_columns(_absolute("path", root), genres=_genres(frame))
-    return Tracks(frame.select(TRACKS_SCHEMA.names()))
+    frame = read_table(path, problems, _KNOWN, [["track_id"]])
+    with one_sentence(path):
+        frame = frame.with_columns(text_column(frame, path, name) for name in _TEXTS)
+        frame = _with_good_ids(frame, path, problems)
+        root = Path(os.path.abspath(audio_root or path.parent))
+        frame = _with_lyrics(frame, path, root, problems)
+        frame = _with_years(frame, path, problems)
+        frame = _with_vectors(frame, path, problems)
+        frame = frame.with_columns(_absolute("path", root), genres=_genres(frame, path, problems))
+        return Tracks(frame.select(TRACKS_SCHEMA.names()))
 
 
 def read_tags(path: Path, track_ids: pl.Series, problems: Problems) -> Tags:
-    """Read tags, in lower case; repeated rows add up, and without a column ``weight`` each counts 1.
+    """Read tags, compared as names are; repeated rows add up, and without a column ``weight`` each counts 1.
 
     Raises:
-        DataError: the table cannot be read, or ``track_id`` or ``tag`` is missing.
+        DataError: the table cannot be read, ``track_id`` or ``tag`` is missing, or none of the values of a column fits.
     """
-    source = str(path)
-    frame = read_table(path, problems)
-    require(frame, path, "track_id", "tag")
+    frame = read_table(path, problems, ("track_id", "tag", "weight"), [["track_id"], ["tag"]])
+    with one_sentence(path):
+        return _tags(frame, path, track_ids, problems)
+
+
+def _tags(frame: pl.DataFrame, path: Path, track_ids: pl.Series, problems: Problems) -> Tags:
+    source, track, tag = str(path), pl.col("track_id"), pl.col("tag")
     weight = text_column(frame, path, "weight") if "weight" in frame.columns else pl.lit("1").alias("weight")
     frame = frame.select("row", text_column(frame, path, "track_id"), text_column(frame, path, "tag"), weight)
-    track, tag = pl.col("track_id"), pl.col("tag")
-    frame = problems.drop(
-        frame, track.is_null(), "empty-id", source, value="track_id", reason="the row has no track id"
-    )
-    frame = problems.drop(
-        frame,
-        ~track.is_in(track_ids.implode()),
-        "unknown-track",
-        source,
-        value="track_id",
-        reason="no such id in the tracks table",
-    )
+    reason = "the row has no track id"
+    frame = problems.drop(frame, track.is_null(), "empty-id", source, value="track_id", reason=reason)
+    frame = with_known_tracks(frame, track_ids, source, problems)
     frame = problems.drop(frame, tag.is_null(), "empty-tag", source, value="tag", reason="the row has no tag")
-    number = pl.col("weight").cast(pl.Float64, strict=False)
-    frame = problems.drop(
-        frame,
-        ~(number.is_finite() & (number > 0)).fill_null(False),
-        "bad-weight",
-        source,
-        value="weight",
-        reason="a weight is a number above 0",
-    )
+    frame = frame.with_columns(number=read_numbers(frame["weight"]))
+    number, reason = pl.col("number"), "a weight is a number above 0"
+    good = (number.is_finite() & (number > 0)).fill_null(False)
+    check_fits(frame, good, path, "weight", reason)
+    report_numbers(frame, ~good, problems, "bad-weight", source, value="weight", reason=reason)
+    frame = frame.filter(good).with_columns(weight="number")
     summed = (
-        frame.with_columns(tag.str.to_lowercase(), number)
+        frame.with_columns(tag=fold_names(frame["tag"]))
         .group_by("track_id", "tag", maintain_order=True)
         .agg(pl.col("weight").sum())
     )
@@ -97,9 +89,11 @@ def _with_good_ids(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.Da
     missing = "the row has no track id"
     frame = problems.drop(frame, track.is_null(), "empty-id", str(path), value="track_id", reason=missing)
     repeated = "an earlier row has this id, and the first one stays"
-    return problems.drop(
+    frame = problems.drop(
         frame, ~track.is_first_distinct(), "duplicate-id", str(path), value="track_id", reason=repeated
     )
+    report_alike(frame, "track_id", str(path), problems)
+    return frame
 
 
 def _absolute(column: str, root: Path) -> pl.Expr:
@@ -135,32 +129,61 @@ def _read_lyrics(file: Path, source: str, row: int, problems: Problems) -> str |
     return text.strip() or None
 
 
-def _genres(frame: pl.DataFrame) -> pl.Expr:
-    """Join the genre columns to one list, trimmed, each once whatever its case, in the order given."""
-    lists = [_genre_list(frame[name]) for name in ("genre", "genres") if name in frame.columns]
-    if not lists:
-        return pl.lit([], dtype=pl.List(pl.String))
-    genre = pl.element().str.strip_chars()
-    genre = genre.filter(genre.is_not_null() & (genre != ""))
-    joined = pl.concat_list(pl.lit(texts).fill_null([]) for texts in lists)
-    return joined.list.eval(genre.filter(genre.str.to_lowercase().is_first_distinct()))
+def _genres(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.Series:
+    """Join the genre columns to one list, trimmed, each once however it is written, in the order given."""
+    lists = [_genre_list(frame[name], path, problems) for name in ("genre", "genres") if name in frame.columns]
+    owners = pl.int_range(len(frame), dtype=pl.Int64, eager=True).alias("owner")
+    parts = [pl.DataFrame({"owner": owners, "genre": texts}) for texts in lists]
+    none = pl.DataFrame(schema={"owner": pl.Int64, "genre": pl.List(pl.String)})
+    given = pl.concat([none, *parts]).sort("owner", maintain_order=True).explode("genre")
+    given = given.with_columns(pl.col("genre").str.strip_chars()).filter(pl.col("genre") != "")
+    given = given.with_columns(folded=fold_names(given["genre"])).unique(["owner", "folded"], maintain_order=True)
+    joined = given.group_by("owner", maintain_order=True).agg("genre")
+    return owners.to_frame().join(joined, on="owner", how="left", maintain_order="left")["genre"].fill_null([])
 
 
-def _genre_list(genres: pl.Series) -> pl.Series:
+def _genre_list(genres: pl.Series, path: Path, problems: Problems) -> pl.Series:
     if isinstance(genres.dtype, pl.List):
-        return genres.cast(pl.List(pl.String))
+        return _flat(genres, path, problems)
+    check_type(genres.dtype, path, genres.name)
     lists = split_list(genres)
-    return lists.zip_with(lists.is_not_null(), genres.str.split(";"))
+    return lists.zip_with(lists.is_not_null(), genres.str.replace_all("\0", ";", literal=True).str.split(";"))
+
+
+def _flat(genres: pl.Series, path: Path, problems: Problems) -> pl.Series:
+    """Make lists of text of lists; those of lists become one each, which is told."""
+    inner = genres.dtype.inner  # type: ignore[attr-defined]
+    if not isinstance(inner, (pl.List, pl.Array)):
+        check_type(pl.String() if not inner.is_nested() and inner != pl.Duration else inner, path, genres.name)
+        return genres.cast(pl.List(pl.String))
+    reason = "lists of lists, expected a list of names; all names of a row are taken as one list"
+    problems.add("bad-genre", str(path), None, genres.name, reason)
+    values = genres.to_list()
+    return pl.Series(genres.name, [_names_in(value) for value in values], dtype=pl.List(pl.String))
+
+
+def _names_in(value: object) -> list[str]:
+    """Collect the texts of lists within lists."""
+    if isinstance(value, list):
+        return [name for one in value for name in _names_in(one)]
+    return [] if value is None else [str(value)]
 
 
 def _with_years(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.DataFrame:
-    last = last_year()
-    text = pl.col("year")
-    year = pl.coalesce(text.str.extract(_YEAR, 1), text.str.extract(_YEAR, 2)).cast(pl.Int32)
-    year = pl.when(year.is_between(FIRST_YEAR, last)).then(year)
-    reason = f"a year is a whole number from {FIRST_YEAR} to {last}, or a date that begins with one"
-    bad = text.is_not_null() & year.is_null()
-    problems.report(frame, bad, "bad-year", str(path), value="year", reason=reason)
+    texts = frame["year"]
+    plain = texts.str.extract(r"^([0-9]{4})(?:\.0+)?$", 1).cast(pl.Int32)
+    year = plain.set(~plain.is_between(FIRST_YEAR, last_year()).fill_null(False), None)
+    others = texts.filter(plain.is_null() & texts.is_not_null()).unique()
+    if len(others):
+        read = pl.DataFrame({"year": others, "found": pl.Series(map(year_in, others.to_list()), dtype=pl.Int32)})
+        found = frame.select("year").join(read, on="year", how="left", maintain_order="left")["found"]
+        year = year.zip_with(year.is_not_null(), found)
+    expected = f"a year is a whole number from {FIRST_YEAR} to {last_year()}, or a text that holds one"
+    # a number is not in another notation: many write 0 where they do not know
+    check_fits(frame.with_columns(read=year), pl.col("read").is_not_null() | pl.col("year").str.contains(r"^[0-9]+$"),
+               path, "year", expected)  # fmt: skip
+    bad = texts.is_not_null() & year.is_null()
+    problems.report(frame, pl.lit(bad), "bad-year", str(path), value="year", reason=expected)
     return frame.with_columns(year.alias("year"))
 
 
@@ -170,12 +193,15 @@ def _with_vectors(frame: pl.DataFrame, path: Path, problems: Problems) -> pl.Dat
         return frame.with_columns(vector=pl.lit(None, dtype=pl.List(pl.Float32)))
     vector = pl.col("vector")
     given = frame.filter(vector.is_not_null())
+    if not isinstance(given.schema["vector"], pl.List):
+        check_type(given.schema["vector"], path, "vector")
     numbers = _numbers(given["vector"])
     finite = pl.element().is_finite().fill_null(False).all()
     good = numbers.list.eval(finite).list.first().fill_null(False) & (numbers.list.len() > 0).fill_null(False)
     given = given.with_columns(numbers=numbers.set(~good, None))
     numbers_good = pl.col("numbers").is_not_null()
     reason = "a vector is a list of finite numbers"
+    check_fits(given, numbers_good, path, "vector", reason)
     given = problems.drop(given, ~numbers_good, "bad-vector", str(path), value="vector", reason=reason)
     lengths = given["numbers"].list.len()
     counts = lengths.value_counts().sort("count", lengths.name, descending=True)  # of equally many, the longest
@@ -191,8 +217,9 @@ def _numbers(vectors: pl.Series) -> pl.Series:
     """Cast lists, or lists written as text, to float32; what is no number or no list is null."""
     floats = pl.List(pl.Float32)
     if isinstance(vectors.dtype, pl.List):
-        nested = vectors.dtype.inner.is_nested()
-        return pl.repeat(None, len(vectors), dtype=floats, eager=True) if nested else vectors.cast(floats, strict=False)
+        if not (vectors.dtype.inner.is_numeric() or vectors.dtype.inner == pl.String):
+            return pl.repeat(None, len(vectors), dtype=floats, eager=True)
+        return vectors.cast(floats, strict=False)
     inner = vectors.str.extract(r"^\s*\[([^\[\]]*)\]\s*$")
     number = pl.element().str.strip_chars().cast(pl.Float32, strict=False)
     return inner.str.split(",").list.eval(number)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_matrix, hstack
 
+from recsys.names import fold_names
 from recsys.settings import Settings
 from recsys.types import Tags, Tracks
 
@@ -69,35 +70,34 @@ class Metadata:
         return Metadata(self.genres[rows], self.tags[rows], self.artist[rows], self.year[rows])
 
 
-def fold(text: pl.Expr) -> pl.Expr:
-    """Compare names without case and outer blanks."""
-    return text.str.strip_chars().str.to_lowercase()
-
-
 def learn_vocabulary(tracks: Tracks, tags: Tags | None, settings: MetadataSettings) -> Vocabulary:
     """Choose the columns: the most frequent names, ties in alphabetical order."""
     frame = tracks.frame
-    genres = _most_frequent(frame.select(name=fold(pl.col("genres").explode())), settings.max_genres)
-    artists = _most_frequent(
-        frame.select(name=fold(pl.col("artist"))), settings.max_artists, settings.min_artist_tracks
-    )
-    tag_names = [] if tags is None else _most_frequent(tags.frame.select(name="tag"), settings.max_tags)
+    genres = _most_frequent(frame["genres"].explode(), settings.max_genres)
+    artists = _most_frequent(frame["artist"], settings.max_artists, settings.min_artist_tracks)
+    tag_names = [] if tags is None else _most_frequent(tags.frame["tag"], settings.max_tags, folded=False)
     years = frame["year"].drop_nulls()
     first, last = (int(years.min()), int(years.max())) if len(years) else (0, -1)  # type: ignore[arg-type]
     n_buckets = (last - first) // settings.year_bucket + 1 if len(years) else 0
     return Vocabulary(genres, tag_names, artists, first, n_buckets, settings.year_bucket)
 
 
-def _most_frequent(names: pl.DataFrame, at_most: int, min_count: int = 1) -> list[str]:
-    counts = names.drop_nulls().group_by("name").len().filter(pl.col("len") >= min_count)
-    return counts.sort(["len", "name"], descending=[True, False]).head(at_most)["name"].to_list()
+def _most_frequent(names: pl.Series, at_most: int, min_count: int = 1, *, folded: bool = True) -> list[str]:
+    """Choose names, of the table's tags as they are, of others as they are compared."""
+    table = pl.DataFrame({"name": names, "order": names})
+    if folded:  # in the order of the alphabet as they are written
+        table = pl.DataFrame({"name": fold_names(names), "order": names.str.strip_chars().str.to_lowercase()})
+    counts = table.drop_nulls().group_by("name").agg(pl.len(), pl.col("order").min())
+    counts = counts.filter(pl.col("len") >= min_count)
+    return counts.sort(["len", "order"], descending=[True, False]).head(at_most)["name"].to_list()
 
 
 def encode(tracks: Tracks, tags: Tags | None, vocabulary: Vocabulary) -> Metadata:
     """Turn tracks into columns; a name that the vocabulary lacks counts as unknown."""
     frame = tracks.frame.with_row_index("item").with_columns(pl.col("item").cast(pl.Int64))
-    genre_pairs = frame.select("item", "genres").explode("genres").select("item", name=fold(pl.col("genres")))
-    genres = _columns(genre_pairs.unique().with_columns(value=pl.lit(1.0)), vocabulary.genres, len(frame))
+    genre_pairs = frame.select("item", "genres").explode("genres")
+    genre_pairs = genre_pairs.select("item", name=fold_names(genre_pairs["genres"]))
+    genres = _columns(genre_pairs.unique().with_columns(value=pl.lit(1.0)), _folded(vocabulary.genres), len(frame))
     if tags is None:
         tag_columns = csr_matrix((len(frame), len(vocabulary.tags)), dtype=np.float32)
     else:
@@ -105,8 +105,8 @@ def encode(tracks: Tracks, tags: Tags | None, vocabulary: Vocabulary) -> Metadat
             "item", name="tag", value=pl.col("weight").log1p()
         )
         tag_columns = _columns(pairs, vocabulary.tags, len(frame))
-    artist = frame.select(name=fold(pl.col("artist"))).join(
-        _index(vocabulary.artists), on="name", how="left", maintain_order="left"
+    artist = pl.DataFrame({"name": fold_names(frame["artist"])}).join(
+        _index(_folded(vocabulary.artists)), on="name", how="left", maintain_order="left"
     )["column"]
     buckets = (frame["year"] - vocabulary.first_year) // vocabulary.year_bucket
     year = buckets.fill_null(UNKNOWN).to_numpy().astype(np.int64)
@@ -119,10 +119,17 @@ def encode(tracks: Tracks, tags: Tags | None, vocabulary: Vocabulary) -> Metadat
     )
 
 
+def _folded(names: Sequence[str]) -> list[str]:
+    """Fold the names of a vocabulary, which may be of before accents were composed."""
+    return fold_names(pl.Series("name", names, dtype=pl.String)).to_list()
+
+
 def _index(names: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(
+    """Number the columns; of those of one name the first."""
+    index = pl.DataFrame(
         {"name": list(names), "column": np.arange(len(names))}, schema={"name": pl.String(), "column": pl.Int64()}
     )
+    return index.unique("name", keep="first", maintain_order=True)
 
 
 def _columns(pairs: pl.DataFrame, names: Sequence[str], n_rows: int) -> csr_matrix:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.content.settings import TaskSettings
 from recsys.errors import DataError
+from recsys.names import one_spelling
 from recsys.types import Float32, Int32, Tags, Tracks
 
 _MIN_TRACKS = 2  # of a genre, tag or artist, else there is nothing to have in common
@@ -120,6 +121,7 @@ def _marks(pairs: pl.DataFrame, n: int, n_most: int) -> tuple[NDArray[np.bool_],
 
 def _genres(tracks: pl.DataFrame, n_most: int) -> tuple[Float32, tuple[str, ...]]:
     pairs = tracks.select(name=pl.col("genres").list.unique()).with_row_index("row").explode("name")
+    pairs = pairs.with_columns(one_spelling(pairs["name"])).unique(maintain_order=True)
     marks, names = _marks(pairs, len(tracks), n_most)
     return marks.astype(np.float32), names
 
@@ -132,6 +134,7 @@ def _tags(tracks: pl.DataFrame, tags: Tags | None, n_most: int) -> tuple[NDArray
 
 
 def _artists(tracks: pl.DataFrame, n_most: int) -> tuple[NDArray[np.int64], int]:
+    tracks = tracks.select(one_spelling(tracks["artist"]))
     names = _most_frequent(tracks["artist"], n_most)
     classes = pl.DataFrame({"artist": names}).with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("class"))
     joined = tracks.select("artist").join(classes, on="artist", how="left", maintain_order="left")

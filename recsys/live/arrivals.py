@@ -26,6 +26,18 @@ class NewTrack:
     lyrics: str | None = None
 
 
+def ignored_words(about: NewTrack, track_id: str) -> tuple[str, ...]:
+    """Say what was told of a track whose audio was here already, as ``track_id``: nothing of it is used."""
+    names = ("track_id", "title", "artist", "album", "genre", "year", "lyrics")
+    given = [name for name in names if getattr(about, name) not in (None, "")]
+    if about.track_id == track_id:
+        given.remove("track_id")
+    if not given:
+        return ()
+    told = ", ".join(given).replace("track_id", f"track_id {about.track_id!r}")
+    return (f"this audio was here already, as {track_id!r}: what was said of it ({told}) was ignored",)
+
+
 def upload_of(
     about: NewTrack,
     inside: Mapping[str, str],

@@ -106,7 +106,9 @@ def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Se
         reached = _reached(reading, stored, snapshot.uploads.item_vectors[together], most)
         for number, place, readers in zip(numbers[start:], together, reached, strict=False):
             row = catalogue.n_built + place
-            shown = [] if place in snapshot.uploads.hidden else readers
+            # a track of which nothing is known would be placed by chance
+            is_left_out = place in snapshot.uploads.hidden or snapshot.uploads.is_unknown(place)
+            shown = [] if is_left_out else readers
             reasons = _reasons(reading, stored, catalogue, row, shown)
             told = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
             found.append(Insert(number, row, catalogue, told))

@@ -70,7 +70,7 @@ def read_journal(store: Store, reading: Reading) -> pl.DataFrame:
     if not files:
         return pl.DataFrame(schema=LISTENS_SCHEMA)
     valid = _valid(moved_up_to, _gone(reading))
-    every = pl.concat([_read(valid(pl.scan_parquet(file, glob=False)), file) for file in files])
+    every = pl.concat([_read(valid(_scan(file)), file) for file in files])
     return every.select(list(LISTENS_SCHEMA))
 
 
@@ -114,7 +114,7 @@ def _valid(moved_up_to: int, gone: pl.DataFrame) -> Any:
 
 def _clean(file: Path, moved_up_to: int, gone: pl.DataFrame) -> None:
     """Write a file anew without what is not valid in it."""
-    rows = pl.scan_parquet(file, glob=False)
+    rows = _scan(file)
     valid = _valid(moved_up_to, gone)(rows)
     n_rows, n_valid = (int(_read(some.select(pl.len()), file).item()) for some in (rows, valid))
     if n_valid == n_rows:
@@ -147,7 +147,7 @@ def _write(file: Path, frame: pl.DataFrame) -> None:
         frame.write_parquet(beside)
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
-        if not _read(pl.scan_parquet(beside, glob=False), beside).equals(frame):
+        if not _read(_scan(beside), beside).equals(frame):
             raise ArtefactError(f"{beside} does not read back as it was written; check the disk")
         beside.replace(file)
     finally:
@@ -161,6 +161,11 @@ def _let_go(live: LiveStore, up_to: int) -> None:
         with live.writing() as writing:
             if writing.let_go(up_to, AT_ONCE) >= up_to:
                 return
+
+
+def _scan(file: Path) -> pl.LazyFrame:
+    """Read what is in the file alone: a folder above it named ``key=value`` is no column."""
+    return pl.scan_parquet(file, glob=False, hive_partitioning=False)
 
 
 def _read(rows: pl.LazyFrame, file: Path) -> pl.DataFrame:

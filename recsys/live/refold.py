@@ -21,7 +21,7 @@ from recsys.live.splice import without
 from recsys.live.stored import Stored
 from recsys.live.taste import BARRED, Heard, Taste
 from recsys.overlay import Catalogue
-from recsys.rank import exact, ranked
+from recsys.rank import behind_all, exact, ranked
 from recsys.ranking import DEFAULT_K, MAX_K, most_alike
 from recsys.store.record import Record, head_of, pack, track_bytes
 from recsys.store.transactions import Reading, Writing, user_key
@@ -137,11 +137,16 @@ class Refold:
 
 
 def best_of(catalogue: Catalogue, query: Float32, candidates: Int32) -> tuple[Int32, Float32]:
-    """Rank candidate rows (n,) for a query (d,): the rows and their scores, best first."""
+    """Rank candidate rows (n,) for a query (d,): the rows and their scores, best first, unknown tracks last."""
     vectors = catalogue.vectors_of(candidates)
     rows, columns = np.zeros(len(candidates), dtype=np.int64), np.arange(len(candidates))
-    items, scores = ranked(rows, candidates, exact(query[None], vectors, rows, columns), 1, len(candidates))
-    return items[0], scores[0]
+    found = ranked(rows, candidates, exact(query[None], vectors, rows, columns), 1, len(candidates))
+    items, scores = found[0][0], found[1][0]
+    last = catalogue.are_unknown(items)
+    if not last.any():
+        return items, scores
+    first, rest = ~last, behind_all(scores[~last], scores[last])
+    return np.concatenate([items[first], items[last]]), np.concatenate([scores[first], rest])
 
 
 def varied(stored: Stored, snapshot: Snapshot, best: tuple[Int32, Float32], *, personal: bool) -> tuple[Int32, Float32]:
@@ -154,6 +159,7 @@ def varied(stored: Stored, snapshot: Snapshot, best: tuple[Int32, Float32], *, p
         lambda depth: (items[:depth], scores[:depth]),
         lambda rows: artists_of(rows, stored.traits, snapshot.uploads),
         lambda rows: stored.model.blend.likeness(catalogue.vectors_of(rows)),
+        catalogue.are_unknown,
     )
     return choose(source, MAX_K, variety, fill=not personal)
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from recsys.errors import ArtefactError, DataError, LimitError, NotFoundError
-from recsys.live.arrivals import NewTrack, upload_of
+from recsys.live.arrivals import NewTrack, ignored_words, upload_of
 from recsys.live.embedding import INSTALL, Embedded
 from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
 from recsys.live.upload_settings import UploadSettings
@@ -136,7 +136,7 @@ class TrackUploads:
             serving = self._now()
             known = await asyncio.to_thread(serving.live.track_of_audio, copy.content_hash)
             if known is not None:
-                return await self._known(serving, known)
+                return await self._known(serving, known, about)
             embedding = self._embedder.embed(copy.path, about.track, serving.generation)
             embedded, _ = await _both(embedding, asyncio.to_thread(copy.sync))
             if embedded.content_hash != copy.content_hash:
@@ -147,7 +147,7 @@ class TrackUploads:
                 added = asyncio.to_thread(_add, serving.live, upload, embedded.vectors, copy.path)
                 track_id, reached = await _to_its_end(added)
             except KnownAudioError as error:  # sent twice at once
-                return await self._known(serving, error.track_id)
+                return await self._known(serving, error.track_id, about)
             except GenerationMovedError:
                 await self._moved(serving.generation)
                 continue
@@ -165,10 +165,11 @@ class TrackUploads:
             await asyncio.sleep(_LOOK_S)
         raise ArtefactError(f"generation {generation} is not the current one, and no other is served yet; try again")
 
-    async def _known(self, serving: Serving, track_id: str) -> pb.UploadTrackResponse:
+    async def _known(self, serving: Serving, track_id: str, about: About) -> pb.UploadTrackResponse:
         """Answer for audio that was there before: it was embedded if this catalogue embeds at all."""
         response = await self._described(serving, track_id)
         response.known = True
+        response.notes.extend(ignored_words(about.track, track_id))
         response.has_sound = (self._store.generations / serving.generation / "models" / "sound").is_dir()
         return response
 

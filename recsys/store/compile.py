@@ -136,7 +136,7 @@ class _Writer:
                     f"COPY ({query}) TO '{str(shard).replace(chr(39), chr(39) * 2)}' "
                     f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {BLOCK})"
                 )
-            lazy = pl.scan_parquet(shard, glob=False)
+            lazy = pl.scan_parquet(shard, glob=False, hive_partitioning=False)
             n_rows = int(lazy.select(pl.len()).collect().item())
             yield n_rows
             for start in range(0, n_rows, BLOCK):

@@ -69,7 +69,8 @@ def write_tables(file: Path, tables: Iterable[tuple[str, Iterator[pl.DataFrame]]
             for name, blocks in tables:
                 for block in blocks:
                     block.write_parquet(shard, compression="zstd", compression_level=1)
-                    connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM read_parquet(?)", [str(shard)])
+                    rows = "read_parquet(?, hive_partitioning = false)"  # a folder named key=value is no column
+                    connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM {rows}", [str(shard)])
             values = [json.dumps(v) if isinstance(v, dict) else v for v in build.values()]
             marks = ", ".join("?" for _ in values)
             connection.execute(f"INSERT INTO build ({', '.join(build)}) VALUES ({marks})", values)
