@@ -84,6 +84,8 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
     embed_late(store, live, late, recommender, models)
     with live.writing() as writing:
         near.begin_at(writing, recommender.generation, late[0][0])
+        if (writing.applied(recommender.generation) or 0) >= late[0][0]:  # users' lists likewise: twice is as once
+            writing.set_applied(recommender.generation, late[0][0] - 1)
     return len(late)
 
 
