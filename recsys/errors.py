@@ -7,6 +7,9 @@
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    │   ├── ChangedError                others have changed the DuckDB file, or hold it
+    │   ├── DamagedError                bytes are not those that were written
+    │   └── NewerError                  a newer version of this program wrote it
     ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
     └── RefusedError                    a server did not do what it was asked
 
@@ -41,6 +44,18 @@ class NoSpaceError(NotFoundError):
 
 class ArtefactError(RecsysError, RuntimeError):
     """A store, generation or model file is missing, damaged or busy."""
+
+
+class ChangedError(ArtefactError):
+    """A client has opened the DuckDB file to write: it holds it, or has changed it."""
+
+
+class DamagedError(ArtefactError):
+    """Bytes of a file are not those that were written: their checksum is another one."""
+
+
+class NewerError(ArtefactError):
+    """A newer version of this program wrote a file, in a format that this one does not know."""
 
 
 class LimitError(RecsysError, RuntimeError):

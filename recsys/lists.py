@@ -63,6 +63,8 @@ class Lists:
             return self._varied(person, k, variety, fill=False)
         if person.touched.record is not None:
             return self._of_now(person.touched.record)
+        if person.touched.lost:
+            return self._varied(person, MAX_K, variety, fill=not self.personal(person))
         if person.row == NO_ITEM:
             now = person.touched.popular
             return self._shown((self._built or self)._popular) if now is None else self._of_now(now)
@@ -119,6 +121,8 @@ class Lists:
         """Whether anything is known of a user's taste."""
         if person.touched.record is not None:
             return Record(person.touched.record).is_personal
+        if person.touched.query is not None:
+            return True
         return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
 
     # ---- inside --------------------------------------------------------------------------------------------------
@@ -132,7 +136,8 @@ class Lists:
         is_plain = self._settings.usual(self.personal(person)).plain
         if is_plain and person.touched.record is not None:
             return self._of_now(person.touched.record)
-        stored = self._tables.recommended(person.user_id) if is_plain and person.row != NO_ITEM else None
+        is_stored = is_plain and person.row != NO_ITEM and not person.touched.lost
+        stored = self._tables.recommended(person.user_id) if is_stored else None
         if stored is None:
             query, left_out = self._query(person)
             return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))

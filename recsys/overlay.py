@@ -56,6 +56,7 @@ class Touched:
     ``record`` is the list of now, None where it is the stored one; ``is_gone`` says that the generation must not use
     what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
     ``heard`` and ``barred``, uploads among them. ``popular`` is the list of now of somebody of whom nothing is known.
+    ``lost`` says that their list of now is damaged, so that it is to be computed.
     """
 
     record: bytes | None = None
@@ -64,6 +65,7 @@ class Touched:
     heard: Int32 | None = None
     barred: Int32 | None = None
     popular: bytes | None = None
+    lost: bool = False
 
     def is_open_to(self, item: int) -> bool:
         """Whether they were not deleted, and have not heard or disliked a track since."""

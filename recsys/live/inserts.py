@@ -16,7 +16,7 @@ from recsys.audience import Reached, reach
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import inserted
 from recsys.live.stored import Stored
-from recsys.live.taste import Heard, Tastes
+from recsys.live.taste import Tastes, known
 from recsys.overlay import Catalogue
 from recsys.store.record import track_bytes
 from recsys.store.transactions import USER, Reading, Writing, user_key
@@ -134,7 +134,9 @@ def _heard(reading: Reading, stored: Stored, reader: Reader) -> Int32:
     kept = reading.get("heard", reader.key)
     if kept is None:
         return np.zeros(0, dtype=np.int32)
-    heard = Heard.read(kept)
+    heard = known(kept)
+    if heard is None:
+        return np.zeros(0, dtype=np.int32)
     return np.asarray(heard.items[heard.played], dtype=np.int32)
 
 

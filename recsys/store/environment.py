@@ -16,6 +16,7 @@ from typing import Any
 import lmdb
 
 from recsys.errors import ArtefactError
+from recsys.store.live_format import find_database
 
 MAP_SIZE = 1 << 38  # 256 GiB of address space, so that no process has to map a grown file anew
 MAX_READERS = 1024  # threads of all processes together
@@ -79,14 +80,11 @@ class Environment:
         missing = [name for name, database in self.databases.items() if database is None]
         if self.readonly:
             for name in missing:
-                self.databases[name] = _found(opened, name, None)
+                self.databases[name] = find_database(opened, name, None, create=False)
             return
         with opened.begin(write=True) as transaction:
             for name in missing:
-                found = _found(opened, name, transaction)
-                if found is None and create:
-                    found = opened.open_db(name.encode(), txn=transaction)
-                self.databases[name] = found
+                self.databases[name] = find_database(opened, name, transaction, create)
 
     def mend(self) -> None:
         """Open the file anew after a failure that LMDB does not come back from; to read alone, where that is left."""
@@ -95,13 +93,6 @@ class Environment:
             self.databases = dict.fromkeys(DATABASES)
             self.lmdb = self._open(write=False)
             self.commits, self.second = _commits(self.file, self.lmdb)
-
-
-def _found(opened: Any, name: str, transaction: Any) -> Any:
-    try:
-        return opened.open_db(name.encode(), txn=transaction, create=False)
-    except lmdb.NotFoundError:
-        return None
 
 
 def _commits(file: Path, opened: Any) -> tuple["memoryview[int] | None", int]:
