@@ -22,12 +22,13 @@ from recsys.catalogue.listens import read_listens
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
-from recsys.errors import ArtefactError, ConfigError, DataError
+from recsys.errors import ArtefactError, ConfigError, DataError, NewerError
 from recsys.fit import fit
 from recsys.live.intake import Taken, forget_audio, read_live, with_listens, with_tracks
 from recsys.progress import Progress
 from recsys.store.generation import Store, disk_errors
 from recsys.store.models import load_sound_model
+from recsys.store.opened import read_facts
 from recsys.types import Listens, Tags, Tracks
 
 
@@ -105,7 +106,8 @@ def build(
 
     Raises:
         DataError: nothing usable came in, or ``strict`` found a problem; a store that this call made is gone again.
-        ArtefactError: another build is running, or writing failed; the last good generation is still current.
+        ArtefactError: another build is running, a newer version has written to the store, or writing failed; the last
+            good generation is still current.
     """
     store, existed = Store(folder), folder.exists()
     try:
@@ -130,6 +132,7 @@ def _build(
     inputs: Inputs, store: Store, settings: RunSettings, progress: Progress, strict: bool, retrain: bool
 ) -> Summary:
     problems = Problems()
+    _refuse_newer(store)
     taken = read_live(store)
     forget_audio(store, taken)
     catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
@@ -157,6 +160,17 @@ def _build(
         _refuse(problems)
     row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken.last_number, progress)
     return Summary(row, problems.counts(), problems.examples())
+
+
+def _refuse_newer(store: Store) -> None:
+    """Refuse a store that a newer version has written to: what is built here would be less than what is there."""
+    for name in store.names():
+        try:
+            read_facts(store.generation(name))
+        except NewerError:
+            raise
+        except ArtefactError:
+            continue  # damaged, and no reason not to build
 
 
 def _refuse(problems: Problems) -> None:

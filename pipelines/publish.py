@@ -31,9 +31,10 @@ from recsys.ranking import DEFAULT_K, MAX_K
 from recsys.recommender import Recommender
 from recsys.retrieval import PoolSettings, user_blocks
 from recsys.store.compile import compile_lookup
+from recsys.store.files import described
 from recsys.store.generation import Store
 from recsys.store.models import save_models
-from recsys.store.opened import file_sizes, open_store
+from recsys.store.opened import open_store
 from recsys.store.tables import FILE, count_rows, write_tables
 from recsys.types import NO_ITEM, Candidates, Float32, Space
 
@@ -85,7 +86,7 @@ def publish(
         move_listens(store, progress)
     except (ArtefactError, OSError) as error:  # what was published answers, and the log still has what did not move
         progress.say(f"old listens stay in the live log for now: {error}")
-    open_store(store.folder).close()
+    open_store(store.folder, strict=True).close()
     return row
 
 
@@ -125,11 +126,9 @@ def _write(
         "created_at": row["created_at"].isoformat(timespec="seconds"),
         "n_listens": row["counts"]["listens"],
         "last_live_number": taken_in,
-        "format": 1,
-        "files": file_sizes(folder),
         **{name: row[name] for name in ("counts", "versions", "settings", "inputs", "durations")},
     }
-    (folder / "meta.json").write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")
+    (folder / "meta.json").write_text(json.dumps(described(folder, facts), indent=1), encoding="utf-8")
 
 
 def _check(folder: Path, counts: dict[str, int]) -> None:

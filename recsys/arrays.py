@@ -31,7 +31,7 @@ def mapped(file: Path) -> NDArray[Any]:
         OSError: it is missing or cannot be read.
         ValueError: it is damaged or shorter than it says.
     """
-    _give_way()
+    give_way()
     with file.open("rb") as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{file.name} is of another version of numpy's format than 1.0")
@@ -54,7 +54,7 @@ def read(file: Path) -> NDArray[Any]:
         OSError: it is missing or cannot be read.
         ValueError, EOFError: it is damaged or shorter than it says.
     """
-    _give_way()
+    give_way()
     array: NDArray[Any] = np.load(str(file), allow_pickle=False)
     return array
 
@@ -69,7 +69,8 @@ def giving_way(seconds: float) -> Iterator[None]:
         _THREAD.seconds = 0.0
 
 
-def _give_way() -> None:
+def give_way() -> None:
+    """Wait where this thread is to, before a file is opened."""
     seconds = getattr(_THREAD, "seconds", 0.0)
     if seconds:
         time.sleep(seconds)

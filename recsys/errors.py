@@ -7,7 +7,10 @@
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
-    │   └── LogLostError                the live log lacks entries that a generation was built with
+    │   ├── ChangedError                others have changed the DuckDB file, or hold it
+    │   ├── DamagedError                bytes are not those that were written
+    │   ├── LogLostError                the live log lacks entries that a generation was built with
+    │   └── NewerError                  a newer version of this program wrote it
     ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
     └── RefusedError                    a server did not do what it was asked
 
@@ -44,8 +47,20 @@ class ArtefactError(RecsysError, RuntimeError):
     """A store, generation or model file is missing, damaged or busy."""
 
 
+class ChangedError(ArtefactError):
+    """A client has opened the DuckDB file to write: it holds it, or has changed it."""
+
+
+class DamagedError(ArtefactError):
+    """Bytes of a file are not those that were written: their checksum is another one."""
+
+
 class LogLostError(ArtefactError):
     """The live log ends before entries that a generation was built with: it was lost, emptied, or is an older one."""
+
+
+class NewerError(ArtefactError):
+    """A newer version of this program wrote a file, in a format that this one does not know."""
 
 
 class LimitError(RecsysError, RuntimeError):

@@ -77,6 +77,8 @@ class Lists:
         """The usual list of a user as it is kept, less what was deleted since; None where none is."""
         if person.touched.record is not None:
             return self._of_now(person.touched.record, person)
+        if person.touched.lost:
+            return None
         if person.row == NO_ITEM:
             now = person.touched.popular
             return self._shown((self._built or self)._popular, person) if now is None else self._of_now(now, person)
@@ -134,6 +136,8 @@ class Lists:
         """Whether anything is known of a user's taste."""
         if person.touched.record is not None:
             return Record(person.touched.record).is_personal
+        if person.touched.query is not None:
+            return True
         return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
 
     # ---- inside --------------------------------------------------------------------------------------------------
@@ -147,7 +151,8 @@ class Lists:
         is_plain = self._settings.usual(self.personal(person)).plain
         if is_plain and person.touched.record is not None:
             return self._of_now(person.touched.record, person)
-        stored = self._tables.recommended(person.user_id) if is_plain and person.row != NO_ITEM else None
+        is_stored = is_plain and person.row != NO_ITEM and not person.touched.lost
+        stored = self._tables.recommended(person.user_id) if is_stored else None
         if stored is None:
             query, left_out = self._query(person)
             return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))

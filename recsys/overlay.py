@@ -29,7 +29,7 @@ class Touched:
     what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
     ``heard`` and ``barred``, uploads among them. ``popular`` is the list of now of somebody of whom nothing is known.
     ``fresh`` are ids of tracks that were heard or barred so lately that the list does not take them in yet, each with
-    whether it was barred.
+    whether it was barred. ``lost`` says that their list of now is damaged, so that it is to be computed.
     """
 
     record: bytes | None = None
@@ -39,6 +39,7 @@ class Touched:
     barred: Int32 | None = None
     popular: bytes | None = None
     fresh: Mapping[str, bool] = field(default_factory=dict)
+    lost: bool = False
 
     def is_open_to(self, item: int, track_id: str) -> bool:
         """Whether they were not deleted, and have not heard or disliked a track since."""

@@ -189,7 +189,10 @@ def tables(store: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def copied(store: Path, to: Path) -> Path:
     """Copy a shared store, for a test that writes to it; servers that only read leave an empty live store there."""
-    return Path(shutil.copytree(store, to / "store", ignore=shutil.ignore_patterns("live.lmdb*")))
+    copy = Path(shutil.copytree(store, to / "store", ignore=shutil.ignore_patterns("live.lmdb*")))
+    for file in copy.rglob("*"):
+        file.chmod(file.stat().st_mode | 0o200)  # published files are read-only, and tests damage them
+    return copy
 
 
 @pytest.fixture(scope="session", autouse=True)

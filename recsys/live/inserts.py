@@ -16,7 +16,7 @@ from recsys.audience import Reached, reach
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import inserted
 from recsys.live.stored import Stored
-from recsys.live.taste import Heard, Tastes
+from recsys.live.taste import Tastes, known
 from recsys.overlay import Catalogue
 from recsys.store.record import Record, track_bytes
 from recsys.store.transactions import USER, Reading, Writing, user_key
@@ -67,8 +67,9 @@ class Insert:
 
     def _current(self, writing: Writing, stored: Stored, reader: Reader) -> bytes | None:
         """The list of a reader as it is now; None where there is none any more, or the track was heard or barred."""
-        heard = writing.get("heard", reader.key)
-        if heard is not None and self.row in Heard.read(heard):
+        kept = writing.get("heard", reader.key)
+        heard = None if kept is None else known(kept)
+        if kept is not None and (heard is None or self.row in heard):  # what is damaged may say so
             return None
         current = writing.get("lists", reader.key)
         if current is not None or reader.user_id is None or writing.user_gone(reader.user_id) > stored.taken_in:
@@ -172,7 +173,9 @@ def _heard(reading: Reading, stored: Stored, reader: Reader) -> Int32:
     kept = reading.get("heard", reader.key)
     if kept is None:
         return np.zeros(0, dtype=np.int32)
-    heard = Heard.read(kept)
+    heard = known(kept)
+    if heard is None:
+        return np.zeros(0, dtype=np.int32)
     return np.asarray(heard.items[heard.played], dtype=np.int32)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from recsys.live.refold import best_of, varied
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
-from recsys.store.record import Record, head_of, pack, track_bytes
+from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
 from recsys.store.transactions import Writing, user_key
 from recsys.types import NOBODY_ID
 
@@ -36,7 +36,10 @@ def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, number
     rows = [catalogue.n_built + place for place in places if place not in snapshot.uploads.hidden]
     if not rows:
         return False
-    known = Record(stored.popular_now(writing)).rows
+    now = writing.list_of(stored.generation, NOBODY_ID)
+    if now is not None and not is_whole(now):
+        now, rows = None, catalogue.upload_rows().tolist()  # those of before were in it, too
+    known = Record(now or stored.popular()).rows
     candidates = np.setdiff1d(np.concatenate([known, rows]), catalogue.hidden).astype(np.int32)
     best = best_of(catalogue, stored.nobody, candidates)
     items, scores = varied(stored, snapshot, best, personal=False)

@@ -19,11 +19,11 @@ from recsys.hybrid.foldin import fold_in
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import without
 from recsys.live.stored import Stored
-from recsys.live.taste import BARRED, Heard, Taste
+from recsys.live.taste import BARRED, Heard, Taste, known
 from recsys.overlay import Catalogue
 from recsys.rank import behind_all, exact, ranked
 from recsys.ranking import DEFAULT_K, MAX_K, most_alike
-from recsys.store.record import Record, head_of, pack, track_bytes
+from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
 from recsys.store.transactions import Reading, Writing, user_key
 from recsys.types import NO_ITEM, Float32, Int32
 
@@ -100,10 +100,9 @@ class Refold:
     def _heard(self, reading: Reading, user_id: str, user: int) -> tuple[Heard, Int32]:
         """All that a user heard, and the rows of what is new of it, the latest first."""
         kept = reading.get("heard", user_key(self._stored.generation, user_id))
-        if kept is None:
+        heard = None if kept is None else known(kept)
+        if heard is None:
             heard = heard_of(self._stored, user, max(self._stored.taken_in, reading.user_gone(user_id)))
-        else:
-            heard = Heard.read(kept)
         entries = reading.listens_of(user_id, heard.up_to)
         if not entries:
             return heard, np.zeros(0, dtype=np.int32)
@@ -115,6 +114,8 @@ class Refold:
     def _current(self, reading: Reading, user_id: str, user: int) -> bytes:
         """The list as it is: the touched one, the stored one, or the popular one."""
         current = reading.list_of(self._stored.generation, user_id)
+        if current is not None and not is_whole(current):
+            current = None  # it is written anew now
         if current is None and user != NO_ITEM:
             current = self._stored.record_of(user_id)
         return self._stored.popular_now(reading) if current is None else current

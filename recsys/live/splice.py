@@ -7,15 +7,16 @@ from bisect import bisect_right
 
 import numpy as np
 
+from recsys.errors import DamagedError
 from recsys.ranking import MAX_K
-from recsys.store.record import Record, pack
+from recsys.store.damage import met
+from recsys.store.record import Record, is_whole, pack, read_tracks
 from recsys.types import Int32
-from recsys.v1 import recommender_pb2 as pb
 
 
 def score_at(record: Record, place: int) -> float:
     """Read the score of one track."""
-    return float(pb.RecommendResponse.FromString(record.span(place, place + 1)).tracks[0].score)
+    return read_tracks(record.span(place, place + 1))[0][1]
 
 
 def place_of(record: Record, score: float, plain: bool) -> int:
@@ -26,8 +27,13 @@ def place_of(record: Record, score: float, plain: bool) -> int:
 
 
 def inserted(buffer: bytes, track: bytes, row: int, score: float, plain: bool) -> bytes | None:
-    """Put a track in at its place by score; None where it is in the list, or would come after its last place."""
-    record = Record(buffer)
+    """Put a track in at its place by score; None where it is in the list, or would come after its last place.
+
+    A damaged list stays as it is, and is told: nobody is shown it, and it is written anew with the user's next listen.
+    """
+    record = _whole(buffer)
+    if record is None:
+        return None
     rows = record.rows
     if row in rows:
         return None
@@ -43,10 +49,20 @@ def inserted(buffer: bytes, track: bytes, row: int, score: float, plain: bool) -
 
 
 def without(buffer: bytes, rows: Int32) -> bytes | None:
-    """Take tracks out by their rows; None where none of them is there."""
-    record = Record(buffer)
+    """Take tracks out by their rows; None where none of them is there. A damaged list stays as it is."""
+    record = _whole(buffer)
+    if record is None:
+        return None
     out = np.isin(record.rows, rows)
     if not out.any():
         return None
     places = np.flatnonzero(~out)
     return pack(record.head, record.tracks(places.tolist()), record.rows[places])
+
+
+def _whole(buffer: bytes) -> Record | None:
+    """Read a list of which nothing is damaged."""
+    if is_whole(buffer):
+        return Record(buffer)
+    met(DamagedError("a list of live.lmdb does not match its checksum"), "it stays as it is until its user listens")
+    return None

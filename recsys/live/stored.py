@@ -16,7 +16,9 @@ from recsys.live.bars import Bars
 from recsys.model import Model
 from recsys.neighbours import NeighbourSettings
 from recsys.recommender import Recommender
-from recsys.store.record import head_of, pack, track_bytes
+from recsys.store.keys import key_of
+from recsys.store.lookup import POPULAR
+from recsys.store.record import head_of, is_whole, pack, track_bytes
 from recsys.store.tables import FILE, StoredTables
 from recsys.store.transactions import Reading
 from recsys.types import NO_ITEM, NOBODY_ID, Float32, Found, Int32, Space
@@ -42,7 +44,8 @@ class Stored:
         """The Record of a user's list; None for somebody unknown."""
         if hasattr(self._tables, "list_of"):
             kept = self._tables.list_of(user_id)
-            return None if kept is None else bytes(kept)
+            if kept is not None and is_whole(kept, key_of(user_id)):
+                return bytes(kept)
         user = int(self.model.users.find([user_id])[0])
         if user == NO_ITEM:
             return None
@@ -51,8 +54,8 @@ class Stored:
 
     def popular(self) -> bytes:
         """The Record of the list for somebody of whom nothing is known."""
-        kept = getattr(self._tables, "popular", b"")
-        return kept or self.packed(self._recommender.popular(), "popular")
+        kept: bytes = getattr(self._tables, "popular", b"")
+        return kept if kept and is_whole(kept, POPULAR) else self.packed(self._recommender.popular(), "popular")
 
     def popular_now(self, reading: Reading) -> bytes:
         """The same with the uploads since that belong there."""

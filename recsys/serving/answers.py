@@ -16,15 +16,16 @@ from typing import Any, TypeAlias
 
 import lmdb
 
+from recsys.errors import ArtefactError, DamagedError
 from recsys.filters import Filters
 from recsys.live.service import Live
 from recsys.live.view import View
 from recsys.recommender import Recommender
 from recsys.serving import calls, convert
 from recsys.store.keys import key_of
-from recsys.store.lookup import Lookup
+from recsys.store.lookup import POPULAR, Lookup, space_key
 from recsys.store.record import Record, first_of
-from recsys.types import NOBODY_ID
+from recsys.types import NO_ITEM, NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
 NOBODY_KEY = key_of(NOBODY_ID)
@@ -60,12 +61,14 @@ class Answers:
         self._told_at = -math.inf
         self.n_failed_lookups = 0
         self._lookup, self.live = lookup, live
+        self.damaged = False  # then only what is stored is answered, which has checksums of its own
         self._look: Look = nothing_new if live is None else live.look
         self._list_at: Callable[[bytes], Any] = nothing_stored if lookup is None else lookup.lists()
 
     @property
     def recommender(self) -> Recommender:
         """The generation with the uploads and deletions of now; for threads, as reading takes milliseconds."""
+        self.whole()
         if self.live is None:
             return self._recommender
         view = self.live.view()
@@ -78,6 +81,16 @@ class Answers:
                 recommender = recommender.with_uploads(view.uploads)
                 self._now = view, recommender
         return recommender
+
+    def whole(self) -> "Answers":
+        """Give this, for what is computed or written from the generation's arrays.
+
+        Raises:
+            ArtefactError: a file of the generation is damaged.
+        """
+        if self.damaged:
+            raise ArtefactError(f"a file of generation {self.generation} is damaged; roll back or build again")
+        return self
 
     @property
     def generation(self) -> str:
@@ -119,7 +132,7 @@ class Answers:
                     stored = self._list_at(key)
                 except lmdb.Error as error:
                     self._list_failed(error)
-            first = None if stored is None or gone else first_of(stored, k)
+            first = None if stored is None or gone else first_of(stored, k, key)
             if first is not None:
                 return first, calls.PLAIN if own is None else calls.LIVE
         return None if self._lookup is None else self._by_message(request)
@@ -140,62 +153,65 @@ class Answers:
     def _by_message(self, request: bytes) -> Quick | None:
         """Answer Recommend whatever was asked for."""
         asked = pb.RecommendRequest.FromString(request)
-        key, k = key_of(convert.given_id(asked.user_id, "user_id")), convert.list_length(asked.k)
+        user_id, k = convert.given_id(asked.user_id, "user_id"), convert.list_length(asked.k)
         if convert.is_plain(asked):
-            return self._first(key, k)
-        found = self._stored(key)
+            return self._first(user_id, k)
+        found = self._stored(user_id)
         if found is None:
             return None
-        stored, _, gone = found
+        record, _, gone = found
         filters, (max_per_artist, diversity) = convert.filters(asked), convert.variety(asked)
-        record = Record(stored)
         # a varied list is not in the order of its scores, and the popular one is varied
         if not self._recommender.lists.plain or not record.is_personal or diversity or filters.include_heard:
             return None
         places = self._places(record, filters, max_per_artist, gone, k)
         return None if len(places) < k else (record.picked(places), calls.FILTERED)
 
-    def _first(self, key: bytes, k: int) -> Quick | None:
+    def _first(self, user_id: str, k: int) -> Quick | None:
         """Give the first k tracks of a user's list that are not deleted."""
-        found = self._stored(key)
+        found = self._stored(user_id)
         if found is None:
             return None
-        stored, way, gone = found
+        record, way, gone = found
         if not gone:
-            first = first_of(stored, k)
-        else:
-            record = Record(stored)
-            places = [place for place, row in enumerate(record.rows.tolist()) if row not in gone][:k]
-            first = None if len(places) < k else record.picked(places)
-        return None if first is None else (first, way)
+            return None if k > record.n else (record.first(k), way)
+        places = [place for place, row in enumerate(record.rows.tolist()) if row not in gone][:k]
+        return None if len(places) < k else (record.picked(places), way)
 
-    def _stored(self, key: bytes) -> tuple[bytes | memoryview, int, Set[int]] | None:
-        """Find the bytes of a user's list: that of now, the stored one, or for somebody unknown the popular one.
+    def _stored(self, user_id: str) -> tuple[Record, int, Set[int]] | None:
+        """Find a user's list: that of now, the stored one, or for somebody unknown the popular one.
 
         Beside it the way that they were found, and the rows of deleted tracks. None where it takes a thread.
+
+        Raises:
+            DamagedError: it is damaged, or a user of this generation is not found; then the list is to be computed.
         """
         assert self._lookup is not None
+        key = key_of(user_id)
         looked = self._look(key)
         if looked is None:
             return None
         own, is_gone, gone = looked
         if own is not None:
-            return own, calls.LIVE, gone
+            return Record(own), calls.LIVE, gone
         stored = None if is_gone else self._lookup.list_at(key)
         if stored is not None:
-            return stored, calls.PLAIN, gone
+            return Record(stored, key), calls.PLAIN, gone
+        if not is_gone and self._recommender.model.users.find([user_id])[0] != NO_ITEM:
+            raise DamagedError("serving.lmdb does not find a user that it must hold")
         nobody = self._look(NOBODY_KEY)
         if nobody is None:
             return None
         popular = nobody[0]
-        return (self._lookup.popular, calls.PLAIN, gone) if popular is None else (popular, calls.LIVE, gone)
+        if popular is None:
+            return Record(self._lookup.popular, POPULAR), calls.PLAIN, gone
+        return Record(popular), calls.LIVE, gone
 
     def _places(
         self, record: Record, filters: Filters, max_per_artist: int | None, gone: Set[int], k: int
     ) -> list[int]:
         """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
-        assert self._lookup is not None
-        excluded = {*map(self._lookup.row, filters.exclude_track_ids), *gone}
+        excluded = {*self._recommender.model.items.find(filters.exclude_track_ids).tolist(), *gone}
         return filters.first(record.rows.tolist(), self._recommender.traits, excluded, max_per_artist, k) or []
 
     def similar_tracks(self, request: bytes) -> Quick | None:
@@ -212,13 +228,13 @@ class Answers:
         stored = own or self._lookup.neighbours_of(track_id, space)
         if stored is None:
             return None
-        way = calls.LIVE if own else calls.PLAIN
-        rows = Record(stored).rows.tolist() if hidden else []
+        way, at = (calls.LIVE, b"") if own else (calls.PLAIN, space_key(space) + key_of(track_id))
+        rows = Record(stored, at).rows.tolist() if hidden else []
         if not hidden or hidden.isdisjoint(rows[:k]):
-            first = first_of(stored, k)
+            first = first_of(stored, k, at)
         else:
             places = [place for place, row in enumerate(rows) if row not in hidden][:k]
-            first = None if len(places) < k else Record(stored).picked(places)
+            first = None if len(places) < k else Record(stored, at).picked(places)
         return None if first is None else (first, way)
 
 

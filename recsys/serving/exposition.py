@@ -9,7 +9,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from recsys.serving.calls import PATHS
-from recsys.serving.metrics import BACKLOG, BEHIND, BOUNDS_S, BUILT_AT, SERVING, Board, age_s
+from recsys.serving.metrics import (
+    BACKLOG,
+    BEHIND,
+    BOUNDS_S,
+    BUILT_AT,
+    DAMAGED_FILES,
+    DAMAGED_VALUES,
+    SERVING,
+    Board,
+    age_s,
+)
 
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
 UPLOAD = "UploadTrack"
@@ -66,6 +76,14 @@ class _Sums(Collector):
         if backlog := self._board.abouts(BACKLOG):
             told = "Entries of the live log that the generation was built without."
             yield GaugeMetricFamily("recsys_live_backlog_entries", told, max(backlog))
+        if values := self._board.abouts(DAMAGED_VALUES):
+            told = "Stored values that workers met and that do not match their checksum."
+            family = CounterMetricFamily("recsys_damaged_values", told)
+            family.add_metric((), sum(values))
+            yield family
+        if files := self._board.abouts(DAMAGED_FILES):
+            told = "Files of the generation that answers that are not as they were published."
+            yield GaugeMetricFamily("recsys_damaged_files", told, max(files))
         if behind := self._board.abouts(BEHIND):
             told = "Workers that answer from another generation than the current one."
             yield GaugeMetricFamily("recsys_workers_behind", told, sum(behind))

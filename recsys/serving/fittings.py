@@ -8,10 +8,11 @@ Here it is decided whether the server may start at all: without tokens, or witho
 import logging
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from recsys.errors import ConfigError
+from recsys.serving.checking import Findings
 from recsys.serving.doors import ROLES, Doors
 from recsys.serving.limits import Rates, Uploads
 from recsys.serving.logs import CallLog
@@ -37,6 +38,7 @@ class Fittings:
     uploads: Uploads | None = None
     board: Board | None = None
     scrapes: Scrapes | None = None
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def sockets(self) -> list[socket.socket]:

@@ -11,6 +11,7 @@ that a kill would leave behind.
 import asyncio
 import math
 import time
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -33,8 +34,8 @@ TELL_S = 1.0  # between two looks at what a worker says about itself
 _SUM, _SERIES = len(BOUNDS_S) + 1, len(BOUNDS_S) + 2
 _CALLS = len(PATHS) * _SERIES
 _METHOD = _CALLS + len(STATUSES)
-SERVING, BUILT_AT, BACKLOG, BEHIND = 0, 1, 2, 3
-_ABOUT = 4
+SERVING, BUILT_AT, BACKLOG, BEHIND, DAMAGED_VALUES, DAMAGED_FILES = range(6)
+_ABOUT = 6
 
 
 class Meter:
@@ -63,6 +64,8 @@ class Meter:
         built_at: Callable[[], float] | None = None,
         backlog: Callable[[], float] | None = None,
         behind: Callable[[], float] | None = None,
+        damaged_values: Callable[[], float] | None = None,
+        damaged_files: Callable[[], float] | None = None,
     ) -> None:
         """Name what is to be asked every second; a name given again replaces what was there.
 
@@ -70,10 +73,12 @@ class Meter:
             built_at: when the generation that answers was built, in seconds since 1970; NaN where that is not known.
             backlog: how many entries of the live log that generation was built without.
             behind: 1 where it is another than the one that is current.
+            damaged_values: how many stored values it met that do not match their checksum.
+            damaged_files: how many files of that generation are not as they were published.
         """
-        for place, ask in ((BUILT_AT, built_at), (BACKLOG, backlog), (BEHIND, behind)):
-            if ask is not None:
-                self._watched[place] = ask
+        asked = {BUILT_AT: built_at, BACKLOG: backlog, BEHIND: behind}
+        asked |= {DAMAGED_VALUES: damaged_values, DAMAGED_FILES: damaged_files}
+        self._watched |= {place: ask for place, ask in asked.items() if ask is not None}
 
     async def tell(self) -> None:
         """Say every second how this worker is, until cancelled."""
@@ -108,7 +113,8 @@ class Board:
     def forget(self, worker: int) -> None:
         """Leave out what a worker that has ended said about itself; what it counted stays."""
         about = self._row(worker)[-_ABOUT:]
-        about[SERVING], about[BUILT_AT], about[BACKLOG], about[BEHIND] = 0, math.nan, math.nan, math.nan
+        about[:] = memoryview(array("d", [math.nan] * _ABOUT))
+        about[SERVING] = 0
 
     def latencies(self, method: str, path: str) -> tuple[list[float], float]:
         """Calls of all workers by bound, those beyond the last one at the end, and the sum of their seconds."""

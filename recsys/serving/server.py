@@ -54,7 +54,6 @@ STATUSES: dict[type[BaseException], grpc.StatusCode] = {
     LogLostError: grpc.StatusCode.FAILED_PRECONDITION,  # an ArtefactError whose sentence says what to do
     ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     DataError: grpc.StatusCode.INVALID_ARGUMENT,
-    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,  # protobuf's: the bytes are not such a request
 }
 
 N_THREADS = 8  # of either kind, in a worker
@@ -148,22 +147,36 @@ WRITES: dict[str, tuple[Callable[[Live, Any], Any], type[Any]]] = {
 }
 
 
+def _parsed(kind: type[Any], request: bytes) -> Any:
+    """Read a request. Only here protobuf's error is the client's fault; elsewhere what is read was stored.
+
+    Raises:
+        DataError: the bytes are no such request.
+    """
+    try:
+        return kind.FromString(request)
+    except DecodeError as error:
+        raise DataError(f"the bytes are no such request: {error}") from error
+
+
 def _working(name: str) -> Callable[[Answers, bytes], bytes]:
     """Give what answers a method on a thread."""
     if name in WRITES:
         write, written_type = WRITES[name]
 
         def work(answers: Answers, request: bytes) -> bytes:
-            if answers.live is None:
+            asked, live = _parsed(written_type, request), answers.whole().live
+            if live is None:
                 raise ArtefactError("this server was started without a live store")
-            response: bytes = write(answers.live, written_type.FromString(request)).SerializeToString()
+            response: bytes = write(live, asked).SerializeToString()
             return response
 
         return work
     read, read_type = METHODS[name]
 
     def look(answers: Answers, request: bytes) -> bytes:
-        response: bytes = read(answers.recommender, read_type.FromString(request)).SerializeToString()
+        asked = _parsed(read_type, request)
+        response: bytes = read(answers.recommender, asked).SerializeToString()
         return response
 
     return look

@@ -12,6 +12,7 @@ shortened under a server kills its workers, and those that take their places mus
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -92,20 +93,35 @@ def _let_go(former: list[Answers]) -> None:
     former.clear()
 
 
-async def follow(current: Current, folder: Path, backend: Backend, every_s: float = LOOK_S, refused: str = "") -> None:
+def nothing_damaged(_generation: str) -> bool:
+    """Say of any generation that nothing was found damaged in it."""
+    return False
+
+
+async def follow(
+    current: Current,
+    folder: Path,
+    backend: Backend,
+    every_s: float = LOOK_S,
+    refused: str = "",
+    damaged: Callable[[str], bool] = nothing_damaged,
+) -> None:
     """Look for a new generation until cancelled, and let it answer; one that cannot be opened is tried again later.
 
-    ``refused`` is one that could not be opened just now.
+    ``refused`` is one that could not be opened just now; ``damaged`` says of which a file was found damaged since.
     """
     again_at = time.monotonic() + AGAIN_S
     while True:
         await asyncio.sleep(every_s)
         current.answers.rest()
+        if damaged(current.answers.generation) and not current.answers.damaged:
+            await _leave(current, folder, backend, damaged)
         try:
             named = Store(folder).current().name
         except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
             continue
-        if named == current.answers.generation or (named == refused and time.monotonic() < again_at):
+        waits = named == refused and time.monotonic() < again_at
+        if named == current.answers.generation or waits or damaged(named):
             continue
         try:
             opened = await asyncio.to_thread(_opened_beside, folder, backend)
@@ -119,3 +135,22 @@ async def follow(current: Current, folder: Path, backend: Backend, every_s: floa
             former, current.answers, refused = [current.answers], opened, ""
             _LOG.info("serving generation %s", current.answers.generation)
             await asyncio.to_thread(_let_go, former)  # unmapping pages that calls have looked at takes milliseconds
+
+
+async def _leave(current: Current, folder: Path, backend: Backend, damaged: Callable[[str], bool]) -> None:
+    """Go from a generation with a damaged file to the newest earlier one; to what is stored alone if there is none."""
+    left = current.answers.generation
+    for name in Store(folder).before(left):
+        if damaged(name):
+            continue
+        try:
+            opened = await asyncio.to_thread(open_answers, folder, backend, name)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one, the next may be whole
+            _LOG.warning("an earlier generation cannot be opened either: %s", error)
+            continue
+        former, current.answers = [current.answers], opened
+        _LOG.error("a file of generation %s is damaged; the earlier one %s answers", left, name)
+        await asyncio.to_thread(_let_go, former)
+        return
+    current.answers.damaged = True
+    _LOG.error("a file of generation %s is damaged; only stored lists are answered, until there is another", left)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from recsys.errors import ArtefactError, DataError, LimitError, NotFoundError
 from recsys.live.arrivals import NewTrack, ignored_words, upload_of
@@ -74,7 +75,7 @@ def serving_now(current: Current) -> Serving:
     Raises:
         ArtefactError: it was started without a live store.
     """
-    answers = current.answers
+    answers = current.answers.whole()
     if answers.live is None:
         raise ArtefactError("this server was started without a live store")
 
@@ -128,7 +129,10 @@ class TrackUploads:
                 piece = await anext(pieces, None)
         except TimeoutError as error:
             raise LimitError(f"nothing came for {idle_s:g} s; send the whole file anew") from error
-        return None if piece is None else pb.UploadTrackRequest.FromString(piece)
+        try:
+            return None if piece is None else pb.UploadTrackRequest.FromString(piece)
+        except DecodeError as error:
+            raise DataError(f"the bytes are no such request: {error}") from error
 
     async def _placed(self, copy: Copy, about: About) -> pb.UploadTrackResponse:
         """Embed what has come and put it into the live store."""

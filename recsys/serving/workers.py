@@ -30,6 +30,7 @@ from grpc_health.v1.health import aio as health_aio
 from recsys.errors import ArtefactError, ConfigError, RecsysError
 from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
 from recsys.serving.answers import Current
+from recsys.serving.checking import Checker
 from recsys.serving.fittings import Fittings, fitted
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
@@ -39,6 +40,7 @@ from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
 from recsys.serving.swap import follow, open_serving
 from recsys.serving.uploading import TrackUploads, serving_now
+from recsys.store.damage import n_met
 from recsys.store.generation import Store
 from recsys.threads import one_blas_thread
 
@@ -257,13 +259,20 @@ async def _answer_calls(
         current, address, health=health, shared_port=True, doors=doors, meter=meter, uploads=uploads
     )
     await server.start()
-    tasks = [asyncio.create_task(follow(current, store, fittings.settings.backend, refused=refused))]
+    findings = fittings.findings
+    following = follow(current, store, fittings.settings.backend, refused=refused, damaged=findings.is_refused)
+    tasks = [asyncio.create_task(following)]
+    checker = Checker(store, lambda: current.answers.generation, findings) if place == 0 else None
+    if checker is not None:
+        checker.start()
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
         meter.watch(
             built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
             backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
             behind=lambda: Store(store).current_name() != current.answers.generation,
+            damaged_values=n_met,
+            damaged_files=lambda: findings.count(current.answers.generation),
         )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -275,3 +284,5 @@ async def _answer_calls(
     await server.stop(DRAIN_S)
     for task in tasks:
         task.cancel()
+    if checker is not None:
+        checker.stop()

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from recsys.progress import Progress
 from recsys.store.keys import key_of
-from recsys.store.lookup import DATABASES, FILE, FORMAT, META, POPULAR, ROW, space_key
+from recsys.store.lookup import DATABASES, FILE, FORMAT, META, POPULAR, ROW, facts_line, space_key
 from recsys.store.record import head_of, pack, track_bytes
+from recsys.store.sealed import sealed
 from recsys.store.tables import FILE as TABLES
 from recsys.store.tables import connect
 from recsys.types import SPACES, Found
@@ -91,9 +92,8 @@ class _Writer:
         """Write the list of somebody of whom nothing is known, and facts of the file."""
         row_of = dict(self._rows.iter_rows())
         lines, rows = [track_bytes(found) for found in popular], [row_of[found[0]] for found in popular]
-        record = pack(head_of(self._generation, "popular"), lines, rows)
-        facts = {"format": FORMAT, "generation": self._generation}
-        self.put("meta", {POPULAR: record, META: json.dumps(facts).encode()})
+        record = pack(head_of(self._generation, "popular"), lines, rows, key=POPULAR)
+        self.put("meta", {POPULAR: record, META: facts_line(self._generation)})
 
     def lists(self, database: str, query: str, source: str, title: str, prefix: bytes = b"") -> None:
         """Write the lists that a query gives, sorted by key."""
@@ -102,14 +102,15 @@ class _Writer:
         blocks = self._blocks(query)
         with self._progress.bar(title, next(blocks), "lists") as bar:
             for block in blocks:
-                records = _records(block, head, popular, self._rows)
+                texts = block["key"].to_list()
+                keys = [prefix + key_of(text) for text in texts]
+                records = _records(block, head, popular, self._rows, keys)
                 with self._environment.begin(write=True, db=self._databases[database]) as transaction:
-                    for text, record in zip(block["key"].to_list(), records, strict=True):
-                        key = key_of(text)
-                        if key == text.encode():
-                            transaction.put(prefix + key, record, append=not prefix)
+                    for text, key, record in zip(texts, keys, records, strict=True):
+                        if key == prefix + text.encode():
+                            transaction.put(key, record, append=not prefix)
                         else:
-                            long[prefix + key] = record  # it is a hash, whose place is another one
+                            long[key] = record  # it is a hash, whose place is another one
                 bar.advance(len(block))
         self.put(database, long)
 
@@ -119,12 +120,7 @@ class _Writer:
         with self._progress.bar("lists: tracks", next(blocks), "tracks") as bar:
             for block in blocks:
                 known = block.join(self._rows, on="track_id", how="left", maintain_order="left")
-                values = {
-                    key_of(line["track_id"]): ROW.pack(line.pop("row"))
-                    + json.dumps(line, separators=(",", ":")).encode()
-                    for line in known.iter_rows(named=True)
-                }
-                self.put("tracks", values)
+                self.put("tracks", dict(map(_about, known.iter_rows(named=True))))
                 bar.advance(len(block))
 
     def _blocks(self, query: str) -> Iterator[Any]:
@@ -145,8 +141,16 @@ class _Writer:
             shard.unlink(missing_ok=True)
 
 
-def _records(block: pl.DataFrame, head: bytes, popular: bytes, rows: pl.DataFrame) -> list[bytes]:
-    """Pack the lists of a block."""
+def _about(line: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Key and value of what is known of a track."""
+    key, row = key_of(line["track_id"]), ROW.pack(line.pop("row"))
+    return key, sealed(FORMAT, row + json.dumps(line, separators=(",", ":")).encode(), key)
+
+
+def _records(
+    block: pl.DataFrame, head: bytes, popular: bytes, rows: pl.DataFrame, keys: Sequence[bytes] | None = None
+) -> list[bytes]:
+    """Pack the lists of a block, each for its key where there are some."""
     lengths = block["ids"].list.len().to_numpy()
     ids, scores = _flat(block["ids"], pl.String()), _flat(block["scores"], pl.Float32()).to_numpy()
     reasons = _flat(block["reasons"], pl.String()).fill_null("")
@@ -163,10 +167,12 @@ def _records(block: pl.DataFrame, head: bytes, popular: bytes, rows: pl.DataFram
     firsts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     item_rows = found.fill_null(-1).to_numpy()
     records = []
-    for first, last, personal in zip(firsts[:-1].tolist(), firsts[1:].tolist(), block["personal"], strict=True):
+    keys = [b""] * len(block) if keys is None else keys
+    places = zip(keys, firsts[:-1].tolist(), firsts[1:].tolist(), block["personal"], strict=True)
+    for key, first, last, personal in places:
         cuts = starts[first : last + 1]
         lines = [text[cuts[0] : cuts[-1]]]
-        records.append(pack(head if personal else popular, lines, item_rows[first:last], cuts[1:] - cuts[0]))
+        records.append(pack(head if personal else popular, lines, item_rows[first:last], cuts[1:] - cuts[0], key))
     return records
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import lmdb
 
 from recsys.errors import ArtefactError
+from recsys.store.live_format import find_database, is_moved_on
 
 MAP_SIZE = 1 << 38  # 256 GiB of address space, so that no process has to map a grown file anew
 MAX_READERS = 1024  # threads of all processes together
@@ -39,6 +40,7 @@ class Environment:
         self.file, self.pid, self.n_users = file, os.getpid(), 0
         self.databases: dict[str, Any] = dict.fromkeys(DATABASES)
         self.readonly = True
+        self.is_former = False  # read alone, and of format 1: another process may move it on
         self._gate, self._n_reading = threading.Condition(), 0
         self.lmdb = self._open(write)
         self.inode = file.stat().st_ino
@@ -79,12 +81,16 @@ class Environment:
         self._find(self.lmdb, create)
 
     def _find(self, opened: Any, create: bool) -> None:
+        if self.readonly:
+            if self.is_former and is_moved_on(opened):
+                self.databases["state"] = None
+            self.is_former = not is_moved_on(opened)
         missing = [name for name, database in self.databases.items() if database is None]
         if self.readonly:
-            self.databases |= {name: _found(opened, name, None, create=False) for name in missing}
+            self.databases |= {name: find_database(opened, name, None, create=False) for name in missing}
             return
         with opened.begin(write=True) as transaction:
-            found = {name: _found(opened, name, transaction, create) for name in missing}
+            found = {name: find_database(opened, name, transaction, create) for name in missing}
         self.databases |= found  # once they are committed
 
     @contextmanager
@@ -124,13 +130,6 @@ class Environment:
             self.databases = dict.fromkeys(DATABASES)
             self.lmdb = self._open(write)
             self.commits, self.second = _commits(self.file, self.lmdb)
-
-
-def _found(opened: Any, name: str, transaction: Any, create: bool) -> Any:
-    try:
-        return opened.open_db(name.encode(), txn=transaction, create=create)
-    except lmdb.NotFoundError:
-        return None
 
 
 def _commits(file: Path, opened: Any) -> tuple["memoryview[int] | None", int]:

@@ -112,6 +112,9 @@ class Store:
 
     def publish(self, partial: Path) -> Path:
         """Make a filled and checked folder the current generation; durable when this returns."""
+        for file in partial.rglob("*"):
+            if file.is_file():
+                file.chmod(0o444)  # nobody writes to it again, by mistake neither
         sync_tree(partial)
         folder = partial.with_suffix("")
         partial.rename(folder)

@@ -66,7 +66,7 @@ class LiveStore:
             yield Reading(None, dict.fromkeys(DATABASES))
             return
         try:
-            if None in self.environment.databases.values():
+            if self.environment.is_former or None in self.environment.databases.values():
                 self.environment.find_databases()
             with self.environment.held(), self.environment.lmdb.begin() as transaction:
                 yield Reading(transaction, self.environment.databases)

@@ -2,8 +2,12 @@
 
     users       user key                  -> Record of the user's list
     neighbours  letter of space, track key -> Record of a track's neighbours there
-    tracks      track key                 -> i32 item row, JSON of the row of ``tracks``
+    tracks      track key                 -> i32 item row, JSON of the row of ``tracks``, sealed
     meta        what the file is; the list of somebody of whom nothing is known
+
+Every value has a checksum that its key goes into, too (``recsys.store.record``, ``recsys.store.sealed``); those of a
+file of format 1 have none. What is damaged, or is not found and must be there, is asked of the DuckDB file beside it,
+which says the same; where that cannot be read either, it is an error.
 
 A published file is never written again, so readers need no lock and no list of readers, and any number of processes
 share its pages. It must be opened after a fork.
@@ -19,13 +23,18 @@ from weakref import WeakValueDictionary
 
 import lmdb
 
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, DamagedError, NewerError
+from recsys.store.damage import met
 from recsys.store.keys import key_of
 from recsys.store.record import Record
+from recsys.store.sealed import sealed, unsealed
+from recsys.store.tables import FILE as TABLES
+from recsys.store.tables import StoredTables
 from recsys.types import NO_ITEM, Found, Space
 
 FILE = "serving.lmdb"
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)  # that are read
 DATABASES = ("users", "neighbours", "tracks", "meta")
 ROW = struct.Struct("<i")
 POPULAR, META = b"popular", b"meta"
@@ -73,9 +82,10 @@ class Lookup:
         except (lmdb.Error, ValueError) as error:
             raise ArtefactError(f"cannot open {file}: {error}; build again, or serve with --backend duckdb") from error
         self._threads = threading.local()
+        self._beside: StoredTables | None = None
+        self._opening = threading.Lock()
         facts = _facts(bytes(self._get("meta", META) or b"{}"), file)
-        if facts.get("format") != FORMAT:
-            raise ArtefactError(f"{file} has the format {facts.get('format')}, expected {FORMAT}; build again")
+        self._format = int(facts["format"])
         self.generation = str(facts.get("generation"))
         self.popular = bytes(self._get("meta", POPULAR) or b"")
 
@@ -113,31 +123,98 @@ class Lookup:
     # ---- as tables ---------------------------------------------------------------------------------------------------
 
     def recommended(self, user_id: str) -> list[Found]:
-        """Track id, score and reason of a user's stored list, best first."""
-        record = self.list_of(user_id)
-        return [] if record is None else Record(record).found()
+        """Track id, score and reason of the stored list of a user of this generation, best first.
+
+        Raises:
+            ArtefactError: it is damaged here, and cannot be read from the DuckDB file.
+        """
+        try:
+            return _record(self.list_of(user_id), key_of(user_id)).found()
+        except ArtefactError as error:
+            return self._elsewhere(error).recommended(user_id)
 
     def neighbours(self, track_id: str, space: Space) -> list[tuple[str, float]]:
-        """Track id and score of a track's stored neighbours, best first; none if the space lacks the track."""
-        record = self.neighbours_of(track_id, space)
-        return [] if record is None else [(found, score) for found, score, _ in Record(record).found()]
+        """Track id and score of a track's stored neighbours, best first; none if the space lacks the track.
+
+        Raises:
+            ArtefactError: they are damaged here, and cannot be read from the DuckDB file.
+        """
+        try:
+            record = self.neighbours_of(track_id, space)
+            if record is None:
+                return []
+            key = space_key(space) + key_of(track_id)
+            return [(found, score) for found, score, _ in Record(record, key).found()]
+        except ArtefactError as error:
+            return self._elsewhere(error).neighbours(track_id, space)
 
     def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What is known of tracks: the columns of ``tracks`` by track id."""
-        known = {}
-        for track_id in track_ids:
-            line = self._get("tracks", key_of(track_id))
-            if line is not None:
-                known[track_id] = json.loads(bytes(line[ROW.size :]))
-        return known
+        """What is known of tracks of this generation: the columns of ``tracks`` by track id.
+
+        Raises:
+            ArtefactError: it is damaged here, and cannot be read from the DuckDB file.
+        """
+        try:
+            return {track_id: json.loads(self._line(track_id)[ROW.size :]) for track_id in track_ids}
+        except (ArtefactError, ValueError) as error:
+            told = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track")
+            return self._elsewhere(told).about(track_ids)
 
     def row(self, track_id: str) -> int:
-        """Find a track's item row, -1 where there is no such track."""
-        line = self._get("tracks", key_of(track_id))
-        return NO_ITEM if line is None else int(ROW.unpack_from(line)[0])
+        """Find a track's item row, -1 where there is no such track.
+
+        Raises:
+            DamagedError: what is known of it is damaged.
+        """
+        key = key_of(track_id)
+        line = self._get("tracks", key)
+        return NO_ITEM if line is None else int(ROW.unpack_from(self._checked(line, key))[0])
 
     def close(self) -> None:
         """Do nothing: others may share this."""
+
+    def _line(self, track_id: str) -> bytes:
+        """What is known of a track that is there."""
+        key = key_of(track_id)
+        line = self._get("tracks", key)
+        if line is None:
+            raise DamagedError(f"{self._file} does not find a track that it must hold")
+        return self._checked(line, key)
+
+    def _checked(self, line: memoryview, key: bytes) -> bytes:
+        if self._format == 1:
+            return bytes(line)
+        return unsealed(line, FORMAT, f"a track of {self._file}", key)
+
+    def _elsewhere(self, error: ArtefactError) -> StoredTables:
+        """Give the DuckDB file, since here something is damaged.
+
+        Raises:
+            ArtefactError: the same, where that file cannot be read either.
+        """
+        try:
+            with self._opening:
+                if self._beside is None:
+                    self._beside = StoredTables(self._file.with_name(TABLES))
+        except ArtefactError:
+            met(error, "the DuckDB file cannot be read either, so the call fails")
+            raise error from None
+        met(error, "the DuckDB file is asked instead")
+        return self._beside
+
+
+def _record(found: memoryview | None, key: bytes) -> Record:
+    """Read the Record of a user who must have one."""
+    if found is None:
+        raise DamagedError("serving.lmdb does not find a user that it must hold")
+    return Record(found, key)
+
+
+def facts_line(generation: str) -> bytes:
+    """Write what the file is: its format and generation. A version that knows format 1 alone refuses any other."""
+    facts = {"format": FORMAT, "generation": generation}
+    seal = sealed(FORMAT, json.dumps(facts).encode()).hex()
+    return json.dumps(facts | {"seal": seal}).encode()
 
 
 _OPEN: WeakValueDictionary[Path, Lookup] = WeakValueDictionary()
@@ -145,10 +222,21 @@ _OPENING = threading.Lock()
 
 
 def _facts(line: bytes, file: Path) -> dict[str, Any]:
+    """Read what ``facts_line`` wrote, now or in format 1."""
     try:
-        return dict(json.loads(line))
-    except (ValueError, TypeError) as error:
+        facts = dict(json.loads(line))
+        number = int(facts["format"])
+        if number > FORMAT:
+            raise NewerError(
+                f"{file} has the format {number}, expected {FORMAT} or less: a newer recsys wrote it; update this one, "
+                "or build again"
+            )
+        is_whole = number == 1 if "seal" not in facts else facts_line(str(facts["generation"])) == line
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ArtefactError(f"{file} does not say what it is; build again, or serve with --backend duckdb") from error
+    if number not in FORMATS or not is_whole:
+        raise DamagedError(f"{file} says damaged things of itself; build again, or serve with --backend duckdb")
+    return facts
 
 
 def _check_whole(file: Path, environment: lmdb.Environment) -> None:

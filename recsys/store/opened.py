@@ -1,18 +1,20 @@
 """Opening a store: the current generation's arrays and tables, and the uploads since laid over them."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from recsys.arrays import read
 from recsys.diversity import ListSettings, Variety
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, ChangedError
 from recsys.live.snapshot import ITEM, Snapshot
 from recsys.live.taste import touched_of
 from recsys.model import Model
 from recsys.overlay import UNTOUCHED, Touched, Uploads
 from recsys.recommender import Recommender
+from recsys.store.files import check_facts, check_files, check_sizes, file_sizes
 from recsys.store.generation import Store
 from recsys.store.live import LiveReader
 from recsys.store.lookup import FILE as LOOKUP
@@ -23,10 +25,13 @@ from recsys.types import Float32, Tables
 
 Backend = Literal["duckdb", "lmdb"]
 NEEDED_FACTS = ("generation", "last_live_number")
+_LOG = logging.getLogger(__name__)
 __all__ = ["ITEM", "check_sizes", "file_sizes", "open_generation", "open_store", "read_facts"]
 
 
-def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None) -> Recommender:
+def open_store(
+    folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None, strict: bool = False
+) -> Recommender:
     """Open a generation, read-only.
 
     Args:
@@ -34,30 +39,31 @@ def open_store(folder: Path, backend: Backend | Lookup = "duckdb", name: str | N
         backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same and may
             be open already.
         name: of the generation; the current one by default.
+        strict: refuse a DuckDB file that others have changed or hold; by default serving.lmdb stands in for it.
 
     Raises:
         ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
     """
     store = Store(folder)
-    return open_generation(store, store.current() if name is None else store.generation(name), backend)
+    return open_generation(store, store.current() if name is None else store.generation(name), backend, strict)
 
 
-def open_generation(store: Store, generation: Path, backend: Backend | Lookup = "duckdb") -> Recommender:
+def open_generation(
+    store: Store, generation: Path, backend: Backend | Lookup = "duckdb", strict: bool = False
+) -> Recommender:
     """Open a generation by its folder, which may still be one that is being written, read-only.
 
     Raises:
         ArtefactError: a file is missing or damaged.
     """
     facts = read_facts(generation)
-    sizes = dict(facts.get("files", {}))
-    if backend == "duckdb":
-        sizes.pop(LOOKUP, None)  # a store that has lost it still serves, if slower
-    check_sizes(generation, sizes)
+    # a store that has lost serving.lmdb still serves, if slower
+    changed = check_files(generation, facts, but={LOOKUP} if backend == "duckdb" else ())
     name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
     arrays = generation / "arrays"
     model = Model.load(arrays)
     since = Since(store, Snapshot.at(model, name, store.uploads, taken_in))
-    tables: Tables = StoredTables(generation / FILE) if backend == "duckdb" else _lookup(backend, generation)
+    tables = _tables(backend, generation, changed, strict)
     return Recommender(
         model,
         tables,
@@ -71,8 +77,29 @@ def open_generation(store: Store, generation: Path, backend: Backend | Lookup = 
     )
 
 
-def _lookup(backend: Backend | Lookup, generation: Path) -> Lookup:
-    return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
+def _tables(backend: Backend | Lookup, generation: Path, changed: ChangedError | None, strict: bool) -> Tables:
+    """Open what lists are looked up in: serving.lmdb too where the DuckDB file is another one now, or is held."""
+    if changed is not None and strict:
+        raise changed
+    if backend != "duckdb":
+        if changed is not None:
+            _LOG.warning("%s; the lists come from serving.lmdb", changed)
+        return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
+    try:
+        if changed is not None:
+            raise changed
+        return StoredTables(generation / FILE)
+    except ChangedError as error:
+        if strict:
+            raise
+        try:
+            facts = read_facts(generation)
+            check_sizes(generation, {n: size for n, size in dict(facts.get("files", {})).items() if n == LOOKUP})
+            lookup = open_lookup(generation / LOOKUP)
+        except ArtefactError:
+            raise error from None
+        _LOG.warning("%s; the lists come from serving.lmdb", error)
+        return lookup
 
 
 def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
@@ -102,27 +129,8 @@ def read_facts(generation: Path) -> dict[str, Any]:
     lacking = [name for name in NEEDED_FACTS if name not in facts] if isinstance(facts, dict) else list(NEEDED_FACTS)
     if lacking:
         raise ArtefactError(f"{generation}/meta.json does not say {', '.join(lacking)}; roll back or build again")
+    check_facts(facts, generation / "meta.json")
     return facts
-
-
-def file_sizes(generation: Path) -> dict[str, int]:
-    """Bytes of every file of a generation but meta.json, which holds them, by its name below the folder."""
-    files = sorted(file for file in generation.rglob("*") if file.is_file() and file.name != "meta.json")
-    return {file.relative_to(generation).as_posix(): file.stat().st_size for file in files}
-
-
-def check_sizes(generation: Path, expected: Mapping[str, int]) -> None:
-    """Refuse a generation with a file that is missing or shorter than it was: mapped ones would kill their reader.
-
-    Raises:
-        ArtefactError: there is one; the message names it.
-    """
-    for name, n_bytes in expected.items():
-        file = generation / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != n_bytes:
-            told = "is missing" if found is None else f"has {found:,} bytes, expected {n_bytes:,}"
-            raise ArtefactError(f"{file} {told}; roll back or build again")
 
 
 class Since:

@@ -30,7 +30,7 @@ def rollback(folder: Path, name: str | None = None) -> str:
         if name is None and not earlier:
             raise ArtefactError(f"{folder} has no generation before {current}; it has {', '.join(store.names())}")
         chosen = store.generation(name or earlier[-1])
-        open_store(folder, "duckdb", chosen.name).close()
+        open_store(folder, "duckdb", chosen.name, strict=True).close()
         open_lookup(chosen / FILE)
         _catch_up(store, chosen)
         with store.live_lock(), disk_errors("going back"):

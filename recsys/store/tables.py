@@ -9,6 +9,7 @@ files written block by block, so memory does not grow with the catalogue.
 
 import errno
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from recsys.errors import ArtefactError, DataError
+from recsys.errors import ArtefactError, ChangedError, DataError
 from recsys.types import Float32, Space
 
 FILE = "recommendations.duckdb"
@@ -46,6 +47,8 @@ CREATE VIEW track_neighbours AS
 # single-column indexes, built after loading: DuckDB looks up by them in under a millisecond
 INDEXES = {"tracks": "track_id", "users": "user_id", "recommendation_lists": "user_id", "neighbour_lists": "track_id",
            "track_audio": "content_hash"}  # fmt: skip
+# what DuckDB says of a file that another process has open to write, and who that is
+_HELD, _HOLDER = re.compile("Could not set lock|with a different configuration"), re.compile(r"\(PID \d+\)")
 # DuckDB says fatal when a checkpoint finds no room
 _WRITE_ERRORS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, pl.exceptions.ComputeError)
 
@@ -88,12 +91,16 @@ def connect(file: Path) -> duckdb.DuckDBPyConnection:
     """Open a published file for reading.
 
     Raises:
+        ChangedError: another process holds it to write.
         ArtefactError: it is missing or damaged.
     """
     try:
         connection = duckdb.connect(file, read_only=True)
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
+        if _HELD.search(str(error)):
+            by = "".join(f" {holder}" for holder in _HOLDER.findall(str(error)))
+            raise ChangedError(f"{file} is held by a client{by} that opened it to write; close it there") from error
         raise ArtefactError(f"cannot open {file}: {str(error).splitlines()[0]}; build again") from error
     return connection
 

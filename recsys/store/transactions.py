@@ -13,7 +13,7 @@
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
     state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
               deleted, forgotten -> number of the last deletion of a track, of a user; deletions -> its format;
-              moved -> up to where listens are in the journal;
+              moved -> up to where listens are in the journal; format (``recsys.store.live_format``);
               base -> the number that a log begun anew goes on from
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
