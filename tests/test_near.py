@@ -26,6 +26,7 @@ from recsys.recommender import Recommender
 from recsys.serving import calls
 from recsys.serving.answers import Answers
 from recsys.serving.swap import open_answers
+from recsys.store.files import described
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_store
@@ -209,7 +210,8 @@ def test_deletions_before_the_build_leave_stored_bytes(built: Path, tmp_path: Pa
     with open_live(Store(folder).live, write=True) as bare, bare.writing() as writing:
         number = writing.append(TrackDeleted("of another time", "2026-01-01"))
     facts = json.loads((Store(folder).current() / "meta.json").read_text())
-    (Store(folder).current() / "meta.json").write_text(json.dumps(facts | {"last_live_number": number}))
+    facts = described(Store(folder).current(), facts | {"last_live_number": number})
+    (Store(folder).current() / "meta.json").write_text(json.dumps(facts))
     answers = open_answers(folder)
     try:
         assert stored_answer(answers, "t1", "hybrid", 5)
@@ -451,7 +453,7 @@ def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
     for space in SPACES:
         bars_file(generation / "arrays", space).unlink()
         facts["files"].pop(f"arrays/near_{space}.npy")
-    (generation / "meta.json").write_text(json.dumps(facts))
+    (generation / "meta.json").write_text(json.dumps(described(generation, facts)))
     answers = open_answers(store)
     try:
         bars = Stored(answers.recommender, generation).bars
