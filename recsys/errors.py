@@ -7,6 +7,7 @@
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
+    │   └── FullDiskError               there is no room left to write to
     ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
     └── RefusedError                    a server did not do what it was asked
 
@@ -41,6 +42,10 @@ class NoSpaceError(NotFoundError):
 
 class ArtefactError(RecsysError, RuntimeError):
     """A store, generation or model file is missing, damaged or busy."""
+
+
+class FullDiskError(ArtefactError):
+    """There is no room left where the store is written."""
 
 
 class LimitError(RecsysError, RuntimeError):

@@ -174,15 +174,16 @@ def held_open(channel, release: Event):
 
 def test_so_many_uploads_at_once_and_no_more():
     release, uploads = Event(), Uploads(2, n_workers=1)
+    uploads.share = 2
     with doored(Doors(uploads=uploads)) as address, connected(address) as channel:
         going_on = [held_open(channel, release) for _ in range(2)]
-        assert eventually(lambda: sum(uploads._going_on) == 2)
+        assert eventually(lambda: uploads.going_on == 2)
         code, sentence = refused(channel, UPLOAD, b"b")
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert sentence == "2 uploads are being taken in, which is the most; try again soon"
         assert call(channel, "Recommend") == b"got x", "others are not held up"
         going_on[0].cancel()  # a client that leaves gives its place back
-        assert eventually(lambda: sum(uploads._going_on) == 1)
+        assert eventually(lambda: uploads.going_on == 1)
         assert call(channel, UPLOAD, b"b") == b"b"
         release.set()
         assert going_on[1].result(CALL_S) == b"a"
@@ -253,7 +254,7 @@ def test_an_upload_that_goes_silent_gives_way_at_its_deadline_or_the_server_s(cl
         with pytest.raises(grpc.RpcError) as caught:
             channel.stream_unary(f"/{SERVICE}/{UPLOAD}")(chunks(), timeout=client_s)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert eventually(lambda: sum(uploads._going_on) == 0)
+        assert eventually(lambda: uploads.going_on == 0)
         assert call(channel, UPLOAD, b"b") == b"b"
         release.set()
         if server_s < client_s:
