@@ -392,3 +392,35 @@ def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
     assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0)))) <= 40
     assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0), at_once))) <= 40
     assert board.calls("Recommend") == {"OK": 4}
+
+
+@pytest.mark.parametrize("size", [10_100, 1_000_000])
+def test_a_chunk_that_is_too_large_is_the_client_s_fault(board, caplog, size):
+    """The longer one is refused by gRPC itself, which looks like an end of the stream at first."""
+
+    with doored(Doors(max_message=10_000), board.meter(0)) as address, connected(address) as channel:
+        code, sentence = refused(channel, UPLOAD, iter([b"about", b"x" * size, b"more"]))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in sentence
+        assert eventually(lambda: sum(board.calls(UPLOAD).values()) == 1)
+        assert set(board.calls(UPLOAD)) <= {"RESOURCE_EXHAUSTED", "CANCELLED"}
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_one_writer_leaves_a_place_for_uploads_to_others(tmp_path):
+    file, release, uploads = tmp_path / "tokens", Event(), Uploads(2, n_workers=1)
+    one, other = (add_token(file, Role.WRITE)[0] for _ in range(2))
+
+    def trickle():
+        yield b"a"
+        release.wait(20)
+
+    with doored(Doors(Keyring(file), uploads=uploads)) as address, connected(address) as channel:
+        held = channel.stream_unary(f"/{SERVICE}/{UPLOAD}").future(trickle(), timeout=20, metadata=bearer(one))
+        assert eventually(lambda: uploads.going_on == 1)
+        code, sentence = refused(channel, UPLOAD, b"b", one)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert sentence.startswith("1 uploads of this client are being taken in")
+        assert call(channel, UPLOAD, b"b", other) == b"b"
+        release.set()
+        assert held.result(CALL_S) == b"a"
