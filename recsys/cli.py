@@ -136,14 +136,20 @@ def add(
 
 
 @app.command()
-def sql(query: str, store: options.Store) -> None:
-    """Run one SQL query on the published tables, read-only."""
+def sql(query: str, store: options.Store, out: options.SqlOut = None) -> None:
+    """Run one SQL query on the published tables: it can change nothing, and read nothing else."""
+    from recsys.store.asking import ask, check_result, write_result
     from recsys.store.generation import Store
     from recsys.store.tables import FILE
-    from recsys.store.tables import query as run
 
-    names, rows = run(Store(store).current() / FILE, query)
-    print_table("", names, rows)
+    if out is not None:
+        check_result(out)
+    rows = ask(Store(store).current() / FILE, query)
+    if out is None:
+        print_table("", rows.columns, rows.rows())
+    else:
+        write_result(rows, out)
+        say(f"{len(rows):,} rows -> {out}")
 
 
 @app.command()

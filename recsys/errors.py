@@ -9,6 +9,7 @@
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
     │   ├── ChangedError                others have changed the DuckDB file, or hold it
     │   ├── DamagedError                bytes are not those that were written
+    │   ├── FullDiskError               there is no room left to write to
     │   ├── LogLostError                the live log lacks entries that a generation was built with
     │   └── NewerError                  a newer version of this program wrote it
     ├── LimitError     (RuntimeError)   too large, too many at once, or too slow
@@ -53,6 +54,10 @@ class ChangedError(ArtefactError):
 
 class DamagedError(ArtefactError):
     """Bytes of a file are not those that were written: their checksum is another one."""
+
+
+class FullDiskError(ArtefactError):
+    """There is no room left where the store is written."""
 
 
 class LogLostError(ArtefactError):

@@ -164,3 +164,7 @@ Cert = Annotated[
     Path | None, typer.Option("--cert", help="Your own certificate (PEM), if the server asks for one; with --key.")
 ]
 Key = Annotated[Path | None, typer.Option("--key", help="Its key, a PEM file without a password.")]
+
+SqlOut = Annotated[
+    Path | None, typer.Option("--out", help="Write the result to this .parquet, .csv or .json file instead.")
+]

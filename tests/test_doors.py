@@ -174,15 +174,16 @@ def held_open(channel, release: Event):
 
 def test_so_many_uploads_at_once_and_no_more():
     release, uploads = Event(), Uploads(2, n_workers=1)
+    uploads.share = 2
     with doored(Doors(uploads=uploads)) as address, connected(address) as channel:
         going_on = [held_open(channel, release) for _ in range(2)]
-        assert eventually(lambda: sum(uploads._going_on) == 2)
+        assert eventually(lambda: uploads.going_on == 2)
         code, sentence = refused(channel, UPLOAD, b"b")
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert sentence == "2 uploads are being taken in, which is the most; try again soon"
         assert call(channel, "Recommend") == b"got x", "others are not held up"
         going_on[0].cancel()  # a client that leaves gives its place back
-        assert eventually(lambda: sum(uploads._going_on) == 1)
+        assert eventually(lambda: uploads.going_on == 1)
         assert call(channel, UPLOAD, b"b") == b"b"
         release.set()
         assert going_on[1].result(CALL_S) == b"a"
@@ -253,7 +254,7 @@ def test_an_upload_that_goes_silent_gives_way_at_its_deadline_or_the_server_s(cl
         with pytest.raises(grpc.RpcError) as caught:
             channel.stream_unary(f"/{SERVICE}/{UPLOAD}")(chunks(), timeout=client_s)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert eventually(lambda: sum(uploads._going_on) == 0)
+        assert eventually(lambda: uploads.going_on == 0)
         assert call(channel, UPLOAD, b"b") == b"b"
         release.set()
         if server_s < client_s:
@@ -391,3 +392,35 @@ def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
     assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0)))) <= 40
     assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0), at_once))) <= 40
     assert board.calls("Recommend") == {"OK": 4}
+
+
+@pytest.mark.parametrize("size", [10_100, 1_000_000])
+def test_a_chunk_that_is_too_large_is_the_client_s_fault(board, caplog, size):
+    """The longer one is refused by gRPC itself, which looks like an end of the stream at first."""
+
+    with doored(Doors(max_message=10_000), board.meter(0)) as address, connected(address) as channel:
+        code, sentence = refused(channel, UPLOAD, iter([b"about", b"x" * size, b"more"]))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in sentence
+        assert eventually(lambda: sum(board.calls(UPLOAD).values()) == 1)
+        assert set(board.calls(UPLOAD)) <= {"RESOURCE_EXHAUSTED", "CANCELLED"}
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_one_writer_leaves_a_place_for_uploads_to_others(tmp_path):
+    file, release, uploads = tmp_path / "tokens", Event(), Uploads(2, n_workers=1)
+    one, other = (add_token(file, Role.WRITE)[0] for _ in range(2))
+
+    def trickle():
+        yield b"a"
+        release.wait(20)
+
+    with doored(Doors(Keyring(file), uploads=uploads)) as address, connected(address) as channel:
+        held = channel.stream_unary(f"/{SERVICE}/{UPLOAD}").future(trickle(), timeout=20, metadata=bearer(one))
+        assert eventually(lambda: uploads.going_on == 1)
+        code, sentence = refused(channel, UPLOAD, b"b", one)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert sentence.startswith("1 uploads of this client are being taken in")
+        assert call(channel, UPLOAD, b"b", other) == b"b"
+        release.set()
+        assert held.result(CALL_S) == b"a"

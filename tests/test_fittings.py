@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
@@ -20,7 +21,8 @@ from doored import CALL_S, call, connected, eventually, refused
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from test_exposition import samples
 
-from recsys.serving.fittings import OPEN
+from recsys.serving.fittings import OPEN, fitted
+from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb
 
@@ -238,3 +240,13 @@ def test_lines_are_json_and_hold_no_secret(files, tiny_store):
     told = "\n".join(server.errors)
     for secret in ("u-secret", "t-secret", "recsys_mistyped", "u1", *secrets.values(), "PRIVATE KEY"):
         assert secret not in told
+
+
+@pytest.mark.parametrize(("host", "told"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_figures_that_others_can_reach_are_told_of(host, told, caplog):
+    with closing(socket.socket()) as port, closing(socket.socket()) as figures:
+        port.bind(("127.0.0.1", 0))
+        figures.bind((host, 0))
+        with closing(fitted(ServeSettings(), 1, port, figures)) as fittings:
+            fittings.announce()
+    assert ("others can reach the figures" in caplog.text) == told

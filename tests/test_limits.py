@@ -59,26 +59,38 @@ def test_a_full_set_is_shared_and_not_overrun() -> None:
 def test_processes_count_together() -> None:
     rates, uploads = Rates(10.0), Uploads(2, n_workers=2)
     uploads.enter(0)
-    with uploads.place() as free:
-        assert free
+    with uploads.place(7) as refusal:
+        assert not refusal
         child = os.fork()
         if not child:
             uploads.enter(1)
-            with uploads.place() as second, uploads.place() as third:
-                os._exit(let_in(rates, 7, 100.0, 4) if second and not third else 99)
+            with uploads.place(8) as second, uploads.place(9) as third:
+                os._exit(let_in(rates, 7, 100.0, 4) if third and not second else 99)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
         assert let_in(rates, 7, 100.0, 20) == 6
-        with uploads.place() as another:
-            assert not another, "the place of the process that ended without giving it back"
+        with uploads.place(9) as none:
+            assert none, "the place of the process that ended without giving it back"
         uploads.enter(1)  # the one that takes its place
         uploads.enter(0)
-        with uploads.place() as another:
-            assert another
+        with uploads.place(9) as given:
+            assert not given
 
 
 def test_a_place_is_given_back_after_a_failure() -> None:
     uploads = Uploads(1, n_workers=1)
     with pytest.raises(KeyError), uploads.place():
         raise KeyError
-    with uploads.place() as free:
-        assert free
+    with uploads.place() as refusal:
+        assert not refusal
+
+
+def test_one_client_leaves_a_place_to_others_over_all_workers() -> None:
+    uploads = Uploads(4, n_workers=2)
+    with uploads.place(7), uploads.place(7):
+        uploads.enter(1)
+        with uploads.place(7) as third, uploads.place(7) as fourth, uploads.place(8) as another:
+            assert (third, another) == ("", "")
+            assert fourth == "3 uploads of this client are being taken in, which is the most; try again soon"
+            assert uploads.going_on == 4
+            assert uploads.refusal(9) == "4 uploads are being taken in, which is the most; try again soon"
+        assert uploads.going_on == 2, "those of the other worker"

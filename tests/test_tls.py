@@ -1,5 +1,6 @@
 """TLS and mutual TLS over the wire, with certificates that are made here; and files that do not do."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ import trustme
 from doored import call, connected, doored
 
 from recsys.errors import ConfigError
+from recsys.pem import expiry_told
 from recsys.serving.doors import Doors
+from recsys.serving.fittings import Fittings
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tls import read_certificates
 
@@ -189,3 +192,38 @@ def test_a_deadline_holds_over_tls(authority, server_files):
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/recsys.v1.Recommender/Recommend")(b"slow", timeout=0.2)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [(-400, -35, "expired on"), (-10, 3, "expires on"), (2, 90, "is not valid before"), (-10, 300, ""),
+     (-10, 40_000, "")],
+)  # fmt: skip
+def test_an_own_certificate_that_clients_refuse_is_told_of(authority, since, until, told, caplog):
+    now = datetime.now(UTC)
+    cert, _ = authority.issue("localhost", not_before=now + timedelta(since), not_after=now + timedelta(until))
+    found = expiry_told(cert)
+    assert (told in found) if told else not found
+    Fittings(ServeSettings(tls_cert=cert)).announce()
+    assert (found in caplog.text) if told else ("certificate" not in caplog.text)
+
+
+def test_a_renewal_is_not_skipped_for_a_read_that_failed_once(authority, tmp_path, monkeypatch, caplog):
+    cert, key = (tmp_path / name for name in ("a.pem", "a.key"))
+    for made, kept in zip(authority.issue("localhost"), (cert, key), strict=True):
+        shutil.copy(made, kept)
+    certificates = read_certificates(ServeSettings(tls_cert=cert, tls_key=key))
+    assert certificates._renewed() is None
+    for made, kept in zip(authority.issue("localhost"), (cert, key), strict=True):
+        shutil.copy(made, kept)
+    whole = Path.read_bytes
+
+    def short_of_descriptors(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", short_of_descriptors)
+    assert certificates._renewed() is None
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    assert certificates._renewed() is not None
+    assert certificates._watched.value[0] == cert.read_bytes()
+    assert "not renewed" not in caplog.text, "nothing is wrong with the files"

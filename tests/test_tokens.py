@@ -1,5 +1,6 @@
 """Tokens in a file: only hashes in it, what is there is known, what is gone is not."""
 
+import errno
 import json
 import os
 from hashlib import sha256
@@ -91,6 +92,39 @@ def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_is_whole_again(
     file.chmod(0o600)
     assert ring.holder(secret, 4.0)
     assert ring.readable
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+@pytest.mark.parametrize("what", ["stat", "read_text"])
+def test_what_cannot_be_read_for_a_moment_is_known_as_before_and_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, _ = add_token(file, Role.READ, "old")
+    ring = Keyring(file)
+    newer, _ = add_token(file, Role.READ, "new")
+
+    def fails(*_args: object, **_named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, what, fails)
+        assert ring.holder(secret, 1.0), "those of before go on"
+        assert ring.holder(newer, 2.0) is None
+        assert ring.readable
+    assert ring.holder(newer, 3.0), "tried again although the file has not changed since"
+    assert "nobody" not in caplog.text
+
+
+def test_a_file_that_is_the_same_again_after_it_was_gone_lets_its_holders_in(file: Path) -> None:
+    secret, _ = add_token(file, Role.READ)
+    ring = Keyring(file)
+    state = ring._watched._state
+    file.rename(file.with_name("away"))
+    assert ring.holder(secret, 1.0) is None
+    file.with_name("away").rename(file)
+    ring._watched._state = ring._watched._state_now()  # as of a folder that was away, and not the file
+    assert state is not None
+    assert ring.holder(secret, 2.0)
 
 
 @pytest.mark.parametrize(

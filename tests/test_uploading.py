@@ -23,6 +23,7 @@ from recsys.live.embedding import Embedded, Embedder, EmbeddingProcess
 from recsys.live.events import GenerationMovedError
 from recsys.recommender import Recommender
 from recsys.serving.about import read_about
+from recsys.serving.server import FULL_DISK
 from recsys.serving.uploading import Serving, TrackUploads
 from recsys.store.generation import Store
 from recsys.store.live import open_live
@@ -383,7 +384,7 @@ def test_a_new_generation_meanwhile_is_embedded_for(fake):
 
 def test_a_full_disk_is_unavailable(fake, monkeypatch):
     monkeypatch.setattr("recsys.serving.copies.os.fsync", _full)
-    sentence = "the track cannot be taken in right now; try again later"
+    sentence = FULL_DISK
     assert refusal(fake.stub, pieces(b"abc")) == ("UNAVAILABLE", sentence)
     assert kept(fake.folder) == []
 

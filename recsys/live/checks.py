@@ -7,6 +7,7 @@ from recsys.live.events import Listened
 from recsys.store.transactions import Reading
 
 MOST_PLAYS = 1_000_000.0  # of one event
+MAX_ID_BYTES = 1000  # of a track or a user
 LONGEST_EVENT_ID = 100  # bytes
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,6 +18,9 @@ def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
         return "the user id is empty"
     if not listen.track_id:
         return "the track id is empty"
+    for name, given in (("user", listen.user_id), ("track", listen.track_id)):
+        if len(given.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            return f"the {name} id is longer than {MAX_ID_BYTES} bytes"
     if len(listen.event_id.encode("utf-8", "surrogatepass")) > LONGEST_EVENT_ID:
         return f"the event id is longer than {LONGEST_EVENT_ID} bytes"
     if not listen.disliked and not (math.isfinite(listen.plays) and 0 < listen.plays <= MOST_PLAYS):

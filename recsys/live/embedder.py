@@ -32,6 +32,7 @@ from recsys.errors import ArtefactError, DataError, RecsysError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
 from recsys.live.arrivals import NewTrack, upload_of
+from recsys.live.embedding import WARM_FOLDER
 from recsys.live.frames import packed, receive
 from recsys.live.upload_settings import UploadSettings
 from recsys.model import Model
@@ -73,7 +74,7 @@ class Embedding:
 
     def warm(self) -> None:
         """Load the current generation and embed two seconds of a tone, so that nothing is done for the first time."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix=WARM_FOLDER) as folder:
             path = Path(folder) / "warm.wav"
             with wave.open(str(path), "wb") as file:
                 file.setnchannels(1)

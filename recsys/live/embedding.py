@@ -30,6 +30,7 @@ from recsys.live.frames import packed, receive, received
 from recsys.live.upload_settings import UploadSettings
 from recsys.types import Float32
 
+SOCKET_FOLDER, SOCKET, WARM_FOLDER = "recsys-embedder-", "embedder", "recsys-warm-"  # in the temporary folder
 INSTALL = "pip install 'recsys[build]'"
 MAX_FAILED_STARTS = 5  # in a row, before no other is started
 FAILED_START_S = 10.0  # a process that ended with an error (not by a signal) within this could not start
@@ -106,11 +107,11 @@ class EmbeddingProcess:
 
     def __init__(self, store: Path, settings: UploadSettings) -> None:
         self._store, self._settings = store.absolute(), settings
-        folder = tempfile.mkdtemp(prefix="recsys-")
+        folder = tempfile.mkdtemp(prefix=SOCKET_FOLDER)
         if len(os.fsencode(folder)) > _MAX_ADDRESS_BYTES:
             os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="recsys-", dir="/tmp")
-        self.address = Path(folder) / "embedder"
+            folder = tempfile.mkdtemp(prefix=SOCKET_FOLDER, dir="/tmp")
+        self.address = Path(folder) / SOCKET
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.address))
         self._listener.listen(128)

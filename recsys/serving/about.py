@@ -11,9 +11,9 @@ from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.catalogue.tracks import FIRST_YEAR, last_year
 from recsys.errors import DataError
 from recsys.live.arrivals import NewTrack
+from recsys.live.checks import MAX_ID_BYTES
 from recsys.v1 import recommender_pb2 as pb
 
-MAX_ID_BYTES = 1000
 MAX_TEXT_CHARS = 1000  # of a title, an artist, an album, a genre, a file's name
 MAX_GENRES = 100
 MAX_LYRICS_CHARS = 200_000  # the longest songs have a tenth of it

@@ -6,6 +6,7 @@ Whatever happens to the call, the hidden file is gone after it; what is to stay 
 """
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from recsys.errors import DataError, LimitError
 from recsys.store.generation import Store, disk_errors
 
+COPY = ".copy-"  # begins the name of a hidden file, which is locked as long as it is written
 _WRITTEN_AT_ONCE = 2**20  # bytes: a thread is asked once for so many
 
 
@@ -25,6 +27,7 @@ class Copy:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path, self._max_bytes = path, max_bytes
         self._file = path.open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # let go of by a kill too
         self._waiting: list[bytes] = []
         self._n_waiting = self._n_bytes = 0
         self._digest = hashlib.blake2b(digest_size=16)  # as recsys.audio.worker.content_hash
@@ -33,7 +36,7 @@ class Copy:
     @contextmanager
     def begun(cls, store: Store, suffix: str, max_bytes: int) -> Iterator["Copy"]:
         """Open a file of a name that no client knows; it is gone when the block ends."""
-        path = store.uploads / f".{uuid.uuid4().hex}{suffix}"
+        path = store.uploads / f"{COPY}{uuid.uuid4().hex}{suffix}"
         with disk_errors("writing the upload"):
             store.uploads.mkdir(exist_ok=True)
             copy = cls(path, max_bytes)

@@ -1,29 +1,35 @@
 """Who may call what: each method's handler in, the same handler behind a door out.
 
-    call -> token -> role -> calls running -> rate -> (a place, for an upload) -> handler -> counted, logged if refused
+    headers -> token -> role -> calls running -> rate -> message, or a place for an upload -> handler -> counted, logged
 
-The door is a plain wrapper that is made once a method: it costs 1 µs a call, 3 µs with tokens (measured).
-Health is open to all, since whoever watches over the server has no token. gRPC has a limit on running calls of its own
-(``maximum_concurrent_rpcs``), but that one refuses health too, comes before the token, so that strangers could take all
-places with calls that send nothing, and neither counts nor logs.
+The door is a plain wrapper that is made once a method: it costs 1 µs a call, 3 µs with tokens (measured). A call comes
+to it with its headers, and its message is read only then, in its turn (``recsys.serving.unfinished``): so each method
+is served as one that takes a stream, which is the same on the wire. Health is open to all, since whoever watches over
+the server has no token. gRPC has a limit on running calls of its own (``maximum_concurrent_rpcs``), but that one
+refuses health too, comes before the token, so that strangers could take all places with calls that send nothing, and
+neither counts nor logs.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
-from grpc_reflection.v1alpha import reflection_pb2_grpc
-from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+from grpc_health.v1.health import aio as health_aio
 
+from recsys.errors import LimitError
 from recsys.serving.calls import CALL, Call
 from recsys.serving.limits import Rates, Uploads
 from recsys.serving.logs import CallLog
 from recsys.serving.metrics import STATUSES, Meter
+from recsys.serving.standard import health_handlers, reflection_handlers
 from recsys.serving.tls import Certificates
 from recsys.serving.tokens import Keyring, Role
+from recsys.serving.transport import options
+from recsys.serving.unfinished import NO_MESSAGE, TOO_LARGE, Refusal, Unfinished, ended
 
 ROLES: dict[str, Role] = {
     "Recommend": Role.READ,
@@ -39,8 +45,10 @@ ROLES: dict[str, Role] = {
 }
 SCHEME = "bearer "  # before a token, in any case
 REFLECTION_ROLE = Role.READ
-UPLOAD = "UploadTrack"
+UPLOAD, REFLECTION = "UploadTrack", "Reflection"
 MAX_MESSAGE = 4 << 20  # bytes; gRPC's own default
+SMALL = {"SimilarTracks", "GetTrack", "GetStatus", "AudienceOf", "DeleteTrack", "DeleteUser"}  # an id and little more
+SMALL_MESSAGE = 1 << 16  # bytes of these
 MAX_CALLS = 1000  # one that waits takes 15 to 23 KB and its request (measured), so together about 20 MB as a rule
 
 NO_TOKEN = "this server asks for a token; send it as the metadata `authorization: Bearer TOKEN`"
@@ -49,7 +57,6 @@ NO_TOKENS_FILE = "the server cannot read its tokens right now; try again later"
 TOO_MANY = "as many calls as may run here at once ({}) are running; try again soon, or over another connection"
 FAULT = "the server failed to answer this call; its log has the details"
 
-Refusal: TypeAlias = tuple[grpc.StatusCode, str]
 Quick: TypeAlias = Callable[[Any], tuple[bytes, int] | None]  # answer, and place in ``PATHS`` of the way it was found
 Handler: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -79,7 +86,8 @@ class Doors:
         self.log = log or CallLog()
         self._certificates = certificates
         self._max_calls, self._running = max_calls, 0
-        self.options = [("grpc.max_receive_message_length", max_message)]  # gRPC refuses what is longer, unread
+        self._max_message, self._unfinished = max_message, Unfinished(max_message, self._turn_away)
+        self.options = options(max_message, upload_s)
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
         """Open the port, over TLS if there is a certificate; gives its number."""
@@ -131,11 +139,15 @@ class Doors:
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming:
             work = self._with_place(handler.stream_unary) if name == UPLOAD else handler.stream_unary
-            return grpc.stream_unary_rpc_method_handler(self._door(name, work, meter, quick), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter, quick), *codecs)
+            return grpc.stream_unary_rpc_method_handler(self._door(name, work, meter), *codecs)
+        most = min(SMALL_MESSAGE, self._max_message) if name in SMALL else self._max_message
+        return grpc.stream_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter, quick, most), *codecs)
 
-    def _door(self, name: str, work: Handler, meter: Meter | None, quick: Quick | None = None) -> Handler:
-        needed, refusal, tell = ROLES[name], self.refusal, self.log.every_call
+    def _door(
+        self, name: str, work: Handler, meter: Meter | None, quick: Quick | None = None, most: int = 0
+    ) -> Handler:
+        """Make the door of a method; with ``most``, its one message is read here, and has so many bytes at most."""
+        needed, refusal, piece, tell = ROLES[name], self.refusal, self._unfinished.piece, self.log.every_call
 
         async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
             start = time.monotonic()
@@ -143,6 +155,10 @@ class Doors:
             refused = refusal(context, call, needed, start)
             if refused is not None:
                 await self._turn_away(refused, context, call, meter)
+            if most:
+                request = await piece(context, most, call, meter)
+                if request is grpc.aio.EOF:
+                    await self._turn_away(NO_MESSAGE, context, call, meter)
             self._running += 1
             try:
                 found = None if quick is None else quick(request)
@@ -176,7 +192,7 @@ class Doors:
         self.log.answered(call.method, STATUSES[status], seconds, token=call.client)
 
     async def _turn_away(
-        self, refused: Refusal, context: grpc.aio.ServicerContext, call: Call, meter: Meter | None
+        self, refused: Refusal, context: grpc.aio.ServicerContext, call: Call, meter: Meter | None = None
     ) -> None:
         status, sentence = refused
         if meter is not None:
@@ -187,44 +203,62 @@ class Doors:
     def _with_place(self, work: Handler) -> Handler:
         """Take in so many uploads at once and no more, and none for ever: a client that goes silent gives way."""
 
-        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def take(context: grpc.aio.ServicerContext) -> Any:
+            try:
+                async with asyncio.timeout(self._upload_s), aclosing(self._pieces(context)) as pieces:
+                    return await work(pieces, context)
+            except LimitError as error:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            except TimeoutError:
+                sentence = f"the upload took more than {self._upload_s:g} s, which is the most"
+                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, sentence)
+
+        async def handle(_pieces: Any, context: grpc.aio.ServicerContext) -> Any:
             if self._uploads is None:
-                return await work(request, context)
-            with self._uploads.place() as free:
-                if not free:
-                    sentence = f"{self._uploads.limit} uploads are being taken in, which is the most; try again soon"
-                    self.log.refused(UPLOAD, "RESOURCE_EXHAUSTED", sentence, peer=context.peer())
-                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
-                try:
-                    async with asyncio.timeout(self._upload_s):
-                        return await work(request, context)
-                except TimeoutError:
-                    sentence = f"the upload took more than {self._upload_s:g} s, which is the most"
-                    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, sentence)
+                return await take(context)
+            with self._uploads.place(self._client(context)) as refusal:
+                if refusal:
+                    self.log.refused(UPLOAD, "RESOURCE_EXHAUSTED", refusal, peer=context.peer())
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal)
+                return await take(context)
 
         return handle
 
+    def _client(self, context: grpc.aio.ServicerContext) -> int:
+        """A number for who calls: whose token it is, or without tokens which machine's."""
+        secret = _bearer(context) if self._keyring is not None else None
+        token = None if secret is None or self._keyring is None else self._keyring.holder(secret, time.monotonic())
+        return _address(context) if token is None else token.number
+
+    async def _pieces(self, context: grpc.aio.ServicerContext) -> AsyncGenerator[bytes, None]:
+        """Give the messages of an upload as they come."""
+        while (piece := await context.read()) is not grpc.aio.EOF:
+            if len(piece) > self._max_message:
+                raise LimitError(TOO_LARGE.format(len(piece), self._max_message))
+            yield piece
+        await ended(context)
+
     def add_reflection(self, server: grpc.aio.Server, services: list[str]) -> None:
         """Let those who may read ask what there is to call."""
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(services, self), server)
+        handlers = reflection_handlers(services, self._unfinished, self._reflecting)
+        server.add_generic_rpc_handlers((handlers,))
 
-
-class _Reflection(reflection_aio.ReflectionServicer):  # type: ignore[misc]
-    """Reflection behind a door; a call that lasts, so the door is passed once."""
-
-    def __init__(self, services: list[str], doors: Doors) -> None:
-        super().__init__(services)
-        self._doors = doors
-
-    async def ServerReflectionInfo(  # noqa: N802 - the name is the protocol's
-        self, request_iterator: AsyncIterable[Any], context: grpc.aio.ServicerContext
-    ) -> AsyncIterable[Any]:
-        call = Call("Reflection")
-        refused = self._doors.refusal(context, call, REFLECTION_ROLE, time.monotonic())
+    @asynccontextmanager
+    async def _reflecting(self, context: grpc.aio.ServicerContext) -> AsyncIterator[Call]:
+        """Let a call of reflection in, which lasts, so the door is passed once."""
+        call = Call(REFLECTION)
+        refused = self.refusal(context, call, REFLECTION_ROLE, time.monotonic())
         if refused is not None:
-            await self._doors._turn_away(refused, context, call, None)
-        async for response in super().ServerReflectionInfo(request_iterator, context):
-            yield response
+            await self._turn_away(refused, context, call, None)
+        self._running += 1
+        try:
+            yield call
+        finally:
+            self._running -= 1
+
+    def add_health(self, server: grpc.aio.Server, health: health_aio.HealthServicer) -> None:
+        """Let anybody ask whether the server is well."""
+        server.add_generic_rpc_handlers((health_handlers(health, self._max_message),))
 
 
 def _bearer(context: grpc.aio.ServicerContext) -> str | None:

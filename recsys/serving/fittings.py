@@ -9,20 +9,22 @@ import logging
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from recsys.errors import ConfigError
+from recsys.pem import expiry_told
 from recsys.serving.checking import Findings
 from recsys.serving.doors import ROLES, Doors
 from recsys.serving.limits import Rates, Uploads
 from recsys.serving.logs import CallLog
 from recsys.serving.metrics import Board, Meter
+from recsys.serving.ports import is_loopback
 from recsys.serving.scrape import Scrapes
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tls import Certificates, read_certificates
 from recsys.serving.tokens import Keyring
 
 OPEN = "no tokens: whoever is on this machine may call every method; --tokens FILE asks for one"
+SEEN = "others can reach the figures at %s, where no token is asked for; --metrics 127.0.0.1:PORT keeps them here"
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +51,11 @@ class Fittings:
         """Say where figures are, and so where anybody may come in."""
         if self.keyring is None:
             _LOG.warning(OPEN)
+        expiry = expiry_told(self.settings.tls_cert) if self.settings.tls_cert else ""
+        if expiry:
+            _LOG.warning(expiry)
+        if self.scrapes and not self.scrapes.is_loopback:
+            _LOG.warning(SEEN, self.scrapes.where)
         if self.scrapes:
             _LOG.info("figures for Prometheus: http://%s/metrics", self.scrapes.where)
 
@@ -101,7 +108,7 @@ def fitted(
     certificates = read_certificates(settings)
     keyring = Keyring(settings.tokens) if settings.tokens else None
     host = port_holder.getsockname()[0]
-    if not ip_address(host.partition("%")[0]).is_loopback:
+    if not is_loopback(host):
         if keyring is None:
             raise ConfigError(
                 f"{host} is not loopback: others can reach it, so --tokens FILE is needed; "

@@ -61,26 +61,50 @@ class Rates:
 
 
 class Uploads:
-    """Places for uploads that go on at once; each worker counts its own, so that one that dies can be counted out."""
+    """Places for uploads that go on at once; each worker has its own row, so that one that dies can be counted out.
+
+    One client (a number above 0, as in ``Rates``) has all places but one at most, so that it keeps nobody out, however
+    slowly it sends.
+    """
 
     def __init__(self, limit: int, n_workers: int) -> None:
-        self.limit = limit
-        self._going_on = shared_ints(n_workers)
+        self.limit, self.share = limit, max(limit - 1, 1)
+        self._clients = shared_ints(n_workers * limit)  # who has a place, 0 where nobody has
         self._worker = 0
 
     def enter(self, worker: int) -> None:
         """Be this worker from here on, in the place of one that may have died in the middle of an upload."""
         self._worker = worker
-        self._going_on[worker] = 0
+        for place in self._own:
+            self._clients[place] = 0
+
+    @property
+    def _own(self) -> range:
+        return range(self._worker * self.limit, (self._worker + 1) * self.limit)
+
+    @property
+    def going_on(self) -> int:
+        """How many places are taken, over all workers."""
+        return sum(map(bool, self._clients))
+
+    def refusal(self, client: int) -> str:
+        """Say why a client may not have a place, nothing where it may."""
+        if self.going_on >= self.limit:
+            return f"{self.limit} uploads are being taken in, which is the most; try again soon"
+        if self._clients.tolist().count(client) >= self.share:
+            return f"{self.share} uploads of this client are being taken in, which is the most; try again soon"
+        return ""
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """Hold a place as long as the block runs, or say False where none is free."""
-        if sum(self._going_on) >= self.limit:
-            yield False
+    def place(self, client: int = 1) -> Iterator[str]:
+        """Hold a place as long as the block runs; what it is given says why there is none, or nothing."""
+        refusal = self.refusal(client)
+        if refusal:
+            yield refusal
             return
-        self._going_on[self._worker] += 1
+        place = next(place for place in self._own if not self._clients[place])
+        self._clients[place] = client
         try:
-            yield True
+            yield ""
         finally:
-            self._going_on[self._worker] -= 1
+            self._clients[place] = 0

@@ -1,6 +1,7 @@
 """Addresses in, bound sockets out: ``HOST:PORT`` held for one server before anybody can connect to it."""
 
 import socket
+from ipaddress import ip_address
 
 from recsys.errors import ConfigError
 
@@ -56,3 +57,8 @@ def text_of(bound: socket.socket) -> str:
     """Write the address that a socket is bound to."""
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address of this machine can be reached from it alone."""
+    return ip_address(host.partition("%")[0]).is_loopback

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from recsys.serving.ports import text_of
+from recsys.serving.ports import is_loopback, text_of
 
 MAX_CALLERS = 16  # connected at once, before the one that has been silent longest is let go
 MAX_REQUEST = 8192  # bytes that are read of a request; what matters is its first line
@@ -37,6 +37,11 @@ class Scrapes:
     def where(self) -> str:
         """The address that is listened on."""
         return text_of(self._listener)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody on another machine can ask."""
+        return is_loopback(self._listener.getsockname()[0])
 
     def answer(self, ready: Collection[object]) -> None:
         """Answer those of the sockets that have something to say."""

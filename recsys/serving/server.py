@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
@@ -27,6 +27,7 @@ from recsys.errors import (
     ArtefactError,
     ConfigError,
     DataError,
+    FullDiskError,
     LimitError,
     LogLostError,
     NoSpaceError,
@@ -57,6 +58,7 @@ STATUSES: dict[type[BaseException], grpc.StatusCode] = {
 }
 
 N_THREADS = 8  # of either kind, in a worker
+FULL_DISK = "the disk of the store is full: nothing can be written right now; try again later"
 MAX_SENTENCE = 500  # characters of a status message, which travels in headers of at most 8 KiB, escaped
 
 _LOG = logging.getLogger(__name__)
@@ -225,6 +227,9 @@ def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
             return status, str(error)[:MAX_SENTENCE]
+    if isinstance(error, FullDiskError):
+        _LOG.error("%s failed: %s", call, error)
+        return grpc.StatusCode.UNAVAILABLE, FULL_DISK
     _LOG.error("%s failed", call, exc_info=error)
     if isinstance(error, ArtefactError):  # its sentence names files of this machine
         doing = "written" if call in WRITES else "read"
@@ -269,7 +274,7 @@ async def create_server(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    doors.add_health(server, health)
     doors.add_reflection(server, [SERVICE, HEALTH, REFLECTION])
     try:
         port = doors.listen(server, address)  # this listens: from here on connections are accepted

@@ -2,18 +2,20 @@
 
 With an authority for clients, TLS is mutual: a client without a certificate of that authority does not get as far as
 a call. The files are looked at for every new connection, so that a renewed certificate needs no restart; while they
-are damaged, or half renewed, the former one stays.
+are damaged, half renewed or cannot be read for a moment, the former one stays.
 """
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from recsys.errors import ConfigError
-from recsys.pem import read_authority, read_pair
+from recsys.pem import expiry_told, read_authority, read_pair
 from recsys.serving.settings import ServeSettings
+from recsys.serving.watched import Watched
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ class Certificates:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._state = self._files_state()
-        self._texts = self._read()
+        self._watched = Watched([file for file in (cert, key, client_ca) if file], self._read)
+        self._guard = threading.Lock()
 
     def credentials(self) -> grpc.ServerCredentials:
         """Make what a port is opened with; this starts gRPC, so it is for a worker to call."""
@@ -36,34 +38,23 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(self._configuration(), self._renewed, mutual)
 
     def _configuration(self) -> Any:
-        chain, key, client_ca = self._texts
+        chain, key, client_ca = self._watched.value
         return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
 
     def _renewed(self) -> Any:
         """What gRPC asks on a thread of its own before each handshake: new certificates, or None for the same."""
-        state = self._files_state()
-        if state == self._state:
-            return None
-        self._state = state
-        try:
-            self._texts = self._read()
-        except ConfigError as error:
-            _LOG.error("the certificate is not renewed: %s", error)
-            return None
-        _LOG.info("the certificate is renewed from %s", self._cert)
-        return self._configuration()
-
-    def _files_state(self) -> list[Any]:
-        """What is different once a file has changed."""
-        state: list[Any] = []
-        for file in (self._cert, self._key, self._client_ca):
-            try:
-                about = file.stat() if file else None
-            except OSError as error:
-                state.append(error.errno)
-            else:
-                state.append(about and (about.st_mtime_ns, about.st_size, about.st_ino))
-        return state
+        with self._guard:
+            found = self._watched.look()
+            if found is False:
+                return None
+            if found is not True:
+                _LOG.error("the certificate is not renewed: %s", found)
+                return None
+            _LOG.info("the certificate is renewed from %s", self._cert)
+            told = expiry_told(self._cert)
+            if told:
+                _LOG.warning(told)
+            return self._configuration()
 
     def _read(self) -> tuple[bytes, bytes, bytes | None]:
         chain, key = read_pair(self._cert, self._key)

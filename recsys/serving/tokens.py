@@ -4,7 +4,8 @@
 
 A token is 256 random bits, so a plain hash is enough: there is nothing to guess that salt or slowness would protect.
 The file has a JSON object a line, and is replaced in one rename: a running server never sees half of it. Its
-``Keyring`` looks twice a second whether the file has changed. A file that is gone or damaged lets nobody in.
+``Keyring`` looks twice a second whether the file has changed. A file that is gone or damaged lets nobody in; where it
+cannot be read because this machine is short of something for a moment, the tokens of before are known until it can.
 """
 
 import fcntl
@@ -23,9 +24,9 @@ from enum import IntEnum
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from recsys.errors import ConfigError, NotFoundError
+from recsys.serving.watched import Watched
 
 PREFIX = "recsys_"  # so that a token is known for one where it should not be, as in a repository
 LOOK_S = 0.5  # between two looks at the file
@@ -66,9 +67,8 @@ class Keyring:
     """The tokens of a file, as one process knows them; not for use by several threads."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._state = _state(file)
-        self._tokens: Sequence[Token] = read_tokens(file)
+        self._watched = Watched([file], lambda: read_tokens(file))
+        self._tokens: Sequence[Token] = self._watched.value
         self._verified: dict[bytes, Token] = {}
         self._look_at = 0.0
         self.readable = True  # whether the file could be read when it was last looked at
@@ -91,15 +91,15 @@ class Keyring:
         return found
 
     def _look(self) -> None:
-        state = _state(self._file)
-        if state == self._state:
+        found = self._watched.look()
+        if found is False:
             return
-        self._state, self._verified = state, {}
-        try:
-            self._tokens, self.readable = read_tokens(self._file), True
-        except ConfigError as error:
+        self._verified = {}
+        if found is True:
+            self._tokens, self.readable = self._watched.value, True
+        else:
             self._tokens, self.readable = (), False
-            _LOG.error("nobody is let in: %s", error)
+            _LOG.error("nobody is let in: %s", found)
 
 
 def read_tokens(file: Path) -> list[Token]:
@@ -207,12 +207,3 @@ def _locked(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _state(file: Path) -> Any:
-    """What is different once the file has changed."""
-    try:
-        about = file.stat()
-    except OSError as error:
-        return error.errno
-    return about.st_mtime_ns, about.st_size, about.st_ino, about.st_mode

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from recsys.errors import ArtefactError, DataError, LimitError, NotFoundError
+from recsys.errors import ArtefactError, DataError, FullDiskError, LimitError, NotFoundError
 from recsys.live.arrivals import NewTrack, ignored_words, upload_of
 from recsys.live.embedding import INSTALL, Embedded
 from recsys.live.events import GenerationMovedError, KnownAudioError, Upload
@@ -236,7 +236,8 @@ def upload_handler(
             outcome = (await asyncio.gather(uploads.take(pieces), return_exceptions=True))[0]
         if isinstance(outcome, BaseException):
             status, sentence = refusal(outcome, "UploadTrack")
-            await context.abort(status, NOT_NOW if isinstance(outcome, ArtefactError) else sentence)
+            is_ours = isinstance(outcome, ArtefactError) and not isinstance(outcome, FullDiskError)
+            await context.abort(status, NOT_NOW if is_ours else sentence)
             raise outcome  # not reached: abort raises
         response: bytes = outcome.SerializeToString()
         return response

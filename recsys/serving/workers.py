@@ -32,6 +32,7 @@ from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
 from recsys.serving.answers import Current
 from recsys.serving.checking import Checker
 from recsys.serving.fittings import Fittings, fitted
+from recsys.serving.leftovers import clear_leftovers
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
 from recsys.serving.place import QUICK_DEATH_S, Place
@@ -39,6 +40,7 @@ from recsys.serving.ports import hold_port, text_of
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
 from recsys.serving.swap import follow, open_serving
+from recsys.serving.transport import raise_descriptors
 from recsys.serving.uploading import TrackUploads, serving_now
 from recsys.store.damage import n_met
 from recsys.store.generation import Store
@@ -158,6 +160,8 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
     if workers < 1:
         raise ConfigError(f"workers is {workers}, expected 1 or more")
     settings = settings or ServeSettings()
+    raise_descriptors()
+    clear_leftovers(Store(store))
     with (
         to_stderr(settings),
         closing(hold_port(address)) as port_holder,

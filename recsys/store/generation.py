@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, FullDiskError
 
 PARTIAL = ".partial"
 ID = "%Y%m%dT%H%M%S.%fZ"  # of a generation: when it was begun
+FULL = {errno.ENOSPC, errno.EDQUOT}  # no room on the disk, or none for this user
 UPLOAD_LIMIT_S = 3600  # no upload takes that long
 
 
@@ -221,5 +222,7 @@ def disk_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise ArtefactError(f"{doing} failed: {reason}; what was published before is still in use") from error
+        is_full = error.errno in FULL
+        reason = "the disk is full" if is_full else (error.strerror or str(error))
+        told = f"{doing} failed: {reason}; what was published before is still in use"
+        raise (FullDiskError if is_full else ArtefactError)(told) from error

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import lmdb
 
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, FullDiskError
 from recsys.live.events import Upload
 from recsys.store.environment import DATABASES, Environment, acquire, release
+from recsys.store.generation import FULL
 from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
 
@@ -99,6 +100,8 @@ class LiveStore:
         except lmdb.Error as error:
             if isinstance(error, lmdb.PanicError):
                 self.environment.mend()
+            if isinstance(error, lmdb.MapFullError) or any(os.strerror(number) in str(error) for number in FULL):
+                raise FullDiskError(f"the live store {self._file}: the disk is full; nothing was changed") from error
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
 
     def get(self, database: str, key: bytes) -> bytes | None:
