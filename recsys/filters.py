@@ -6,7 +6,7 @@ What is known of the catalogue's tracks is numbers by row, so a filter is a few 
 and are looked at one by one.
 """
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,7 +56,7 @@ class Filters:
         return passing
 
     def first(
-        self, rows: Sequence[int], traits: Traits, excluded: Collection[int], max_per_artist: int | None, k: int
+        self, rows: Sequence[int], traits: Traits, excluded: Container[int], max_per_artist: int | None, k: int
     ) -> list[int] | None:
         """Choose the first k places that pass, as ``first_places`` of what is ``allowed``, one row after another.
 

@@ -29,6 +29,8 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def answers(store: Path) -> Any:
     answers = open_answers(store)
+    answers.live.settle()
+    answers.live.retire()  # a thread that looks by itself would be counted here
     yield answers
     answers.close()
 
@@ -132,6 +134,7 @@ def test_where_commits_are_numbered_elsewhere_it_asks_every_time(store: Path, mo
     monkeypatch.setattr(environment, "FIRST", environment.FIRST - 1)  # there stands the number of the last page
     answers = open_answers(store)
     assert answers.live._live.environment.commits is None
+    answers.live.retire()
     begun = counted(answers)
     assert way(answers, "u1") == calls.PLAIN
     answers.live.record([Listened("u1", "t1")])

@@ -64,7 +64,8 @@ class Live:
         reach = LiveSettings.of(recommender.facts.get("settings", {})).reach
         self._deriver = Deriver(self._live, stored, self._views, reach)
         self._follower: Follower | None = None
-        self._glances = Glances(self._live, self.generation, stored.taken_in)
+        self._glances = Glances(self._live, self.generation, stored.taken_in, self._views)
+        self.look = self._glances.look  # what every call asks, on the event loop
         try:
             with self._live.reading() as reading:
                 self._views.at(reading)
@@ -94,26 +95,9 @@ class Live:
 
     # ---- reading, on the event loop --------------------------------------------------------------------------------
 
-    def look(self, key: bytes) -> tuple[bytes | None, bool, Set[int]] | None:
-        """What every call asks of a user's key: the list of now, whether the user was deleted, rows of hidden tracks.
-
-        For the one thread that answers calls; it keeps a transaction open, which ``rest`` lets go of. None where a
-        thread must answer: something was deleted a moment ago, or the user's list does not take in what was heard.
-        """
-        glance, view = self._glances.at(key), self._views.now
-        if glance is None or glance.is_behind or glance.deleted > view.deleted:
-            return None
-        return glance.own, glance.is_gone, view.hidden
-
     def look_near(self, key: bytes, space: Space) -> tuple[bytes, Set[int]] | None:
-        """What SimilarTracks asks of a track's key: the list of neighbours of now, and the rows that it must not show.
-
-        The list is empty bytes where that of the generation is right. For the one thread that answers calls, as
-        ``look``; None where a thread must answer.
-        """
-        view = self._views.now
-        found = self._glances.near(space_key(space), key, view.deleted)
-        return None if found is None else (found, view.hidden)
+        """What SimilarTracks asks of a track's key, as ``Glances.near`` finds it; for the thread that looks."""
+        return self._glances.near(space_key(space), key)
 
     def rest(self) -> None:
         """Let go of what looks keep open; from the thread that looks."""

@@ -22,9 +22,10 @@ from recsys.live.service import Live
 from recsys.live.view import View
 from recsys.recommender import Recommender
 from recsys.serving import calls, convert
+from recsys.store.glances import Looked
 from recsys.store.keys import key_of
 from recsys.store.lookup import POPULAR, Lookup, space_key
-from recsys.store.record import Record, first_of
+from recsys.store.record import FIRST, Record, first_of
 from recsys.types import NO_ITEM, NOBODY_ID
 from recsys.v1 import recommender_pb2 as pb
 
@@ -34,7 +35,7 @@ TOLD_S = 60.0  # between two lines of the log about look-ups that fail
 _LOG = logging.getLogger(__name__)
 
 Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
-Look: TypeAlias = Callable[[bytes], tuple[bytes | None, bool, Set[int]] | None]
+Look: TypeAlias = Callable[[bytes], Looked | None]
 
 
 def nothing_new(_key: bytes) -> tuple[None, bool, Set[int]]:
@@ -211,8 +212,13 @@ class Answers:
         self, record: Record, filters: Filters, max_per_artist: int | None, gone: Set[int], k: int
     ) -> list[int]:
         """Choose places of a list that pass the filters; none where uploads are among them: they are not numbers."""
-        excluded = {*self._recommender.model.items.find(filters.exclude_track_ids).tolist(), *gone}
-        return filters.first(record.rows.tolist(), self._recommender.traits, excluded, max_per_artist, k) or []
+        ids, excluded = filters.exclude_track_ids, gone
+        if ids:
+            excluded = {*self._recommender.model.items.find(ids).tolist(), *gone}
+        places = filters.first(record.early_rows.tolist(), self._recommender.traits, excluded, max_per_artist, k)
+        if places is not None and len(places) < k and record.n > FIRST:  # the first do not do
+            places = filters.first(record.rows.tolist(), self._recommender.traits, excluded, max_per_artist, k)
+        return places or []
 
     def similar_tracks(self, request: bytes) -> Quick | None:
         """Answer SimilarTracks from stored bytes, or not at all."""

@@ -7,8 +7,8 @@ tracks, one after another, are a whole RecommendResponse or SimilarTracksRespons
 answering is slicing. Beside the bytes stand the rows of the tracks, for filters. m are the first tracks, 50 at most:
 
     u16 n | u8 A5 | u8 format, 2 | u32 checksum of the first part | u32 checksum of the rest | u32 end of the first part
-    u32 checksum of the key | u32 length of the head | u32 ends (m,) after the head | head | m tracks
-    the other tracks | u32 ends (n - m,) after the head | i32 rows (n,)
+    u32 checksum of the key | u32 length of the head | u32 ends (m,) after the head | i32 rows (m,) | head | m tracks
+    the other tracks | u32 ends (n - m,) after the head | i32 rows (n - m,)
 
 The second line is the first part, the third one the rest; the checksum of the first part goes on from the first number,
 that of the rest from the former. So an answer of up to 50 tracks costs a look at 4 KB, not at 17. Whoever reads checks
@@ -77,8 +77,8 @@ def pack(
     cut = int(ends[m - 1]) if m else 0
     ends, rows = np.asarray(ends, dtype="<u4"), np.asarray(rows, dtype="<i4")
     about = struct.pack("<II", crc32(key) if key else 0, len(head))
-    part = b"".join([about, ends[:m].tobytes(), head, body[:cut]])
-    rest = b"".join([body[cut:], ends[m:].tobytes(), rows.tobytes()])
+    part = b"".join([about, ends[:m].tobytes(), rows[:m].tobytes(), head, body[:cut]])
+    rest = b"".join([body[cut:], ends[m:].tobytes(), rows[m:].tobytes()])
     start = _MARK << 16 | len(rows)
     first = crc32(part, start)
     return b"".join([struct.pack("<IIII", start, first, crc32(rest, first), _PART + len(part)), part, rest])
@@ -100,7 +100,7 @@ def first_of(buffer: bytes | memoryview, k: int, key: bytes = b"") -> bytes | No
                 raise DamagedError(DAMAGED)
             if k > n:
                 return None
-            at = _ENDS + 4 * (n if n < FIRST else FIRST)
+            at = _ENDS + 8 * (n if n < FIRST else FIRST)
             end = at + length_of_head + _NUMBER.unpack_from(buffer, _ENDS - 4 + 4 * k)[0]
             return bytes(buffer[at:end])
     except struct.error:
@@ -147,7 +147,7 @@ class Record:
             raise DamagedError(DAMAGED)
         self.n = start & MOST
         self._m = min(self.n, FIRST)
-        at = _ENDS + 4 * self._m
+        at = _ENDS + 8 * self._m
         self.head = bytes(buffer[at : at + length_of_head])
         self._at = at + length_of_head
 
@@ -157,12 +157,20 @@ class Record:
         if ends is None or rows is None:
             rest, more = self._bytes[self._stop :], self.n - self._m
             first = _NUMBER.unpack_from(self._bytes, 4)[0]
-            if crc32(rest, first) != self._checksum or len(rest) < 4 * (more + self.n):
+            if crc32(rest, first) != self._checksum or len(rest) < 8 * more:
                 raise DamagedError(DAMAGED)
-            tail = np.frombuffer(self._bytes, "<u4", more + self.n, len(self._bytes) - 4 * (more + self.n))
-            ends = self._ends = np.concatenate([np.frombuffer(self._bytes, "<u4", self._m, _ENDS), tail[:more]])
-            rows = self._rows = tail[more:].view("<i4")
+            tail = np.frombuffer(self._bytes, "<u4", 2 * more, len(self._bytes) - 8 * more)
+            early = np.frombuffer(self._bytes, "<u4", 2 * self._m, _ENDS)
+            ends = self._ends = np.concatenate([early[: self._m], tail[:more]])
+            rows = self._rows = np.concatenate([early[self._m :], tail[more:]]).view("<i4")
         return ends, rows
+
+    @property
+    def early_rows(self) -> Int32:
+        """Item rows of the first tracks, 50 at most, for which the rest is not looked at."""
+        if self._rows is not None:
+            return self._rows[:FIRST]
+        return np.frombuffer(self._bytes, "<i4", self._m, _ENDS + 4 * self._m)
 
     def first(self, k: int) -> bytes:
         """Give the response with the first k tracks, or with all where there are fewer."""
@@ -204,7 +212,10 @@ class Record:
     def picked(self, places: Iterable[int]) -> bytes:
         """Give the response with the tracks at these places, in this order."""
         places, at = list(places), self._at
-        ends = [0, *self.ends[: max(places, default=-1) + 1].tolist()]
+        n_ends = max(places, default=-1) + 1
+        is_early = self._ends is None and n_ends <= self._m
+        known = np.frombuffer(self._bytes, "<u4", n_ends, _ENDS) if is_early else self.ends[:n_ends]
+        ends = [0, *known.tolist()]
         return b"".join([self.head, *(self._bytes[at + ends[place] : at + ends[place + 1]] for place in places)])
 
     def found(self) -> list[Found]:
