@@ -3,6 +3,7 @@
 import math
 import os
 import socket
+import threading
 import time
 from contextlib import closing
 from urllib.error import HTTPError
@@ -100,8 +101,11 @@ def test_what_workers_say_about_themselves_goes_with_them():
 
     async def told(worker: int, ask) -> None:
         meter = board.meter(worker)
+        asked = threading.Event()
         meter.watch(built_at=lambda: time.time() - 100 * (worker + 1), backlog=ask, behind=lambda: worker == 1)
+        meter.watch(lists_behind=lambda: 7 * worker, failed_lookups=lambda: (asked.set(), 2 + worker)[1])
         task = asyncio.create_task(meter.tell())
+        await asyncio.to_thread(asked.wait, 20)
         await asyncio.sleep(0.05)
         task.cancel()
 
@@ -112,6 +116,8 @@ def test_what_workers_say_about_themselves_goes_with_them():
     assert found["recsys_generation_age_seconds",] == pytest.approx(200, abs=5)
     assert found["recsys_live_backlog_entries",] == 5
     assert found["recsys_workers_behind",] == 1
+    assert found["recsys_lists_behind",] == 7
+    assert found["recsys_failed_lookups_total",] == 5
     board.forget(1)
     found = samples(exposition(board))
     assert found["recsys_workers",] == 1

@@ -3,9 +3,10 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from conftest import run
@@ -209,3 +210,25 @@ def test_no_file_is_one_line(file: Path, action: tuple[str, ...]) -> None:
     ran = run("token", *action, "--tokens", file)
     assert ran.status == 2
     assert "there is no tokens file" in ran.complaint
+
+
+def test_a_file_that_is_slow_to_read_stops_nobody_who_asks(tmp_path: Path) -> None:
+    file, reading, go_on = tmp_path / "tokens", Event(), Event()
+    secret, _ = add_token(file, Role.READ, "one")
+    keyring = Keyring(file)
+    look = keyring._watched.look
+
+    def slow() -> object:
+        reading.set()
+        assert go_on.wait(20)
+        return look()
+
+    keyring._watched.look = slow
+    with ThreadPoolExecutor(1) as thread:
+        keyring.look_beside(thread)
+        assert keyring.holder(secret, 0.0) is not None
+        assert reading.wait(20)
+        remove_token(file, "one")
+        assert keyring.holder(secret, 0.1) is not None, "as was known before"
+        go_on.set()
+    assert keyring.holder(secret, 0.2) is None, "what was verified by the old tokens is forgotten with them"

@@ -16,6 +16,8 @@ from recsys.serving.metrics import (
     BUILT_AT,
     DAMAGED_FILES,
     DAMAGED_VALUES,
+    FAILED_LOOKUPS,
+    LISTS_BEHIND,
     SERVING,
     Board,
     age_s,
@@ -76,6 +78,14 @@ class _Sums(Collector):
         if backlog := self._board.abouts(BACKLOG):
             told = "Entries of the live log that the generation was built without."
             yield GaugeMetricFamily("recsys_live_backlog_entries", told, max(backlog))
+        if lists := self._board.abouts(LISTS_BEHIND):
+            told = "Entries of the live log that lists do not take in yet."
+            yield GaugeMetricFamily("recsys_lists_behind", told, max(lists))
+        if failed := self._board.abouts(FAILED_LOOKUPS):
+            told = "Looks into stored lists that failed, and were tried again or answered another way."
+            family = CounterMetricFamily("recsys_failed_lookups", told)
+            family.add_metric((), sum(failed))
+            yield family
         if values := self._board.abouts(DAMAGED_VALUES):
             told = "Stored values that workers met and that do not match their checksum."
             family = CounterMetricFamily("recsys_damaged_values", told)

@@ -34,8 +34,8 @@ TELL_S = 1.0  # between two looks at what a worker says about itself
 _SUM, _SERIES = len(BOUNDS_S) + 1, len(BOUNDS_S) + 2
 _CALLS = len(PATHS) * _SERIES
 _METHOD = _CALLS + len(STATUSES)
-SERVING, BUILT_AT, BACKLOG, BEHIND, DAMAGED_VALUES, DAMAGED_FILES = range(6)
-_ABOUT = 6
+SERVING, BUILT_AT, BACKLOG, BEHIND, DAMAGED_VALUES, DAMAGED_FILES, LISTS_BEHIND, FAILED_LOOKUPS = range(8)
+_ABOUT = 8
 
 
 class Meter:
@@ -66,6 +66,8 @@ class Meter:
         behind: Callable[[], float] | None = None,
         damaged_values: Callable[[], float] | None = None,
         damaged_files: Callable[[], float] | None = None,
+        lists_behind: Callable[[], float] | None = None,
+        failed_lookups: Callable[[], float] | None = None,
     ) -> None:
         """Name what is to be asked every second; a name given again replaces what was there.
 
@@ -75,21 +77,27 @@ class Meter:
             behind: 1 where it is another than the one that is current.
             damaged_values: how many stored values it met that do not match their checksum.
             damaged_files: how many files of that generation are not as they were published.
+            lists_behind: how many entries of the live log its lists do not take in yet.
+            failed_lookups: how many looks into its stored lists failed and were tried again.
         """
         asked = {BUILT_AT: built_at, BACKLOG: backlog, BEHIND: behind}
         asked |= {DAMAGED_VALUES: damaged_values, DAMAGED_FILES: damaged_files}
+        asked |= {LISTS_BEHIND: lists_behind, FAILED_LOOKUPS: failed_lookups}
         self._watched |= {place: ask for place, ask in asked.items() if ask is not None}
 
     async def tell(self) -> None:
         """Say every second how this worker is, until cancelled."""
         self._row[self._about + SERVING] = 1
         while True:
-            for place, ask in self._watched.items():
-                try:
-                    self._row[self._about + place] = ask()
-                except RecsysError:  # the store cannot be read right now; calls that need it say so
-                    self._row[self._about + place] = math.nan
+            await asyncio.to_thread(self._ask)  # as it reads files, which may be slow
             await asyncio.sleep(TELL_S)
+
+    def _ask(self) -> None:
+        for place, ask in self._watched.items():
+            try:
+                self._row[self._about + place] = ask()
+            except RecsysError:  # the store cannot be read right now; calls that need it say so
+                self._row[self._about + place] = math.nan
 
 
 class Board:

@@ -93,6 +93,11 @@ def _let_go(former: list[Answers]) -> None:
     former.clear()
 
 
+def _named(folder: Path) -> str:
+    """The generation that CURRENT names; on a thread, as a disk may be slow."""
+    return Store(folder).current().name
+
+
 def nothing_damaged(_generation: str) -> bool:
     """Say of any generation that nothing was found damaged in it."""
     return False
@@ -117,7 +122,7 @@ async def follow(
         if damaged(current.answers.generation) and not current.answers.damaged:
             await _leave(current, folder, backend, damaged)
         try:
-            named = Store(folder).current().name
+            named = await asyncio.to_thread(_named, folder)
         except ArtefactError:  # CURRENT is away, as when the store is being moved: what is open goes on answering
             continue
         waits = named == refused and time.monotonic() < again_at

@@ -17,6 +17,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,42 +65,51 @@ class Token:
 
 
 class Keyring:
-    """The tokens of a file, as one process knows them; not for use by several threads."""
+    """The tokens of a file, as one process knows them; asked by one thread, read by that or by one beside it."""
 
     def __init__(self, file: Path) -> None:
         self._watched = Watched([file], lambda: read_tokens(file))
-        self._tokens: Sequence[Token] = self._watched.value
-        self._verified: dict[bytes, Token] = {}
+        # one value: what was verified is kept beside the tokens that it was verified by
+        self._known: tuple[Sequence[Token], dict[bytes, Token]] = self._watched.value, {}
         self._look_at = 0.0
+        self._beside: Executor | None = None
         self.readable = True  # whether the file could be read when it was last looked at
+
+    def look_beside(self, thread: Executor) -> None:
+        """Look at the file on this one thread from here on, so that who asks never waits for a disk."""
+        self._beside = thread
 
     def holder(self, token: str, now: float) -> Token | None:
         """Find what is kept of a token, None for one that is not known; ``now`` in seconds of ``time.monotonic``."""
         if now >= self._look_at:
             self._look_at = now + LOOK_S
-            self._look()
+            if self._beside is None:
+                self._look()
+            else:
+                self._beside.submit(self._look)
+        tokens, verified = self._known
         digest = sha256(token.encode(errors="surrogateescape")).digest()
-        return self._verified.get(digest) or self._verify(digest)
-
-    def _verify(self, digest: bytes) -> Token | None:
-        found = None
-        for token in self._tokens:  # all of them, whichever it is: the time it takes tells nothing
-            if hmac.compare_digest(token.digest, digest):
-                found = token
-        if found is not None:
-            self._verified[digest] = found
-        return found
+        return verified.get(digest) or _verified(digest, tokens, verified)
 
     def _look(self) -> None:
         found = self._watched.look()
         if found is False:
             return
-        self._verified = {}
         if found is True:
-            self._tokens, self.readable = self._watched.value, True
+            self._known, self.readable = (self._watched.value, {}), True
         else:
-            self._tokens, self.readable = (), False
+            self._known, self.readable = ((), {}), False
             _LOG.error("nobody is let in: %s", found)
+
+
+def _verified(digest: bytes, tokens: Sequence[Token], verified: dict[bytes, Token]) -> Token | None:
+    found = None
+    for token in tokens:  # all of them, whichever it is: the time it takes tells nothing
+        if hmac.compare_digest(token.digest, digest):
+            found = token
+    if found is not None:
+        verified[digest] = found
+    return found
 
 
 def read_tokens(file: Path) -> list[Token]:

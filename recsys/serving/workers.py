@@ -275,6 +275,8 @@ async def _answer_calls(
             built_at=lambda: moment(current.answers.recommender.status()["created_at"]),
             backlog=lambda: 0 if current.answers.live is None else current.answers.live.backlog(),
             behind=lambda: Store(store).current_name() != current.answers.generation,
+            lists_behind=lambda: 0 if current.answers.live is None else current.answers.live.behind(),
+            failed_lookups=lambda: current.answers.n_failed_lookups,
             damaged_values=n_met,
             damaged_files=lambda: findings.count(current.answers.generation),
         )
