@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TinyCatalogue, copied, quick_settings
-from serve_process import serve, stub_of
+from serve_process import eventually, serve, stub_of
 from test_live_lists import heard, opened
 
 from pipelines.build import Inputs, build
@@ -95,6 +95,15 @@ def test_a_server_says_it_to_who_writes(older: tuple[Path, Path]) -> None:
         restart_log(store)
         done = stub.RecordListens(pb.RecordListensRequest(listens=[pb.Listen(user_id="u0", track_id="t3")]), timeout=20)
         assert done.recorded == 1, "the server that runs goes on"
+        many = [pb.Listen(user_id=f"x{n}", track_id="t3") for n in range(30)]
+        assert stub.RecordListens(pb.RecordListensRequest(listens=many), timeout=20).recorded == 30
+        generation = Store(store).current_name()
+
+        def followed() -> bool:
+            with open_live(Store(store).live) as live, live.reading() as reading:
+                return reading.list_of(generation, "x29") is not None
+
+        assert eventually(followed, 60), "and so do lists"
 
 
 @pytest.mark.parametrize("how", ["lost", "emptied", "older"])

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import lmdb
@@ -16,11 +18,12 @@ from conftest import copied
 from serve_process import serve, stub_of
 from test_live_lists import heard, new_track
 
-from recsys.errors import ConfigError
+from recsys.errors import ArtefactError, ConfigError
 from recsys.live import derive
 from recsys.live.derive import USERS_AT_ONCE
 from recsys.live.events import Listened
 from recsys.recommender import Recommender
+from recsys.serving import workers
 from recsys.serving.answers import Answers
 from recsys.serving.server import METHODS
 from recsys.serving.swap import open_answers
@@ -370,3 +373,27 @@ def test_health_is_told_while_a_write_waits(store: Path) -> None:
         )
         asyncio.run(ask(server.address))
         assert not waiting.done()
+
+
+def test_a_worker_multiplies_on_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A thread a core in each worker made a thousand lists take minutes."""
+    code = (
+        "import numpy, threadpoolctl; from recsys.threads import one_blas_thread; one_blas_thread()\n"
+        "print({one['num_threads'] for one in threadpoolctl.threadpool_info() if one['user_api'] == 'blas'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "{1}\n", done.stderr
+    steps = list[str]()
+
+    def opened(*_: object) -> None:
+        steps.append("open")
+        raise ArtefactError("this is all that the test wants")
+
+    monkeypatch.setattr(workers, "one_blas_thread", lambda: steps.append("one thread"))
+    monkeypatch.setattr(workers, "open_serving", opened)
+    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)  # this process is no worker
+    ours, theirs = Pipe(duplex=False)
+    fittings = SimpleNamespace(settings=SimpleNamespace(backend="lmdb"))
+    with pytest.raises(SystemExit):
+        workers._work(tmp_path, "127.0.0.1:0", ours, theirs, (), fittings, 0, None)
+    assert steps == ["one thread", "open"]

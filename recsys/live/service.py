@@ -10,6 +10,7 @@ method returns.
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ class Live:
         reach = LiveSettings.of(recommender.facts.get("settings", {})).reach
         self._deriver = Deriver(self._live, stored, self._views, reach)
         self._follower: Follower | None = None
+        self._following, self._is_retired = threading.Lock(), False
         self._glances = Glances(self._live, self.generation, stored.taken_in, self._views)
         self.look = self._glances.look  # what every call asks, on the event loop
         try:
@@ -75,16 +77,19 @@ class Live:
             raise
         if lost:
             _LOG.error("%s", lost)
-        elif not self._live.readonly:
-            self._follower = Follower(self._deriver, store.folder / "derive.lock")
+        else:
+            self._follow()
 
     def retire(self) -> None:
         """Leave lists of this generation as they are from here on, but for those of whoever still writes through this.
 
         On a thread: it waits for what is being derived.
         """
-        if self._follower is not None:
-            self._follower.close()
+        with self._following:
+            self._is_retired = True
+            follower = self._follower
+        if follower is not None:
+            follower.close()
 
     def close(self) -> None:
         """Let go of the files that were opened here."""
@@ -286,8 +291,12 @@ class Live:
         _LOG.warning("lists of generation %s lag behind what was heard: %s", self.generation, error)
 
     def _follow(self) -> None:
-        if self._follower is not None:
-            self._follower.wake()
+        """Have a thread bring lists up to the log; it begins where there was nothing to follow, as with a lost log."""
+        with self._following:
+            if self._follower is not None:
+                self._follower.wake()
+            elif not (self._is_retired or self._live.readonly):
+                self._follower = Follower(self._deriver, self._store.folder / "derive.lock")
 
     def _forget_audio(self, upload: Upload) -> None:
         """Delete the audio of a deleted upload, unless the same bytes were uploaded again meanwhile."""
