@@ -186,3 +186,30 @@ def test_a_page_that_cannot_be_read_costs_speed_alone(answers: Answers) -> None:
     answers._list_at = damaged
     for _ in range(2):
         assert answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString()) == plain
+
+
+class Before(Begun):
+    """An LMDB file whose next transaction is one that began before what was committed last."""
+
+    def __init__(self, opened: Any) -> None:
+        super().__init__(opened)
+        self._first = [opened.begin()]
+
+    def begin(self, *args: Any, **options: Any) -> Any:
+        return self._first.pop() if self._first else super().begin(*args, **options)
+
+
+def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers: Answers) -> None:
+    # LMDB writes a commit's number to its page, waits for the disk, and only then lets new transactions see it
+    live = answers.live
+    assert way(answers, "u1") == calls.PLAIN
+    opened = live._live.environment
+    opened.lmdb, begin = Before(opened.lmdb), opened.lmdb.begin
+    with begin(write=True) as writing:  # only this commit: nobody derives anything of it afterwards
+        writing.put(b"u" + key_of("u1"), (1).to_bytes(8, "big"), db=opened.databases["gone"])
+        writing.put(b"forgotten", (1).to_bytes(8, "big"), db=opened.databases["state"])
+    assert not live.look(key_of("u1"))[1], "the commit was not yet to be seen"
+    assert live.look(key_of("u1"))[1], "it is acknowledged, and u1 was deleted"
+    before = opened.lmdb.n
+    assert live.look(key_of("u1"))[1]
+    assert opened.lmdb.n == before, "this transaction sees everything, and stays open"

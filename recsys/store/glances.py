@@ -5,7 +5,8 @@
 Every call that a server answers from stored bytes asks whether its user has a list of now. Beginning a transaction for
 that, reading the version and letting LMDB find its databases anew was half of what such an answer cost beyond an empty
 one. LMDB writes the number of every commit into one of the first two pages of its file: mapped here, they say in 0.2 µs
-that nothing was committed since the open transaction began. What is acknowledged was committed before, so it is seen.
+that nothing was committed since the open transaction began. What is acknowledged was committed before, so it is seen:
+a transaction that began while a commit was under way, and does not see it yet, is kept for one look only.
 
 No lock is taken here that a writer holds: read transactions of LMDB wait for nobody.
 """
@@ -143,8 +144,11 @@ class Glances:
         databases, self._commits, self._second = environment.databases, environment.commits, environment.second
         # read before the transaction begins: whatever is committed from here on makes them others
         commits = self._commits
-        known = None if commits is None else commits[FIRST] + commits[self._second]
+        pages = None if commits is None else (commits[FIRST], commits[self._second])
         transaction = environment.lmdb.begin()
+        # a commit stands on its page while its writer still waits for the disk, and transactions see it only after
+        # that: one begun in between is of the state before it, and good for this look alone
+        known = sum(pages) if pages is not None and transaction.id() >= max(pages) else None
         self._reading = reading = Reading(transaction, databases)
         self._get, self._known, self._lists = transaction.get, known, databases["lists"]
         self._gone = databases["gone"] if reading.last_user_gone() > taken_in else None
