@@ -117,6 +117,42 @@ def test_undecodable_text_is_null_and_in_an_id_costs_the_row(tmp_path: Path) -> 
     assert problems.frame()["value"].to_list() == ["caf\\udce9", "\\udce9"]
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman"])
+@pytest.mark.parametrize("form", ["t.csv", "t.jsonl"])
+def test_a_file_in_another_encoding_is_told_once_a_column(tmp_path: Path, encoding: str, form: str) -> None:
+    titles, n = [f"Söng {n}" for n in range(40)], 40
+    lines = [f'{{"track_id": "{n}", "title": "{title}"}}' for n, title in enumerate(titles)]
+    if form == "t.csv":
+        lines = ["track_id,title", *(f"{n},{title}" for n, title in enumerate(titles))]
+    frame, problems = read(tmp_path, form, "\n".join(lines).encode(encoding))
+    assert (len(frame), frame["title"].null_count()) == (n, n)
+    assert kinds(problems) == [("bad-text", 1)]
+    assert "40 values of the column title are not UTF-8" in problems.frame()["reason"][0]
+    assert "save the file as UTF-8" in problems.frame()["reason"][0]
+
+
+def test_ids_in_another_encoding_say_how_many_rows_they_cost(tmp_path: Path) -> None:
+    lines = ["user_id,track_id", *(f"ü{n},t" for n in range(40)), "u,t"]
+    frame, problems = read(tmp_path, "t.csv", "\n".join(lines).encode("latin-1"))
+    assert frame.rows() == [("u", "t", 41)]
+    assert kinds(problems) == [("bad-text", 1)]
+    assert "40 rows have no id and are left out" in problems.frame()["reason"][0]
+
+
+def test_bytes_that_are_no_text_are_told_once_a_column(tmp_path: Path) -> None:
+    pl.DataFrame({"track_id": list("abcdefgh"), "title": [b"\xff\xfe"] * 8}).write_parquet(tmp_path / "t.parquet")
+    problems = Problems()
+    assert read_table(tmp_path / "t.parquet", problems)["title"].null_count() == 8
+    assert kinds(problems) == [("bad-text", 1)]
+
+
+@pytest.mark.parametrize("row", ["t{n},Song {n},rock,", "t{n},So, ng {n},rock", "t{n},Song {n}"])
+def test_rows_none_of_which_fits_the_header_are_one_error(tmp_path: Path, row: str) -> None:
+    lines = ["track_id,title,genre", *(row.format(n=n) for n in range(30))]
+    with pytest.raises(DataError, match=r"none of the 30 rows has the 3 fields of the header; row 1 has \d \('t0,"):
+        read(tmp_path, "t.csv", "\n".join(lines) + "\n")
+
+
 def test_bad_json_lines_are_reported(tmp_path: Path) -> None:
     lines = [
         b'{"track_id": 7, "vector": [1, NaN]}',

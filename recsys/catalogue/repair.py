@@ -10,16 +10,19 @@ or undecodable one. Blank lines are passed over, but they count in the numbers, 
 import csv
 import io
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, MutableMapping, Sequence
 from itertools import islice
 from typing import Any
 
 import polars as pl
 
-from recsys.catalogue.problems import Problems
+from recsys.catalogue.problems import MAX_VALUE_CHARS, Problems
+from recsys.errors import DataError
+from recsys.shown import shown
 
 ID_COLUMNS = frozenset({"user_id", "track_id", "track_ids", "tracks_id"})  # without its id a row is nothing
+FEW = 5  # values of a column that are told one by one; more are a fault of the column, and told as one
 BLOCK_ROWS = 100_000  # rows that exist as Python objects at a time
 
 
@@ -34,17 +37,23 @@ def read_records(data: bytes, source: str, separator: str, problems: Problems) -
 
     Returns:
         The good records as text, named by the header, and their numbers from 1.
+
+    Raises:
+        DataError: no record has as many fields as the header.
     """
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8", errors="surrogateescape", newline="")
     records = _records(text, separator)
     header = [_printable(name) for name in next(record for record in records if record)]
     names = [name if name not in header[:at] else f"{name}_repeated_{at}" for at, name in enumerate(header)]
     rows: list[int] = []
-    good = _good_records(records, names, source, problems, rows)
+    undecodable, ragged = Undecodable(source), Ragged(source, len(names))
+    good = _good_records(records, names, rows, undecodable, ragged)
     schema = dict.fromkeys(names, pl.String)
     blocks = [pl.DataFrame(schema=schema)]
     while block := list(islice(good, BLOCK_ROWS)):
         blocks.append(pl.DataFrame(block, schema=schema, orient="row"))
+    ragged.tell(problems, any_good=bool(rows))
+    undecodable.tell(problems)
     return pl.concat(blocks), pl.Series("row", rows, dtype=pl.Int64)
 
 
@@ -52,6 +61,7 @@ def good_lines(data: bytes, source: str, problems: Problems) -> tuple[bytes, pl.
     """Keep the lines that hold a JSON object and report the others; returns them and their numbers from 1."""
     good = io.BytesIO()
     rows: list[int] = []
+    undecodable = Undecodable(source)
     for row, line in enumerate(io.BytesIO(data), 1):
         text = line.decode("utf-8", "surrogateescape").strip()
         if not text:
@@ -64,9 +74,10 @@ def good_lines(data: bytes, source: str, problems: Problems) -> tuple[bytes, pl.
             continue
         if not isinstance(found, dict):
             problems.add("bad-json", source, row, text, "the line holds no JSON object in braces")
-        elif _keep_text(found, source, row, problems):
+        elif undecodable.taken_out(found, row):
             good.write(json.dumps(found).encode() + b"\n")
             rows.append(row)
+    undecodable.tell(problems)
     return good.getvalue(), pl.Series("row", rows, dtype=pl.Int64)
 
 
@@ -101,35 +112,98 @@ def _lenient(line: str, separator: str) -> list[str]:
 
 
 def _good_records(
-    records: Iterator[list[str]], names: list[str], source: str, problems: Problems, rows: list[int]
+    records: Iterator[list[str]],
+    names: list[str],
+    rows: list[int],
+    undecodable: "Undecodable",
+    ragged: "Ragged",
 ) -> Iterator[Sequence[str | None]]:
     for row, fields in enumerate(records, 1):
         if not fields:
             continue
         if len(fields) != len(names):
-            reason = f"the row has {len(fields)} fields, expected {len(names)}"
-            problems.add("ragged-row", source, row, ",".join(fields), reason)
+            ragged.found(row, fields)
             continue
         if _encodable("".join(fields)):
             rows.append(row)
             yield fields
             continue
         record: dict[str, Any] = dict(zip(names, fields, strict=True))
-        if _keep_text(record, source, row, problems):
+        if undecodable.taken_out(record, row):
             rows.append(row)
             yield list(record.values())
 
 
-def _keep_text(record: MutableMapping[str, Any], source: str, row: int, problems: Problems) -> bool:
-    """Report values that are not UTF-8 and make them null; false when that leaves the row without an id."""
-    kept = True
-    for name, value in record.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if not _encodable(text):
-            problems.add("bad-text", source, row, text, f"the column {_printable(name)} is not UTF-8 text")
-            record[name] = None
-            kept = kept and name.strip().casefold() not in ID_COLUMNS
-    return kept
+class Ragged:
+    """Rows that have not as many fields as the header, ``n_names``."""
+
+    def __init__(self, source: str, n_names: int) -> None:
+        self._source, self._n_names = source, n_names
+        self._found: list[tuple[int, int, str]] = []
+
+    def found(self, row: int, fields: Sequence[str]) -> None:
+        """Take note of one."""
+        self._found.append((row, len(fields), ",".join(fields)[:MAX_VALUE_CHARS]))
+
+    def tell(self, problems: Problems, *, any_good: bool) -> None:
+        """Report them.
+
+        Raises:
+            DataError: there are several, and no good row beside them.
+        """
+        if len(self._found) > 1 and not any_good:
+            row, n, text = self._found[0]
+            raise DataError(
+                f"{self._source}: none of the {len(self._found):,} rows has the {self._n_names} fields of the header; "
+                f"row {row} has {n} ('{shown(text)}'); put texts that hold the separator in quotes, and end the header "
+                "as the rows end"
+            )
+        for row, n, text in self._found:
+            problems.add("ragged-row", self._source, row, text, f"the row has {n} fields, expected {self._n_names}")
+
+
+class Undecodable:
+    """Values of a file that are not UTF-8 text: a few of a column are told each, more of them as one with their number.
+
+    A file in another encoding has them in every row.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._first: dict[str, list[tuple[int, str]]] = {}
+        self._n: Counter[str] = Counter()
+        self._n_lost: Counter[str] = Counter()
+
+    def taken_out(self, record: MutableMapping[str, Any], row: int) -> bool:
+        """Make such values of a row null; false when that leaves the row without an id."""
+        kept = True
+        for name, value in record.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            if not _encodable(text):
+                record[name] = None
+                is_lost = name.strip().casefold() in ID_COLUMNS
+                self.found(_printable(name), row, text, is_lost=is_lost)
+                kept = kept and not is_lost
+        return kept
+
+    def found(self, column: str, row: int, text: str, *, is_lost: bool = False) -> None:
+        """Take note of one; ``is_lost`` says that its row is left out."""
+        self._n[column] += 1
+        self._n_lost[column] += is_lost
+        if self._n[column] <= FEW:
+            self._first.setdefault(column, []).append((row, text))
+
+    def tell(self, problems: Problems) -> None:
+        """Report them."""
+        for column, first in self._first.items():
+            n, n_lost = self._n[column], self._n_lost[column]
+            if n <= FEW:
+                for row, text in first:
+                    problems.add("bad-text", self._source, row, text, f"the column {column} is not UTF-8 text")
+                continue
+            reason = f"{n:,} values of the column {column} are not UTF-8 text"
+            lost = f", so {n_lost:,} rows have no id and are left out" if n_lost else " and are left out"
+            problems.add("bad-text", self._source, *first[0], f"{reason}{lost}; save the file as UTF-8")
 
 
 def _encodable(text: str) -> bool:

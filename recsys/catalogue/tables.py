@@ -21,8 +21,8 @@ import polars as pl
 
 from recsys.catalogue.cells import IDS, as_text, check_ids, check_type, is_scalar, missing, one_sentence
 from recsys.catalogue.notation import separated, text_of
-from recsys.catalogue.problems import Problems
-from recsys.catalogue.repair import good_lines, read_records
+from recsys.catalogue.problems import MAX_VALUE_CHARS, Problems
+from recsys.catalogue.repair import Undecodable, good_lines, read_records
 from recsys.errors import DataError
 from recsys.shown import shown
 
@@ -266,9 +266,13 @@ def _normalised(frame: pl.DataFrame, rows: pl.Series | None, path: Path, problem
             columns.append(column)
     number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64) if rows is None else pl.lit(rows)
     out = frame.select(*columns, number.alias("row"))
-    for name in (name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Binary)):
-        bad = pl.lit(frame[name]).is_not_null() & pl.col(name).is_null()
-        problems.report(out, bad, "bad-text", str(path), value=name, reason=f"the column {name} is not UTF-8 text")
+    binary = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Binary)]
+    undecodable = Undecodable(str(path))
+    for name in binary:
+        bad = out.select("row", value=frame[name]).filter(frame[name].is_not_null() & out[name].is_null())
+        for row, value in bad.iter_rows():
+            undecodable.found(name, row, value[:MAX_VALUE_CHARS].decode("utf-8", "surrogateescape"))
+    undecodable.tell(problems)
     return out
 
 
