@@ -82,8 +82,10 @@ class Stored:
         return np.unique(self.model.items.find(ids)) if ids else np.zeros(0, dtype=np.int32)
 
     def track_of_audio(self, content_hash: str) -> str | None:
-        """Find the track whose audio file has this content; only the DuckDB file knows."""
-        return self._sql.tables().track_of_audio(content_hash)
+        """Find the track of the generation whose audio file has this content."""
+        tables = self._tables if hasattr(self._tables, "track_of_audio") else self._sql.tables()
+        found: str | None = tables.track_of_audio(content_hash)
+        return found
 
     def close(self) -> None:
         """Let go of what was opened here."""
