@@ -210,13 +210,13 @@ def test_any_bit_of_meta_json_is_noticed_or_says_the_same(store: Store) -> None:
     file = store.current() / "meta.json"
     whole, right = file.read_bytes(), read_facts(store.current())
     n_refused = 0
-    for bit, other in flips(whole, step=5):
+    for bit, other in flips(whole, step=43):
         file.write_bytes(other)
         try:
             assert read_facts(store.current()) == right, bit
         except ArtefactError:
             n_refused += 1
-    assert n_refused > len(whole)
+    assert n_refused > 8 * len(whole) // 43 // 2
 
 
 def test_a_build_does_not_write_to_a_store_of_a_newer_version(store: Store, tiny_catalogue: TinyCatalogue) -> None:

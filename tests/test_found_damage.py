@@ -4,6 +4,7 @@ import logging
 import shutil
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import copied, with_facts
@@ -68,11 +69,7 @@ def test_workers_are_told_of_findings_before_they_open(store: Store, monkeypatch
         asked.extend(damaged(name) for name in ("g", "h"))
         raise ArtefactError("that is all")
 
-    class Told:
-        findings = found_in("g")
-
-        class settings:
-            backend = "lmdb"
+    told = SimpleNamespace(findings=found_in("g"), settings=SimpleNamespace(backend="lmdb"))
 
     class Report:
         def send(self, error):
@@ -81,7 +78,7 @@ def test_workers_are_told_of_findings_before_they_open(store: Store, monkeypatch
     monkeypatch.setattr("recsys.serving.workers.open_serving", opening)
     monkeypatch.setattr("recsys.serving.workers.signal.signal", lambda *_: None)
     with pytest.raises(SystemExit):
-        _work(store.folder, "", None, Report(), [], Told, 1, None)
+        _work(store.folder, "", None, Report(), [], told, 1, None)
     assert asked == [True, False, "that is all"]
 
 

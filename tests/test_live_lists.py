@@ -23,6 +23,7 @@ from recsys.recommender import Recommender
 from recsys.store.generation import Store, write_text
 from recsys.store.live import open_live
 from recsys.store.models import load_encoder
+from recsys.store.opened import read_facts
 from recsys.store.record import Record
 from recsys.uploads import vectors_of
 
