@@ -20,6 +20,7 @@ from recsys.hybrid.blend import NEW, POPULARITY, Part, join
 from recsys.model import Model
 from recsys.progress import Progress
 from recsys.store.compile import compile_lookup
+from recsys.store.files import described
 from recsys.store.generation import Store
 from recsys.store.tables import FILE, write_tables
 from recsys.traits import Traits
@@ -78,8 +79,8 @@ def made_store(folder: Path, sizes: StoreSizes, seed: int, progress: Progress) -
     popular = [(track_ids[n], 1.0, None) for n in range(min(DEPTH, sizes.n_tracks))]
     compile_lookup(partial, name, track_ids, popular, progress)
     facts = {"generation": name, "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "n_listens": 0,
-             "last_live_number": 0, "format": 1, "settings": {"lists": {}, "live": {"reach": REACH}}}  # fmt: skip
-    (partial / "meta.json").write_text(json.dumps(facts), encoding="utf-8")
+             "last_live_number": 0, "settings": {"lists": {}, "live": {"reach": REACH}}}  # fmt: skip
+    (partial / "meta.json").write_text(json.dumps(described(partial, facts)), encoding="utf-8")
     store.publish(partial)
     return name
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.progress import Silent
 from recsys.recommender import Recommender
+from recsys.store.files import described
 from recsys.store.generation import Store
 from recsys.store.tables import FILE
 
@@ -193,6 +195,13 @@ def copied(store: Path, to: Path) -> Path:
     for file in copy.rglob("*"):
         file.chmod(file.stat().st_mode | 0o200)  # published files are read-only, and tests damage them
     return copy
+
+
+def with_facts(folder: Path, **changes: Any) -> None:
+    """Write a generation's meta.json with other facts, as publishing would: with hashes and checksum of now."""
+    file = folder / "meta.json"
+    facts = described(folder, json.loads(file.read_text()) | changes)
+    file.write_text(json.dumps(facts))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import logging
 import os
 import random
@@ -16,7 +15,7 @@ import grpc
 import lmdb
 import numpy as np
 import pytest
-from conftest import clip, copied
+from conftest import clip, copied, with_facts
 from serve_process import Serve, eventually, refused_start, serve, stub_of
 from test_live_lists import heard, opened
 from upload_service import pieces
@@ -161,8 +160,7 @@ def published(
 ) -> str:
     """Make a copy of a generation, by default the current one, current, with a damage to it."""
     fresh = shutil.copytree(store.current() if of is None else store.generation(of), store.generations / name)
-    facts = json.loads((fresh / "meta.json").read_text()) | {"generation": name}
-    (fresh / "meta.json").write_text(json.dumps(facts))
+    with_facts(fresh, generation=name)
     if damage is not None:
         damage(store, fresh)
     (store.folder / "CURRENT").write_text(name + "\n")

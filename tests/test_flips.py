@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import TinyCatalogue, copied, quick_settings, run
+from conftest import TinyCatalogue, copied, quick_settings, run, with_facts
 from google.protobuf.message import DecodeError
 from test_live_lists import heard, listed, opened
 
@@ -194,12 +194,29 @@ def test_meta_json_has_a_checksum_and_a_format(store: Store) -> None:
     file.write_text(json.dumps(facts | {"last_live_number": 7}))
     with pytest.raises(DamagedError, match=r"meta.json does not match its checksum"):
         open_store(store.folder)
+    for name, other in (("generation", "20990101T000000.000000Z"), ("settings", facts["settings"] | {"live": {}})):
+        file.write_text(json.dumps(facts | {name: other}))
+        with pytest.raises(DamagedError, match=r"meta.json does not match its checksum"):
+            open_store(store.folder)
     file.write_text(json.dumps(facts | {"format": 3}))
     for open_ in (Recommender.open, open_answers):
         with pytest.raises(NewerError, match="has the format 3, expected 2 or less: a newer recsys"):
             open_(store.folder)
     file.write_text(json.dumps({name: facts[name] for name in facts if name not in ("sha256", "checksum", "format")}))
     open_store(store.folder).close()
+
+
+def test_any_bit_of_meta_json_is_noticed_or_says_the_same(store: Store) -> None:
+    file = store.current() / "meta.json"
+    whole, right = file.read_bytes(), read_facts(store.current())
+    n_refused = 0
+    for bit, other in flips(whole, step=43):
+        file.write_bytes(other)
+        try:
+            assert read_facts(store.current()) == right, bit
+        except ArtefactError:
+            n_refused += 1
+    assert n_refused > 8 * len(whole) // 43 // 2
 
 
 def test_a_build_does_not_write_to_a_store_of_a_newer_version(store: Store, tiny_catalogue: TinyCatalogue) -> None:
@@ -346,8 +363,7 @@ def test_a_thread_checks_each_generation_that_is_served(store: Store) -> None:
 def test_a_damaged_generation_is_left_or_answers_what_is_stored_alone(store: Store, has_earlier: bool) -> None:
     old, new = store.current().name, "20990101T000000.000000Z"
     shutil.copytree(store.current(), store.generations / new)
-    facts = json.loads((store.generations / new / "meta.json").read_text()) | {"generation": new}
-    (store.generations / new / "meta.json").write_text(json.dumps(facts))
+    with_facts(store.generations / new, generation=new)
     (store.folder / "CURRENT").write_text(new)
     answers, _ = open_serving(store.folder)
     assert answers.generation == new

@@ -1,6 +1,5 @@
 """Lists between builds: what is heard, uploaded and deleted shows at once, for those whom it concerns."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TinyCatalogue, copied
+from conftest import TinyCatalogue, copied, with_facts
 from scipy.sparse import csr_matrix
 
 from recsys.audience import reach
@@ -24,6 +23,7 @@ from recsys.recommender import Recommender
 from recsys.store.generation import Store, write_text
 from recsys.store.live import open_live
 from recsys.store.models import load_encoder
+from recsys.store.opened import read_facts
 from recsys.store.record import Record
 from recsys.uploads import vectors_of
 
@@ -89,10 +89,8 @@ def new_track(store: Path, track_id: str, genre: str, code: str = "aa") -> tuple
 
 
 def with_reach(store: Path, n: int) -> None:
-    file = Store(store).current() / "meta.json"
-    facts = json.loads(file.read_text())
-    facts["settings"]["live"] = {"reach": n}
-    file.write_text(json.dumps(facts))
+    current = Store(store).current()
+    with_facts(current, settings=read_facts(current)["settings"] | {"live": {"reach": n}})
 
 
 # ---- listens -----------------------------------------------------------------------------------------------------

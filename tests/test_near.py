@@ -1,6 +1,5 @@
 """Neighbours with uploads and deletions among them: from stored bytes as by a whole pass over the space."""
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import copied, quick_settings
+from conftest import copied, quick_settings, with_facts
 
 from pipelines.build import Inputs, build
 from recsys.live import near
@@ -26,7 +25,6 @@ from recsys.recommender import Recommender
 from recsys.serving import calls
 from recsys.serving.answers import Answers
 from recsys.serving.swap import open_answers
-from recsys.store.files import described
 from recsys.store.generation import Store
 from recsys.store.live import LiveStore, open_live
 from recsys.store.opened import open_store
@@ -209,9 +207,7 @@ def test_deletions_before_the_build_leave_stored_bytes(built: Path, tmp_path: Pa
     folder = copied(built, tmp_path)
     with open_live(Store(folder).live, write=True) as bare, bare.writing() as writing:
         number = writing.append(TrackDeleted("of another time", "2026-01-01"))
-    facts = json.loads((Store(folder).current() / "meta.json").read_text())
-    facts = described(Store(folder).current(), facts | {"last_live_number": number})
-    (Store(folder).current() / "meta.json").write_text(json.dumps(facts))
+    with_facts(Store(folder).current(), last_live_number=number)
     answers = open_answers(folder)
     try:
         assert stored_answer(answers, "t1", "hybrid", 5)
@@ -448,12 +444,10 @@ def test_bars_are_the_last_scores_of_full_lists(built: Path) -> None:
 
 def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
     generation = Store(store).current()
-    facts = json.loads((generation / "meta.json").read_text())
     kept = {name: np.load(bars_file(generation / "arrays", name)) for name in SPACES}
     for space in SPACES:
         bars_file(generation / "arrays", space).unlink()
-        facts["files"].pop(f"arrays/near_{space}.npy")
-    (generation / "meta.json").write_text(json.dumps(described(generation, facts)))
+    with_facts(generation)
     answers = open_answers(store)
     try:
         bars = Stored(answers.recommender, generation).bars

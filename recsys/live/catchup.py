@@ -69,7 +69,8 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
         late = [
             (number, upload)
             for number, upload in reading.uploads(int(recommender.facts["last_live_number"]))
-            if not reading.track_gone(upload.track_id) and not reading.vectors(recommender.generation, number)
+            if not (upload.is_lost or reading.track_gone(upload.track_id))
+            and not reading.vectors(recommender.generation, number)
         ]
     if not late:
         return 0

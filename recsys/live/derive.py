@@ -52,7 +52,7 @@ class Piece:
 def next_piece(reading: Reading, start: int) -> Piece | None:
     """Cut a piece from the log after a number; None where nothing comes."""
     users, uploads, stop = dict[str, None](), list[int](), start
-    for n_seen, (number, event) in enumerate(reading.events(start)):
+    for n_seen, (number, event) in enumerate(reading.whole_events(start)):
         if isinstance(event, Upload):
             if users or len(uploads) == TOGETHER:
                 break

@@ -2,15 +2,19 @@
 
     Upload | Listened | TrackDeleted | UserDeleted  ->  encoded  ->  JSON of the log  ->  decoded  ->  the same
 
-Entries written before there were other kinds are uploads and name no kind. An entry of a deleted user is overwritten
-by one that only says that something was there, so that numbers stay.
+Entries are sealed with a format number and a checksum; those of before are JSON alone, and those written before there
+were other kinds are uploads and name no kind. An entry of a deleted user is overwritten by one that only says that
+something was there, so that numbers stay.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recsys.errors import ArtefactError, DataError
+from recsys.errors import ArtefactError, DamagedError, DataError
+from recsys.store.sealed import sealed, unsealed
+
+FORMAT = 2  # of an entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,16 @@ class Upload:
     lyrics: str | None
     duration_s: float | None
     at: str
+
+    @classmethod
+    def lost(cls, number: int) -> "Upload":
+        """Stand for one whose entry is damaged: it has a place, as every upload has one for good, and is not shown."""
+        return cls(f"(damaged entry {number})", "", "", None, None, None, [], None, None, None, "")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this stands for a damaged entry."""
+        return not self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +105,21 @@ class GenerationMovedError(ArtefactError):
 
 def encoded(event: Event) -> bytes:
     """Write an event as the log holds it."""
-    return json.dumps({"kind": _NAMES[type(event)], **asdict(event)}).encode()
+    return sealed(FORMAT, json.dumps({"kind": _NAMES[type(event)], **asdict(event)}).encode())
 
 
 def decoded(line: bytes) -> Event:
     """Read an entry of the log.
 
     Raises:
-        ArtefactError: it is damaged.
+        DamagedError: it is not as it was written, as far as an entry of format 1 says.
+        NewerError: it is of a later format.
     """
+    if not line.startswith(b"{"):
+        line = unsealed(line, FORMAT, "an entry of the live log")
     try:
         fields = json.loads(line)
         event: Event = KINDS[fields.pop("kind", "upload")](**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"the live store has an entry that cannot be read ({error}); restore live.lmdb") from error
+        raise DamagedError(f"the live store has an entry that cannot be read ({error}); restore live.lmdb") from error
     return event

@@ -13,12 +13,14 @@ from itertools import islice
 import numpy as np
 
 from recsys.audience import Reached, reach
+from recsys.errors import DamagedError
 from recsys.live.snapshot import Snapshot
 from recsys.live.splice import inserted
 from recsys.live.stored import Stored
-from recsys.live.taste import Tastes, known
+from recsys.live.taste import Tastes, is_readable, known, query_of
 from recsys.overlay import Catalogue
-from recsys.store.record import Record, track_bytes
+from recsys.store.damage import met
+from recsys.store.record import Record, is_whole, track_bytes
 from recsys.store.transactions import USER, Reading, Writing, user_key
 from recsys.types import NO_ITEM, Float32, Int32
 
@@ -62,7 +64,7 @@ class Insert:
             changed = inserted(current, track_bytes((track_id, score, reason)), self.row, score, plain)
             if changed is not None:
                 writing.put("lists", reader.key, changed)
-            n_reached += changed is not None or self.row in Record(current).rows
+            n_reached += changed is not None or (is_whole(current) and self.row in Record(current).rows)
         return n_reached
 
     def _current(self, writing: Writing, stored: Stored, reader: Reader) -> bytes | None:
@@ -81,6 +83,11 @@ class Insert:
         taste = writing.get("tastes", reader.key)
         if taste is None:
             return reader.score
+        try:
+            query_of(taste)
+        except DamagedError as error:
+            met(error, "it is made anew when the user listens")
+            return None
         now = Tastes.read([taste], len(vector))
         score = float(np.asarray(now.queries @ vector[:, None], dtype=np.float32)[0, 0])
         return score if score > now.lasts[0] else None
@@ -108,7 +115,7 @@ def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Se
         for number, place, readers in zip(numbers[start:], together, reached, strict=False):
             row = catalogue.n_built + place
             # a track of which nothing is known would be placed by chance
-            is_left_out = place in snapshot.uploads.hidden or snapshot.uploads.is_unknown(place)
+            is_left_out = place == NO_ITEM or place in snapshot.uploads.hidden or snapshot.uploads.is_unknown(place)
             shown = [] if is_left_out else readers
             reasons = _reasons(reading, stored, catalogue, row, shown)
             told = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
@@ -125,9 +132,11 @@ def _reached(reading: Reading, stored: Stored, vectors: Float32, most: int) -> l
     pairs, keys = reading.pairs("tastes", prefix=prefix), list[bytes]()
     touched = [Reached.nobody()] * len(vectors)
     while block := list(islice(pairs, BLOCK)):
+        block = [(key, value) for key, value in block if is_readable(value, vectors.shape[1])]
         tastes = Tastes.read([value for _, value in block], vectors.shape[1])
-        left_out[_known(tastes.rows)] = True
-        scores = np.asarray(tastes.queries @ vectors.T, dtype=np.float32)
+        left_out[_known(tastes.rows[tastes.rows < len(left_out)])] = True
+        with np.errstate(all="ignore"):  # of damaged ones, which are found out when they are to be written
+            scores = np.asarray(tastes.queries @ vectors.T, dtype=np.float32)
         margins = np.where(scores > tastes.lasts[:, None], scores - tastes.edges[:, None], -np.inf).astype(np.float32)
         numbers = np.arange(len(keys), len(keys) + len(block), dtype=np.int32)
         touched = [best.merged(numbers, margins[:, at], scores[:, at], most) for at, best in enumerate(touched)]

@@ -6,8 +6,8 @@
 Who asks for a track's neighbours finds its list here, or else that of the generation, which then is right. A list is
 the ``depth`` best of all tracks of the space, deleted ones among them, which whoever shows it leaves out; one that is
 not full holds them all. So tracks are only ever put in, in any order and twice without harm, and two processes that do
-the same at once end with the same lists. ``near/`` and the generation in ``state`` is the number of the log up to which
-uploads are in all lists.
+the same at once end with the same lists. One that is damaged is shown to nobody, and made anew when a new track is to
+come into it. ``near/`` and the generation in ``state`` is the number of the log up to which uploads are in all lists.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,17 @@ from itertools import islice
 
 import numpy as np
 
+from recsys.errors import ArtefactError, DamagedError
 from recsys.live.alike import ROUNDING, Best, exact_of, scored
 from recsys.live.snapshot import Snapshot
 from recsys.live.stored import Stored
 from recsys.overlay import Catalogue
+from recsys.store.damage import met
 from recsys.store.keys import key_of
 from recsys.store.live import LiveStore
 from recsys.store.lookup import space_key
-from recsys.store.record import Record, head_of, pack, track_bytes
-from recsys.store.transactions import Reading, Writing, number_key, number_of
+from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
+from recsys.store.transactions import Reading, Writing, near_mark, number_key, number_of
 from recsys.types import SPACES, Float32, Int32, Space
 
 TOGETHER = 16  # uploads that one pass over a space is made for
@@ -57,7 +59,7 @@ def near_key(generation: str, space: Space, track_id: str) -> bytes:
 
 def merged_up_to(reading: Reading, generation: str, taken_in: int) -> int:
     """Number of the log up to which uploads are in the lists of a generation that took in ``taken_in``."""
-    return max(reading.number("state", _mark(generation)), taken_in)
+    return max(reading.near_up_to(generation) or 0, taken_in)
 
 
 def last_upload(reading: Reading) -> int:
@@ -80,14 +82,13 @@ def are_kept(reading: Reading, generation: str, taken_in: int) -> bool:
     Whoever acknowledges one puts it into them first; but an older program did not, nor who was killed before, so that
     they are made complete once, from when on they are.
     """
-    return reading.get("state", _mark(generation)) is not None or last_upload(reading) <= taken_in
+    return reading.near_up_to(generation) is not None or last_upload(reading) <= taken_in
 
 
 def begin_at(writing: Writing, generation: str, number: int) -> None:
     """Have uploads from a number on put in once more, as they have vectors under a generation only now."""
-    known = writing.number("state", _mark(generation))
-    if known >= number:
-        writing.put("state", _mark(generation), number_key(number - 1))
+    if (writing.near_up_to(generation) or 0) >= number:
+        writing.put("state", near_mark(generation), number_key(number - 1))
 
 
 def planned(reading: Reading, stored: Stored, snapshot: Snapshot, at_most: int = TOGETHER) -> Plan | None:
@@ -120,7 +121,7 @@ def write(writing: Writing, stored: Stored, snapshot: Snapshot, plan: Plan, star
         _put(writing, stored, snapshot.catalogue, change)
     done = min(start + n, len(plan.changes))
     if done == len(plan.changes):
-        writing.put("state", _mark(stored.generation), number_key(plan.up_to))
+        writing.put("state", near_mark(stored.generation), number_key(plan.up_to))
     return done
 
 
@@ -171,8 +172,12 @@ def _in_space(reading: Reading, stored: Stored, snapshot: Snapshot, wanted: Int3
     if not len(new):
         return
 
-    def record_of(row: int) -> bytes | None:
+    def kept(row: int) -> bytes | None:
         return reading.get("near", near_key(stored.generation, space, catalogue.id(row)))
+
+    def record_of(row: int) -> bytes | None:
+        record = kept(row)
+        return record if record is None or is_whole(record) else None
 
     own = [Best(depth) for _ in new]
     for rows, about in scored(catalogue, stored.bars, space, unit):
@@ -184,14 +189,20 @@ def _in_space(reading: Reading, stored: Stored, snapshot: Snapshot, wanted: Int3
                 good = change.scores > stored.bars.saw(space, change.row, record)
                 if good.any():
                     yield Change(space, change.row, change.items[good], change.scores[good])
+            elif kept(change.row) is not None:  # damaged
+                yield change
         for at, row in enumerate(new.tolist()):
             others = rows != row
             own[at].take(rows[others], about[others, at])
     for at, row in enumerate(new.tolist()):
-        items = own[at].rows
-        scores = exact_of(catalogue, space, items, unit[at : at + 1], np.arange(len(items)), np.zeros(len(items), int))
-        order = np.lexsort((items, -scores))[:depth]
-        yield Change(space, row, items[order], scores[order], is_own=True)
+        yield _own(catalogue, space, row, own[at].rows, unit[at : at + 1], depth)
+
+
+def _own(catalogue: Catalogue, space: Space, row: int, items: Int32, unit: Float32, depth: int) -> Change:
+    """Give the whole list of a row by its unit vector (1, d): the best of some items (n,)."""
+    scores = exact_of(catalogue, space, items, unit, np.arange(len(items)), np.zeros(len(items), int))
+    order = np.lexsort((items, -scores))[:depth]
+    return Change(space, row, items[order], scores[order], is_own=True)
 
 
 def _touched(
@@ -215,15 +226,50 @@ def _put(writing: Writing, stored: Stored, catalogue: Catalogue, change: Change)
     track_id = catalogue.id(change.row)
     key = near_key(stored.generation, change.space, track_id)
     current = writing.get("near", key)
+    is_damaged = current is not None and not is_whole(current)
+    if is_damaged:
+        met(DamagedError("a list of neighbours of live.lmdb does not match its checksum"), "it is made anew")
+        current, change = None, _anew(stored, catalogue, change)
     if current is None and not change.is_own:
-        current = stored.neighbours_of(track_id, change.space) if change.row < catalogue.n_built else None
-        if current is None or not Record(current).n:
+        try:
+            current = stored.neighbours_of(track_id, change.space) if change.row < catalogue.n_built else None
+        except ArtefactError:  # which was told; one pass over the space, as damage is rare
+            change = _pass(stored, catalogue, change)
+        if not change.is_own and (current is None or not Record(current).n):
             return
+    if is_damaged:
+        writing.delete("near", key)
     lines = [track_bytes((name, score, None)) for name, score in
              zip(catalogue.ids(change.items), change.scores.tolist(), strict=True)]  # fmt: skip
     changed = with_tracks(current, stored.generation, lines, change.items, change.scores, stored.bars.depth)
     if changed is not None:
         writing.put("near", key, changed)
+        if is_damaged and change.row >= catalogue.n_built:  # whose bar may have been that of tracks deleted since
+            stored.bars.saw(change.space, change.row, changed)
+
+
+def _anew(stored: Stored, catalogue: Catalogue, change: Change) -> Change:
+    """Say what makes a list whole that is lost: of a built track all uploads, of an upload all tracks."""
+    if change.is_own:
+        return change
+    if change.row >= catalogue.n_built:
+        return _pass(stored, catalogue, change)
+    rows, unit = catalogue.uploads_in(change.space)
+    places = np.arange(len(rows))
+    row = np.array([change.row], dtype=np.int32)
+    return Change(
+        change.space, change.row, rows, exact_of(catalogue, change.space, row, unit, 0 * places, places)
+    )  # fmt: skip
+
+
+def _pass(stored: Stored, catalogue: Catalogue, change: Change) -> Change:
+    """Give the whole list of a row by one pass over the space."""
+    space, row = change.space, np.array([change.row], dtype=np.int32)
+    unit, best = catalogue.unit_vectors(row, space), Best(stored.bars.depth)
+    for rows, about in scored(catalogue, stored.bars, space, unit):
+        others = rows != change.row
+        best.take(rows[others], about[others, 0])
+    return _own(catalogue, space, change.row, best.rows, unit, stored.bars.depth)
 
 
 def with_tracks(
@@ -248,7 +294,3 @@ def with_tracks(
         return None
     every = [*record.tracks(), *(lines[at] for at in new.tolist())]
     return pack(record.head, [every[at] for at in order.tolist()], items[order])
-
-
-def _mark(generation: str) -> bytes:
-    return f"near/{generation}".encode()

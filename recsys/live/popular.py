@@ -33,7 +33,7 @@ def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, number
     catalogue = snapshot.catalogue
     uploads = [next(writing.uploads(number - 1))[1] for number in numbers]
     places = [snapshot.uploads.place_of(upload.track_id) for upload in uploads]
-    rows = [catalogue.n_built + place for place in places if place not in snapshot.uploads.hidden]
+    rows = [catalogue.n_built + place for place in places if place >= 0 and place not in snapshot.uploads.hidden]
     if not rows:
         return False
     now = writing.list_of(stored.generation, NOBODY_ID)

@@ -247,7 +247,7 @@ class Live:
             if not (is_built or number) or writing.track_gone(track_id):
                 raise NotFoundError(f"no track {track_id!r} to delete; check the id")
             writing.append(TrackDeleted(track_id, _now()))
-            upload = next(writing.uploads(number - 1))[1] if number else None
+            upload = writing.upload(track_id) if number else None
             if upload is not None:
                 writing.delete("hashes", upload.content_hash.encode())
         self.view()  # bytes of this process answer again at once; other processes' with the first call

@@ -25,7 +25,7 @@ def happened_since(store: Store, number: int) -> dict[str, int]:
     with open_live(store.live) as live:
         if live is not None:
             with live.reading() as reading:
-                for _, event in reading.events(number):
+                for _, event in reading.whole_events(number):
                     if type(event) in KINDS:
                         counts[KINDS[type(event)]] += 1
     return counts

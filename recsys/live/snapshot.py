@@ -50,7 +50,7 @@ class Snapshot:
 
     def extended(self, reading: Reading) -> "Snapshot":
         """Take in what the log holds by now, reading only what is new."""
-        last, deleted = reading.last_number(), reading.number("state", b"deleted")
+        last, deleted = reading.last_number(), reading.last_deletion()
         if (last, deleted) == (self.seen, self.deleted):
             return self
         fresh = list(reading.uploads(self.seen)) if last > self.seen else []

@@ -17,7 +17,7 @@ from recsys.model import Model
 from recsys.neighbours import NeighbourSettings
 from recsys.recommender import Recommender
 from recsys.store.keys import key_of
-from recsys.store.lookup import POPULAR
+from recsys.store.lookup import POPULAR, space_key
 from recsys.store.record import head_of, is_whole, pack, track_bytes
 from recsys.store.tables import FILE, StoredTables
 from recsys.store.transactions import Reading
@@ -59,7 +59,8 @@ class Stored:
 
     def popular_now(self, reading: Reading) -> bytes:
         """The same with the uploads since that belong there."""
-        return reading.list_of(self.generation, NOBODY_ID) or self.popular()
+        kept = reading.list_of(self.generation, NOBODY_ID)
+        return kept if kept is not None and is_whole(kept) else self.popular()
 
     def packed(self, found: Sequence[Found], source: str) -> bytes:
         """Pack a list that was found by ids."""
@@ -70,7 +71,8 @@ class Stored:
         """The Record of a track's neighbours as the build stored them; None where there are none."""
         if hasattr(self._tables, "neighbours_of"):
             kept = self._tables.neighbours_of(track_id, space)
-            return None if kept is None else bytes(kept)
+            if kept is None or is_whole(kept, space_key(space) + key_of(track_id)):
+                return None if kept is None else bytes(kept)
         found = self._tables.neighbours(track_id, space)
         return self.packed([(other, score, None) for other, score in found], "neighbours") if found else None
 
@@ -82,8 +84,10 @@ class Stored:
         return np.unique(self.model.items.find(ids)) if ids else np.zeros(0, dtype=np.int32)
 
     def track_of_audio(self, content_hash: str) -> str | None:
-        """Find the track whose audio file has this content; only the DuckDB file knows."""
-        return self._sql.tables().track_of_audio(content_hash)
+        """Find the track of the generation whose audio file has this content."""
+        tables = self._tables if hasattr(self._tables, "track_of_audio") else self._sql.tables()
+        found: str | None = tables.track_of_audio(content_hash)
+        return found
 
     def close(self) -> None:
         """Let go of what was opened here."""

@@ -164,6 +164,23 @@ def query_of(taste: bytes) -> Float32:
     return np.frombuffer(taste, "<f4", offset=_STANDARDS.size)
 
 
+def is_readable(taste: bytes, dim: int) -> bool:
+    """Whether a taste has the format and the length that it must have; where not it is damaged, which is told.
+
+    Raises:
+        NewerError: it is whole, and of a later format.
+    """
+    size = _STANDARDS.size + 4 * dim
+    if len(taste) == size or (len(taste) == size + SIZE and taste[0] == FORMAT):
+        return True
+    try:
+        query_of(taste)
+        raise DamagedError("a user's taste is of a length that it cannot have")
+    except DamagedError as error:
+        met(error, "it is made anew when the user listens")
+        return False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tastes:
     """Many of them, field by field: ``rows``, ``edges``, ``lasts`` (n,), ``queries`` (n, d)."""

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from recsys.arrays import giving_way
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, DamagedError
 from recsys.live.service import Live
 from recsys.recommender import Recommender
 from recsys.serving.answers import Answers, Current
@@ -51,8 +51,21 @@ def _answers(store: Store, generation: Path, backend: Backend, recommender: Reco
     return Answers(recommender, lookup, Live(store, recommender))
 
 
-def open_serving(folder: Path, backend: Backend = "lmdb") -> tuple[Answers, str]:
+def nothing_damaged(_generation: str) -> bool:
+    """Say of any generation that nothing was found damaged in it."""
+    return False
+
+
+def open_serving(
+    folder: Path, backend: Backend = "lmdb", damaged: Callable[[str], bool] = nothing_damaged
+) -> tuple[Answers, str]:
     """Open the current generation, or where that cannot be, the newest earlier one that can.
+
+    Args:
+        folder: of the store.
+        backend: where lists are looked up.
+        damaged: says of which generation a file was found damaged; the answers of one that was are of what is stored
+            alone, and are given only where there is no other.
 
     Returns:
         What answers, and the id of the current generation if it could not be opened, to be given to ``follow``.
@@ -60,12 +73,17 @@ def open_serving(folder: Path, backend: Backend = "lmdb") -> tuple[Answers, str]
     Raises:
         ArtefactError: neither the current one, of which the message is, nor any earlier one can be opened.
     """
+    store = Store(folder)
     try:
-        return open_answers(folder, backend), ""
+        current = store.current().name
+        if damaged(current):
+            raise _FoundError(f"a file of generation {current} is damaged; roll back or build again")
+        return open_answers(folder, backend, current), ""
     except Exception as error:
-        store = Store(folder)
         wanted = store.current_name() if store.has_current() else ""
         for name in store.before(wanted):
+            if damaged(name):
+                continue
             try:
                 answers = open_answers(folder, backend, name)
             except Exception as another:  # noqa: BLE001 - whatever is wrong with this one, the next may be whole
@@ -74,7 +92,21 @@ def open_serving(folder: Path, backend: Backend = "lmdb") -> tuple[Answers, str]
             told = "%s; until the current generation can be opened, the earlier one %s answers"
             _LOG.error(told, error, name, exc_info=_unless_told(error))
             return answers, wanted
-        raise
+        if not isinstance(error, _FoundError):
+            raise
+        answers = open_answers(folder, backend, wanted)
+        _only_stored(answers)
+        return answers, ""
+
+
+class _FoundError(DamagedError):
+    """A damaged file was found before."""
+
+
+def _only_stored(answers: Answers) -> None:
+    answers.damaged = True
+    told = "a file of generation %s is damaged; only stored lists are answered, until there is another"
+    _LOG.error(told, answers.generation)
 
 
 def _unless_told(error: Exception) -> Exception | None:
@@ -96,11 +128,6 @@ def _let_go(former: list[Answers]) -> None:
 def _named(folder: Path) -> str:
     """The generation that CURRENT names; on a thread, as a disk may be slow."""
     return Store(folder).current().name
-
-
-def nothing_damaged(_generation: str) -> bool:
-    """Say of any generation that nothing was found damaged in it."""
-    return False
 
 
 async def follow(
@@ -157,5 +184,4 @@ async def _leave(current: Current, folder: Path, backend: Backend, damaged: Call
         _LOG.error("a file of generation %s is damaged; the earlier one %s answers", left, name)
         await asyncio.to_thread(_let_go, former)
         return
-    current.answers.damaged = True
-    _LOG.error("a file of generation %s is damaged; only stored lists are answered, until there is another", left)
+    _only_stored(current.answers)

@@ -232,7 +232,7 @@ def _work(
         held.close()
     one_blas_thread()
     try:
-        answers, refused = open_serving(store, fittings.settings.backend)
+        answers, refused = open_serving(store, fittings.settings.backend, fittings.findings.is_refused)
         current = Current(answers)
         del answers  # else the files of the first generation stay open after the next one has taken its place
         asyncio.run(_answer_calls(current, refused, store, address, lifeline, report, fittings, place, embedder))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.progress import Progress
 from recsys.store.keys import key_of
-from recsys.store.lookup import DATABASES, FILE, FORMAT, META, POPULAR, ROW, facts_line, space_key
+from recsys.store.lookup import AUDIO, DATABASES, FILE, FORMAT, META, POPULAR, ROW, facts_line, space_key
 from recsys.store.record import head_of, pack, track_bytes
 from recsys.store.sealed import sealed
 from recsys.store.tables import FILE as TABLES
@@ -56,6 +56,7 @@ def compile_lookup(
                 "neighbours", _NEIGHBOURS.format(space=space), "neighbours", f"lists: {space}", space_key(space)
             )
         writer.tracks()
+        writer.audio()
         writer.about_nobody(popular)
         environment.sync(True)
     except lmdb.Error as error:
@@ -72,6 +73,8 @@ _NEIGHBOURS = """SELECT track_id AS key, neighbour_ids AS ids, scores, []::VARCH
     FROM neighbour_lists WHERE space = '{space}' ORDER BY key"""
 _TRACKS = """SELECT track_id, title, artist, album, genres, year, duration_s, path, plays, is_cold FROM tracks
     ORDER BY track_id"""
+
+_AUDIO = "SELECT content_hash, min(track_id) AS track_id FROM track_audio GROUP BY content_hash ORDER BY content_hash"
 
 
 class _Writer:
@@ -121,6 +124,15 @@ class _Writer:
             for block in blocks:
                 known = block.join(self._rows, on="track_id", how="left", maintain_order="left")
                 self.put("tracks", dict(map(_about, known.iter_rows(named=True))))
+                bar.advance(len(block))
+
+    def audio(self) -> None:
+        """Write which track has which audio file, by the hash of its content."""
+        blocks = self._blocks(_AUDIO)
+        with self._progress.bar("lists: audio", next(blocks), "files") as bar:
+            for block in blocks:
+                pairs = ((key_of(content_hash), track_id) for content_hash, track_id in block.iter_rows())
+                self.put(AUDIO, {key: sealed(FORMAT, track_id.encode(), key) for key, track_id in pairs})
                 bar.advance(len(block))
 
     def _blocks(self, query: str) -> Iterator[Any]:

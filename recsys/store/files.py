@@ -23,8 +23,6 @@ FORMAT = 2  # of meta.json and the files beside it; 1 had no hashes
 SMALL = 4 << 20  # bytes of a file that is hashed whenever its generation is opened
 # A version that knows format 1 alone looks for a file of this name, does not find it, and says so.
 NEWER = f"a newer recsys (format {FORMAT})"
-# What the checksum leaves out: how a generation is called, and settings, which change no stored list.
-_FREE = ("generation", "settings", "checksum")
 
 
 def described(generation: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +66,7 @@ def check_facts(facts: Mapping[str, Any], file: Path) -> None:
             f"{file} has the format {number}, expected {FORMAT} or less: a newer recsys wrote this generation; "
             "update this one"
         )
-    if "checksum" in facts and facts["checksum"] != _checksum(facts):
+    if (number > 1 or "checksum" in facts) and facts.get("checksum") != _checksum(facts):
         raise DamagedError(f"{file} does not match its checksum; roll back or build again")
 
 
@@ -154,7 +152,7 @@ def _files(generation: Path) -> list[Path]:
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
-    covered = {name: value for name, value in facts.items() if name not in _FREE}
+    covered = {name: value for name, value in facts.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

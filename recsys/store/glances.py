@@ -155,7 +155,7 @@ class Glances:
         applied = reading.applied(self._generation)
         applied = taken_in if applied is None else applied
         self._applied = None if applied >= reading.last_number() else applied
-        self._deleted = reading.number("state", b"deleted")
+        self._deleted = reading.last_deletion()
         self._has_near = are_kept(reading, self._generation, taken_in)
 
     def _lags(self, key: bytes) -> bool:

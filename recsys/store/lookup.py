@@ -3,6 +3,7 @@
     users       user key                  -> Record of the user's list
     neighbours  letter of space, track key -> Record of a track's neighbours there
     tracks      track key                 -> i32 item row, JSON of the row of ``tracks``, sealed
+    audio       content hash of an audio file -> id of the track that has it, sealed; generations of before lack this
     meta        what the file is; the list of somebody of whom nothing is known
 
 Every value has a checksum that its key goes into, too (``recsys.store.record``, ``recsys.store.sealed``); those of a
@@ -35,7 +36,8 @@ from recsys.types import NO_ITEM, Found, Space
 FILE = "serving.lmdb"
 FORMAT = 2
 FORMATS = (1, FORMAT)  # that are read
-DATABASES = ("users", "neighbours", "tracks", "meta")
+AUDIO = "audio"
+DATABASES = ("users", "neighbours", "tracks", "meta", AUDIO)
 ROW = struct.Struct("<i")
 POPULAR, META = b"popular", b"meta"
 
@@ -78,7 +80,7 @@ class Lookup:
                 str(file), subdir=False, readonly=True, lock=False, max_dbs=len(DATABASES), readahead=False
             )
             _check_whole(file, self._environment)
-            self._databases = {name: self._environment.open_db(name.encode(), create=False) for name in DATABASES}
+            self._databases = {name: self._found(name) for name in DATABASES}
         except (lmdb.Error, ValueError) as error:
             raise ArtefactError(f"cannot open {file}: {error}; build again, or serve with --backend duckdb") from error
         self._threads = threading.local()
@@ -88,6 +90,14 @@ class Lookup:
         self._format = int(facts["format"])
         self.generation = str(facts.get("generation"))
         self.popular = bytes(self._get("meta", POPULAR) or b"")
+
+    def _found(self, name: str) -> Any:
+        try:
+            return self._environment.open_db(name.encode(), create=False)
+        except lmdb.NotFoundError:
+            if name != AUDIO:
+                raise
+            return None
 
     def _get(self, database: str, key: bytes) -> memoryview | None:
         """Find a value; what it points to stays, since nobody writes to the file."""
@@ -170,6 +180,22 @@ class Lookup:
         line = self._get("tracks", key)
         return NO_ITEM if line is None else int(ROW.unpack_from(self._checked(line, key))[0])
 
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Find the track whose audio file has this content; of a generation of before, the DuckDB file knows.
+
+        Raises:
+            ArtefactError: it is damaged here, or not here, and cannot be read from the DuckDB file.
+        """
+        if self._databases[AUDIO] is None:
+            return self._tables().track_of_audio(content_hash)
+        key = key_of(content_hash)
+        found = self._get(AUDIO, key)
+        try:
+            return None if found is None else unsealed(found, FORMAT, f"an audio file of {self._file}", key).decode()
+        except (ArtefactError, UnicodeDecodeError) as error:
+            told = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track id")
+            return self._elsewhere(told).track_of_audio(content_hash)
+
     def close(self) -> None:
         """Do nothing: others may share this."""
 
@@ -193,14 +219,23 @@ class Lookup:
             ArtefactError: the same, where that file cannot be read either.
         """
         try:
-            with self._opening:
-                if self._beside is None:
-                    self._beside = StoredTables(self._file.with_name(TABLES))
+            tables = self._tables()
         except ArtefactError:
             met(error, "the DuckDB file cannot be read either, so the call fails")
             raise error from None
         met(error, "the DuckDB file is asked instead")
-        return self._beside
+        return tables
+
+    def _tables(self) -> StoredTables:
+        """Open the DuckDB file, once.
+
+        Raises:
+            ArtefactError: it cannot be.
+        """
+        with self._opening:
+            if self._beside is None:
+                self._beside = StoredTables(self._file.with_name(TABLES))
+            return self._beside
 
 
 def _record(found: memoryview | None, key: bytes) -> Record:

@@ -1,13 +1,13 @@
 """What can be asked of the live store and written to it, inside one LMDB transaction.
 
-    log       number -> JSON of an event; a deleted user's entries are overwritten, old listens move to the journal
+    log       number -> JSON of an event, sealed; those of deleted users are overwritten, old listens go to the journal
     uploads   number -> nothing: which entries are uploads; of_track: track key -> number of its upload
     of_user   user key, number -> nothing: which entries are a user's
     events    hash of an event id -> number: what was recorded already
     gone      t and track key, or u and user key -> number of the deletion
     deletions number -> id of the track that was deleted
     hashes    content hash of audio -> track id
-    vectors   generation/number/name -> float32 bytes of an upload
+    vectors   generation/number/name -> float32 bytes of an upload, sealed
     lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
     near      generation/letter of space, track key -> Record of neighbours with uploads (``recsys.live.near``)
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
@@ -17,7 +17,8 @@
               base -> the number that a log begun anew goes on from
 
 The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
-vectors; a reader takes what is there.
+vectors; a reader takes what is there. A damaged value holds nobody up but who needs it: it is left out and told, or
+looked for in the log. Only ``events``, for builds, which would lose an entry for good, raises.
 """
 
 import hashlib
@@ -28,12 +29,16 @@ from typing import Any
 
 import numpy as np
 
+from recsys.errors import DamagedError
 from recsys.live.events import Event, Listened, Removed, TrackDeleted, Upload, UserDeleted, decoded, encoded
+from recsys.store.damage import met
 from recsys.store.keys import key_of
+from recsys.store.sealed import is_sealed, sealed, unsealed
 from recsys.types import Float32
 
 _NUMBER = struct.Struct(">Q")
 TRACK, USER = b"t", b"u"
+VECTORS = 2  # the format of an upload's vectors
 _DELETIONS = b"deletions"  # in state: the format of ``deletions``, which was made complete once
 
 
@@ -92,18 +97,38 @@ class Reading:
         return self.number("state", b"moved")
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
-        """Give the entries numbered above ``after``, in order."""
+        """Give the entries numbered above ``after``, in order.
+
+        Raises:
+            DamagedError: one of them is damaged.
+        """
         for key, line in self.pairs("log", number_key(after + 1)):
             yield number_of(key), decoded(line)
 
+    def whole_events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Give the same, with ``Removed`` in the place of what is damaged."""
+        for key, line in self.pairs("log", number_key(after + 1)):
+            yield number_of(key), _event(line)
+
+    def entry(self, number: int) -> Event:
+        """Read one entry; ``Removed`` where it is damaged or is no more."""
+        return _event(self.get("log", number_key(number)) or _NO_ENTRY)
+
     def uploads(self, after: int = 0) -> Iterator[tuple[int, Upload]]:
-        """Give the uploads numbered above ``after``, in order."""
+        """Give the uploads numbered above ``after``, in order; ``Upload.lost`` in the place of a damaged one."""
         if self.databases["uploads"] is None:
-            found = self.events(after)
-        else:
-            numbers = (number_of(key) for key, _ in self.pairs("uploads", number_key(after + 1)))
-            found = ((number, decoded(self.get("log", number_key(number)) or b"")) for number in numbers)
-        yield from ((number, event) for number, event in found if isinstance(event, Upload))
+            found = ((number, event) for number, event in self.whole_events(after) if isinstance(event, Upload))
+            yield from found
+            return
+        for key, _ in self.pairs("uploads", number_key(after + 1)):
+            event = self.entry(number_of(key))
+            yield number_of(key), event if isinstance(event, Upload) else Upload.lost(number_of(key))
+
+    def upload(self, track_id: str) -> Upload | None:
+        """Find the upload that brought a track; None where none did, or its entry is damaged."""
+        number = self.upload_number(track_id)
+        event = self.entry(number) if number else None
+        return event if isinstance(event, Upload) and event.track_id == track_id else None
 
     def numbers_of_user(self, user_id: str, after: int = 0) -> list[int]:
         """Numbers above ``after`` of a user's entries."""
@@ -119,10 +144,7 @@ class Reading:
 
     def listens_of(self, user_id: str, after: int = 0) -> list[tuple[int, Listened]]:
         """What a user heard and disliked, as entries numbered above ``after``, in order."""
-        entries = [
-            (number, decoded(self.get("log", number_key(number)) or b""))
-            for number in self.numbers_of_user(user_id, after)
-        ]
+        entries = [(number, self.entry(number)) for number in self.numbers_of_user(user_id, after)]
         return [(number, event) for number, event in entries if isinstance(event, Listened)]
 
     def recorded(self, event_id: str) -> bool:
@@ -130,9 +152,16 @@ class Reading:
         return self.get("events", _event_key(event_id)) is not None
 
     def track_of_audio(self, content_hash: str) -> str | None:
-        """Find the upload with this audio."""
+        """Find the upload with this audio; where the id that is kept of it is damaged, the log says it."""
         found = self.get("hashes", content_hash.encode())
-        return None if found is None else found.decode()
+        if found is None:
+            return None
+        track_id = found.decode("utf-8", "replace")
+        upload = self.upload(track_id)
+        if upload is not None and upload.content_hash == content_hash:
+            return track_id
+        same = [upload.track_id for _, upload in self.uploads() if upload.content_hash == content_hash]
+        return same[-1] if same else None
 
     def upload_number(self, track_id: str) -> int:
         """Number of the upload that brought a track, 0 where none did."""
@@ -160,7 +189,7 @@ class Reading:
     def gone(self, kind: bytes, after: int = 0) -> list[str]:
         """Ids of the tracks or users that were last deleted by an entry numbered above ``after``."""
         numbers = [found for _, number in self.pairs("gone", prefix=kind) if (found := number_of(number)) > after]
-        entries = (decoded(self.get("log", number_key(number)) or b"") for number in numbers)
+        entries = map(self.entry, numbers)
         return [
             event.track_id if isinstance(event, TrackDeleted) else event.user_id
             for event in entries
@@ -172,13 +201,39 @@ class Reading:
 
         Only these are read, but for a file that an older program wrote to, which has none of them or not the last.
         """
-        last = self.number("state", b"deleted")
+        last = self.last_deletion()
         if self.number("state", _DELETIONS) and self.get("deletions", number_key(last)) is not None:
             found = self.pairs("deletions", number_key(after + 1))
-            return [(number_of(key), text.decode("utf-8", "surrogatepass")) for key, text in found]
+            known = ((number_of(key), self._deleted(number_of(key), text)) for key, text in found)
+            return [(number, track_id) for number, track_id in known if track_id is not None]
         numbers = sorted(number_of(number) for _, number in self.pairs("gone", prefix=TRACK))
-        events = ((n, decoded(self.get("log", number_key(n)) or b"")) for n in numbers if n > after)
+        events = ((number, self.entry(number)) for number in numbers if number > after)
         return [(number, event.track_id) for number, event in events if isinstance(event, TrackDeleted)]
+
+    def last_deletion(self) -> int:
+        """Number of the last deletion of a track, 0 where there was none."""
+        last = self._mark(b"deleted") or 0
+        deletions = self.databases["deletions"]
+        if deletions is None:
+            return last
+        with self.transaction.cursor(deletions) as cursor:
+            return max(last, number_of(cursor.key())) if cursor.last() else last
+
+    def _deleted(self, number: int, text: bytes) -> str | None:
+        """Give the id of the track that an entry deleted: the ``text``, unless that is damaged and the log says it."""
+        track_id = text.decode("utf-8", "replace")
+        if self.number("gone", TRACK + key_of(track_id)) == number:
+            return track_id
+        event = self.entry(number)
+        return event.track_id if isinstance(event, TrackDeleted) else None
+
+    def _mark(self, key: bytes) -> int | None:
+        """Find a number of the log in ``state``; one that is beyond its end is damaged, and None."""
+        found = self.get("state", key)
+        if found is None or number_of(found) <= self.last_number():
+            return None if found is None else number_of(found)
+        met(DamagedError("a number of live.lmdb is beyond the end of the log"), "what follows is derived once more")
+        return None
 
     # ---- of one generation ----------------------------------------------------------------------------------------
 
@@ -188,8 +243,11 @@ class Reading:
 
     def applied(self, generation: str) -> int | None:
         """Up to which number the lists of a generation take everything in; None where nothing was applied."""
-        found = self.get("state", _applied_key(generation))
-        return None if found is None else number_of(found)
+        return self._mark(_applied_key(generation))
+
+    def near_up_to(self, generation: str) -> int | None:
+        """Up to which number uploads are in its lists of neighbours; None where those were not begun."""
+        return self._mark(near_mark(generation))
 
     def generations(self) -> list[str]:
         """The generations that have lists."""
@@ -201,10 +259,14 @@ class Reading:
         return self.get("lists", user_key(generation, user_id))
 
     def vectors(self, generation: str, number: int) -> dict[str, Float32]:
-        """Vectors (d,) of an upload under a generation, by name; empty if it has none there."""
+        """Vectors (d,) of an upload under a generation, by name; empty if it has none there, or one is damaged."""
         prefix = f"{generation}/{number}/".encode()
         found = self.pairs("vectors", prefix=prefix)
-        return {key[len(prefix) :].decode(): np.frombuffer(value, dtype="<f4").copy() for key, value in found}
+        try:
+            return {key[len(prefix) :].decode(): _vector(key, value) for key, value in found}
+        except DamagedError as error:
+            met(error, "the upload is not shown until the next build or rollback makes its vectors anew")
+            return {}
 
 
 class Writing(Reading):
@@ -247,7 +309,7 @@ class Writing(Reading):
         for here, line in entries:
             if number_of(here) > up_to:
                 break
-            event = decoded(line)
+            event = _event(line)
             if isinstance(event, Listened):
                 self.delete("of_user", key_of(event.user_id) + here)
             if isinstance(event, Listened | Removed):
@@ -277,7 +339,7 @@ class Writing(Reading):
                         return False
                     found, n_gone = cursor.delete(), n_gone + 1
         self.delete("state", _applied_key(generation))
-        self.delete("state", f"near/{generation}".encode())
+        self.delete("state", near_mark(generation))
         return True
 
     def put_list(self, generation: str, user_id: str, record: bytes) -> None:
@@ -298,7 +360,7 @@ class Writing(Reading):
         """Give an upload its vectors under a generation."""
         for name, vector in vectors.items():
             key = f"{generation}/{number}/{name}".encode()
-            self.put("vectors", key, np.asarray(vector, dtype="<f4").tobytes())
+            self.put("vectors", key, sealed(VECTORS, np.asarray(vector, dtype="<f4").tobytes(), key))
 
     def begin_above(self, number: int) -> None:
         """Let the log go on from a number, whatever it holds."""
@@ -314,7 +376,7 @@ class Writing(Reading):
             self.put("state", _DELETIONS, number_key(1))
         if self.get("state", b"version") is not None:
             return
-        for number, upload in [(n, event) for n, event in self.events() if isinstance(event, Upload)]:
+        for number, upload in [(n, event) for n, event in self.whole_events() if isinstance(event, Upload)]:
             self.put("uploads", number_key(number), b"")
             self.put("of_track", key_of(upload.track_id), number_key(number))
         self.put("state", b"version", number_key(1))
@@ -323,6 +385,31 @@ class Writing(Reading):
 def user_key(generation: str, user_id: str | None) -> bytes:
     """Give the key of a user's list in a generation, or what all of them begin with."""
     return f"{generation}/".encode() + (b"" if user_id is None else key_of(user_id))
+
+
+def near_mark(generation: str) -> bytes:
+    """Give the key of the number up to which uploads are in a generation's lists of neighbours."""
+    return f"near/{generation}".encode()
+
+
+_NO_ENTRY = encoded(Removed())  # of listens that the journal has
+
+
+def _event(line: bytes) -> Event:
+    """Read an entry; ``Removed`` where it is damaged, and that is told."""
+    try:
+        return decoded(line)
+    except DamagedError as error:
+        met(error, "it is left out, and no build takes the log in before live.lmdb is restored")
+        return Removed()
+
+
+def _vector(key: bytes, value: bytes) -> Float32:
+    if is_sealed(value):
+        value = unsealed(value, VECTORS, "a vector of an upload", key)
+    elif len(value) % 4:
+        raise DamagedError("a vector of an upload is of a length that it cannot have")
+    return np.frombuffer(value, dtype="<f4").copy()
 
 
 def _applied_key(generation: str) -> bytes:
