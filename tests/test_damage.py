@@ -174,7 +174,10 @@ def test_the_old_generation_goes_on(store: Store, name: str, caplog: pytest.LogC
     async def look() -> None:
         following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01))
         published(store, DAMAGES[name][0])
-        await asyncio.sleep(0.15)
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            if caplog.records:
+                break
         assert not following.done()
         assert current.answers.generation == old
         (store.folder / "CURRENT").write_bytes(b"\xff")

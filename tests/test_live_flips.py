@@ -257,6 +257,19 @@ def test_damaged_lists_of_neighbours_are_made_anew(
         assert stored_answer(answers, "a", "hybrid", 10) == right
 
 
+@pytest.mark.parametrize(("database", "bit"), [("lists", 2000), ("tastes", 0), ("tastes", 1), ("tastes", 300)])
+def test_an_upload_passes_damaged_lists_and_tastes_by(
+    written: tuple[Store, dict[str, tuple]], store: Store, database: str, bit: int
+) -> None:
+    for key, value in values(store, database):
+        if not key.endswith(NOBODY_ID.encode()):
+            put(store, database, key, flipped(value, bit))
+    with closing(open_answers(store.folder)) as answers:
+        assert answers.live is not None
+        assert answers.live.add(*written[1]["c"]) > 0, "others are reached"
+        assert answers.live.behind() == 0
+
+
 class Unreadable:
     """Tables of which no list of neighbours can be read."""
 
