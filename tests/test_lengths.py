@@ -163,6 +163,12 @@ def test_of_a_long_flac_from_a_pipe_the_stretch_alone_is_decoded(monkeypatch: py
     assert 4 * RATE <= n_decoded < 6 * RATE, "its last frame tells the length, and is not decoded"
 
 
+def test_what_looks_like_a_frame_of_a_flac_is_none_without_its_checksum() -> None:
+    like_one = b"\xff\xf8\xc9\x18\x7f\x01" + bytes(10)  # the 128th of a song of 43
+    decoded = of(of_unknown_length(encoded(SONG[: 4 * RATE], "FLAC")) + like_one)
+    assert (decoded.clip.duration_s, decoded.problems) == (4.0, ())
+
+
 def test_counting_has_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = bare_mp3(CONSTANT)
     broken = bare[:100_000] + b"\xff\xfb" * 20_000 + bare[100_000:]  # each pair looks like a header
