@@ -1,14 +1,16 @@
 """Damaged files: where one decoder gives less than there should be the other tries, and it is told."""
 
 import io
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from audio_files import RATE, bare_mp3, encoded, encoded_by_ffmpeg, melody, of_unknown_length, packed
 
 from recsys.audio import decode as decoding
+from recsys.audio.containers import look
 from recsys.audio.decode import Decoded, decode
-from recsys.audio.readers import FramedReader
+from recsys.audio.readers import AvReader, FramedReader, SndfileReader, open_other
 from recsys.audio.settings import DecodeSettings
 
 SETTINGS = DecodeSettings(clip_s=10.0)
@@ -106,6 +108,29 @@ def test_the_end_that_is_missing_is_told_as_that() -> None:
         assert decoded.clip.duration_s == pytest.approx(15.0, abs=0.5)
     adts = packed(SONG, "adts", "aac")
     assert kinds(of(adts[: len(adts) // 2])) == ["truncated-audio"]
+
+
+def test_a_flac_from_a_pipe_of_which_no_frame_is_at_the_end_is_heard_from_its_start() -> None:
+    decoded = of(of_unknown_length(FLAC) + bytes(1_200_000))
+    assert decoded.clip.duration_s == pytest.approx(30.0, abs=0.2)
+    assert alike(decoded.clip.samples)
+
+
+def alike(samples: np.ndarray) -> bool:
+    """Whether it is the middle of the song."""
+    return float(samples @ WHOLE / np.linalg.norm(samples) / np.linalg.norm(WHOLE)) > 0.9
+
+
+def test_each_library_has_the_other_beside_it() -> None:
+    """FFmpeg comes first where a FLAC from a pipe has lost its end."""
+    with ExitStack() as stack:
+        file = io.BytesIO(FLAC)
+        first = SndfileReader(file, stack)
+        other = open_other(file, look(file), first, stack)
+        assert isinstance(other, AvReader)
+        assert isinstance(open_other(file, look(file), other, stack), SndfileReader)
+        mp4 = io.BytesIO(encoded_by_ffmpeg(SONG, "mp4", "aac"))
+        assert open_other(mp4, look(mp4), AvReader(mp4, stack), stack) is None, "libsndfile does not know it"
 
 
 class Longer:

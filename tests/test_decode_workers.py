@@ -176,6 +176,16 @@ def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None
             assert "Permission denied" in by_path.reason
 
 
+@pytest.mark.parametrize(("year", "believed"), [("c. 2004", "2004"), ("MMIV", None), ("99", None)])
+def test_a_year_inside_that_is_none_is_left_out(tmp_path: Path, year: str, believed: str | None) -> None:
+    tags = id3(text_frame("TYER", year), text_frame("TIT2", "Inside"))
+    (path,) = write_all(tmp_path, {"a.mp3": tags + encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})
+    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1)) as workers, path.open("rb") as file:
+        outcome = workers.listen(file, SETTINGS)
+    assert not isinstance(outcome, DecodeFailure)
+    assert outcome[1].get("year") == believed
+
+
 def test_garbage_that_is_handed_over_is_a_failure(tmp_path: Path) -> None:
     paths = write_all(tmp_path, {"a.mp3": b"", "b.mp3": b"words" * 1000, "c.flac": GOOD[:100], "d.wav": GOOD})
     with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:

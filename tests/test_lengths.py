@@ -145,6 +145,30 @@ def test_a_long_mp3_is_counted_by_its_headers(monkeypatch: pytest.MonkeyPatch) -
     assert len(frames.marks) <= frames.n / 32 + 1
 
 
+def test_of_a_long_flac_from_a_pipe_the_stretch_alone_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = np.tile(SONG[:RATE], (120, 1))
+    n_decoded = 0
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, *arguments: object, **others: object) -> np.ndarray:
+        nonlocal n_decoded
+        block = read(self, *arguments, **others)
+        n_decoded += len(block)
+        return block
+
+    content = of_unknown_length(encoded(minutes, "FLAC"))
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    decoded = of(content)
+    assert (decoded.problems, decoded.clip.duration_s) == ((), 120.0)
+    assert 4 * RATE <= n_decoded < 6 * RATE, "its last frame tells the length, and is not decoded"
+
+
+def test_what_looks_like_a_frame_of_a_flac_is_none_without_its_checksum() -> None:
+    like_one = b"\xff\xf8\xc9\x18\x7f\x01" + bytes(10)  # the 128th of a song of 43
+    decoded = of(of_unknown_length(encoded(SONG[: 4 * RATE], "FLAC")) + like_one)
+    assert (decoded.clip.duration_s, decoded.problems) == (4.0, ())
+
+
 def test_counting_has_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = bare_mp3(CONSTANT)
     broken = bare[:100_000] + b"\xff\xfb" * 20_000 + bare[100_000:]  # each pair looks like a header
@@ -227,6 +251,14 @@ def test_a_chain_of_oggs_is_as_long_as_all_of_them(codec: str) -> None:
     assert len(middle) == 64_000
     start = round((chained.clip.duration_s - 4) / 2 * 16_000)
     assert alike(middle, whole[start : start + 64_000]) > 0.98
+
+
+def test_of_a_chain_what_has_another_rate_is_passed_over() -> None:
+    parts = [packed(melody(seconds, seed), "ogg", "flac", rate=rate) for seconds, seed, rate in
+             ((2.0, 1, RATE), (3.0, 2, 22_050), (1.0, 3, RATE))]  # fmt: skip
+    decoded = of(b"".join(parts), DecodeSettings(clip_s=60.0))
+    whole = [of(parts[at], DecodeSettings(clip_s=60.0)).clip for at in (0, 2)]
+    assert decoded.clip.duration_s == pytest.approx(sum(part.duration_s for part in whole), abs=0.01)
 
 
 def test_musepack_is_decoded_though_it_cannot_be_sought_in() -> None:

@@ -281,7 +281,7 @@ def test_a_child_after_a_fork_opens_its_own(tmp_path: Path) -> None:
             try:
                 with open_live(file, write=True) as own, own.writing() as writing:
                     writing.append(Listened("b", "t"))
-                status = 0
+                    status = int(own.environment is live.environment)
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0

@@ -1,9 +1,11 @@
 """Two at once, in the one order that would do harm: forced, so that chance has no part in it."""
 
+import fcntl
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -77,6 +79,63 @@ def test_audio_that_is_uploaded_again_while_it_is_deleted_stays(
         monkeypatch.setattr(Live, "_forget_audio", forgets)
         live.delete_track("new again")
         assert not kept.exists()
+
+
+def test_audio_is_deleted_under_the_lock_of_those_who_add(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else the same bytes may come between the look and the deletion."""
+    upload, vectors = new_track(store, "new", "jazz", "samebytes")
+    (tmp_path / "one").write_bytes(b"sound")
+    (store / "uploads").mkdir(exist_ok=True)
+    unlink, locked = Path.unlink, list[bool]()
+
+    def looked(self: Path, missing_ok: bool = False) -> None:
+        if self == store / "uploads" / upload.file:
+            with (store / "live.lock").open("a") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locked.append(False)
+                except BlockingIOError:
+                    locked.append(True)
+        unlink(self, missing_ok)
+
+    with opened(store) as live:
+        live.add(upload, vectors, tmp_path / "one")
+        monkeypatch.setattr(Path, "unlink", looked)
+        live.delete_track("new")
+    assert locked == [True]
+
+
+class Closed:
+    """An LMDB file that tells when it is closed."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened, self.is_closed = opened, False
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._opened.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+
+def test_a_file_is_opened_anew_once_its_readers_have_ended(tmp_path: Path) -> None:
+    with open_live(tmp_path / "live.lmdb", write=True) as live:
+        assert live is not None
+        here = live.environment
+        assert here is not None
+        before = here.lmdb = Closed(here.lmdb)
+        again = threading.Thread(target=lambda: here.reopen(write=True))
+        with live.reading() as reading:
+            again.start()
+            while again.is_alive() and not here._gate._waiters:  # type: ignore[attr-defined]
+                pass
+            assert not before.is_closed
+            assert reading.last_number() == 0
+        again.join(20)
+        assert before.is_closed
 
 
 def test_a_thread_that_was_late_gives_no_older_catalogue(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ import os
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import av
 import made_tags
@@ -149,6 +150,22 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     frame = scan(tmp_path / "m", problems, Silent())
     assert [os.path.relpath(path, tmp_path / "m") for path in frame["path"]] == ["a/Song.wav", "again/b.wav"]
     assert problems.counts() == {"missing-file": 1}
+
+
+def test_pipes_are_told_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x.mp3", "no-suffix"):
+        os.mkfifo(tmp_path / name)
+    write_audio(tmp_path / "a.wav")
+    opening = Path.open
+
+    def careful(self: Path, *how: Any) -> Any:
+        assert self.name not in ("x.mp3", "no-suffix"), "it would wait for ever"
+        return opening(self, *how)
+
+    monkeypatch.setattr(Path, "open", careful)
+    problems = Problems()
+    assert scan(tmp_path, problems, Silent())["title"].to_list() == ["a"]
+    assert problems.frame().select("kind", "reason").rows() == [("missing-file", "this is not a regular file")]
 
 
 def test_damaged_files_are_kept_by_their_names(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def test_what_is_below_70_db_is_silence(peak_db: float, is_silent: bool) -> None
     assert [problem.kind for problem in decoded.problems] == ["silent-audio"] * is_silent
 
 
+def test_what_lies_below_zero_alone_is_heard_too() -> None:
+    assert not of(-np.abs(tone(440, 6.0))).is_silent
+
+
 @pytest.mark.parametrize("at_s", [0.0, 4.0, 9.0, 27.0, 36.0])
 def test_another_stretch_is_heard_where_the_middle_is_silent(at_s: float) -> None:
     samples = NOTHING.copy()

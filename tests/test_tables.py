@@ -76,6 +76,14 @@ def test_numbers_of_typed_files_become_text(tmp_path: Path) -> None:
     assert kinds(problems) == [("bad-text", 2)]
 
 
+def test_of_parquet_what_nobody_asks_for_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read, asked = tmp_path / "t.parquet", pl.read_parquet, []
+    pl.DataFrame({"Track_ID": ["a"], "plays": [1], "odd": [b"\xff"]}).write_parquet(path)
+    monkeypatch.setattr(pl, "read_parquet", lambda *a, **named: asked.append(named["columns"]) or read(*a, **named))
+    assert read_table(path, Problems(), ("track_id", "year")).columns == ["track_id", "row"]
+    assert asked == [["Track_ID"]]
+
+
 def test_ragged_rows_are_reported_and_the_rest_is_used(tmp_path: Path) -> None:
     text = 'track_id,title,year\na,"x,\ny",1\nb,2\n\nc,z,3,4\nd,w,\n'
     frame, problems = read(tmp_path, "t.csv", text)

@@ -85,6 +85,19 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     assert tags_of(tmp_path / "a.mp3") == a
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens it to read waits for one who writes, unless it says otherwise."""
+    os.mkfifo(tmp_path / "pipe.mp3")
+    opening = os.open
+
+    def careful(path: object, flags: int, *rest: int) -> int:
+        assert path != tmp_path / "pipe.mp3" or flags & os.O_NONBLOCK
+        return opening(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", careful)
+    assert tags_of(tmp_path / "pipe.mp3").notes == ("the tags cannot be read: this is not a regular file",)
+
+
 def test_files_are_opened_a_few_ahead_and_closed(tmp_path: Path) -> None:
     [path] = write_all(tmp_path, {"a.mp3": tagged("a")})
     drawn = 0

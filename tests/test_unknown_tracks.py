@@ -9,6 +9,7 @@ from conftest import copied, quick_settings, rows, run
 from pipelines.build import Inputs, build
 from recsys.diversity import Source, Variety, choose
 from recsys.filters import Filters
+from recsys.fresh import Uploads
 from recsys.model import Model
 from recsys.progress import Silent
 from recsys.rank import top_k
@@ -74,6 +75,10 @@ def test_lists_from_tracks_and_of_parts_have_them_last(recommender: Recommender)
         ranked = recommender.rank(USERS, 14, part=part).items
         places = np.isin(ranked, recommender.model.unknown)
         assert [row.tolist() for row in places[:, 7:10]] == [[True] * 3] * 6
+        assert not places[:, :7].any()
+        folded = recommender.rank_folded(recommender.model.counts[:3], 14, part=part).items
+        places = np.isin(folded, recommender.model.unknown)
+        assert [row.tolist() for row in places[:, 7:10]] == [[True] * 3] * 3, "and of somebody who is no user"
         assert not places[:, :7].any()
 
 
@@ -152,6 +157,21 @@ def test_a_list_that_deletions_left_short_is_filled_again(folder: Path, tmp_path
     for user in ("u0", "nobody"):
         found = Recommender.open(store).recommend(user, 6)
         assert (len(found.tracks), found.note, "t10" in ids(found)) == (6, "", False)
+
+
+def test_a_full_list_that_deletions_left_short_is_filled_from_all_tracks(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of 200 among more tracks: what is left of it is not all that there is."""
+    stored, model = recommender.tables.recommended, recommender.model
+    monkeypatch.setattr(recommender.tables, "recommended", lambda user: stored(user)[:5])
+    before = ids(recommender.recommend("u0", 5))
+    none = Uploads.none(model.item_vectors.shape[1], len(model.items))
+    shorter = recommender.with_uploads(none.with_hidden(model.items.find(before[1:3]).tolist()))
+    found = shorter.recommend("u0", 5)
+    assert (len(found.tracks), found.note) == (5, "")
+    assert set(before) - set(ids(found)) == set(before[1:3])
+    assert set(UNKNOWN).isdisjoint(ids(found))
 
 
 # ---- what is said --------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from serve_process import serve, stub_of
 from test_live_lists import heard, new_track
 
 from recsys.errors import ArtefactError, ConfigError
-from recsys.live import derive
+from recsys.live import derive, near
 from recsys.live.derive import USERS_AT_ONCE
-from recsys.live.events import Listened
+from recsys.live.events import Listened, UserDeleted
 from recsys.recommender import Recommender
 from recsys.serving import workers
 from recsys.serving.answers import Answers
@@ -211,6 +211,41 @@ def test_an_upload_that_is_in_no_list_yet_is_deleted_before_it_comes_into_one(be
     behind.live.settle()
     for user in ("u0", "u3", "nobody"):
         assert "new" not in answered(behind, user, 30)
+    assert {behind.live.list_of(f"u{n}") for n in range(28)} == {None}
+
+
+def test_what_was_heard_since_the_list_of_now_is_not_shown(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers.live.record(heard("u0", "t2"))
+    answers.live.retire()
+    before = answered(answers, "u0")
+    monkeypatch.setattr(derive.Deriver, "users", lambda *_: None)
+    answers.live.record(heard("u0", before[0]))
+    assert quick(answers, "u0") is None
+    assert answered(answers, "u0", 17) == before[1:18]
+
+
+def test_who_listened_before_an_upload_is_reached_once(answers: Answers, store: Path) -> None:
+    answers.live.retire()
+    upload, vectors = new_track(store, "new", "ambient")
+    answers.live.record([listen for n in range(12) for listen in heard(f"u{n}", "t2")])
+    reached = answers.live.add(upload, vectors)
+    users = answers.live._stored.model.users.all()
+    assert reached == sum("new" in answered(answers, user, 39) for user in users) > 0
+
+
+def test_audio_that_is_told_to_be_here_is_in_the_lists_of_neighbours(
+    answers: Answers, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever took it in may have been killed between the two."""
+    live = answers.live
+    live.retire()
+    upload, vectors = new_track(store, "new", "ambient")
+    with monkeypatch.context() as patch:
+        patch.setattr(near, "follow", lambda *_: None)
+        live.add(upload, vectors)
+    assert live.behind() == 1
+    assert live.track_of_audio(upload.content_hash) == "new"
+    assert live.behind() == 0
 
 
 def test_a_large_batch_is_acknowledged_before_its_lists_which_follow_in_pieces(
@@ -302,7 +337,10 @@ def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: Answers, s
         assert answered(answers, "u0") == answered(answers, "nobody")
 
 
-def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(answers: Answers, store: Path) -> None:
+@pytest.mark.parametrize("listens_too", [True, False])
+def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
+    answers: Answers, store: Path, listens_too: bool
+) -> None:
     upload, vectors = new_track(store, "new", "ambient")
     with closing(open_answers(store)) as other:
         other.live.retire()
@@ -312,7 +350,8 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(answers:
             if self is answers.live._deriver and not done:
                 done.append(True)
                 other.live.add(upload, vectors)
-                other.live.record(heard("u0", "t5"))
+                if listens_too:
+                    other.live.record(heard("u0", "t5"))
             return written(self, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -322,7 +361,77 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(answers:
         answers.live.settle()
         found = answered(answers, "u0", 36)
         assert "new" in found
-        assert not {"t2", "t5"} & set(found)
+        assert "t2" not in found
+        assert ("t5" in found) == (not listens_too)
+
+
+def test_an_upload_comes_into_no_list_of_who_has_heard_it_by_then(
+    answers: Answers, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, vectors = new_track(store, "new", "ambient")
+    answers.live.retire()
+    with monkeypatch.context() as patch:
+        patch.setattr(derive.Deriver, "uploads", lambda *_: 0)
+        answers.live.add(upload, vectors)
+    answers.live.record(heard("u0", "new"))  # whose list is made ahead of the others
+    answers.live.settle()
+    assert "new" not in answered(answers, "u0", 36)
+    assert any("new" in answered(answers, f"u{n}", 36) for n in range(1, 28))
+
+
+def test_what_is_left_to_the_thread_that_derives_wakes_it(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = list[bool]()
+    monkeypatch.setattr(derive.Follower, "wake", lambda _: woken.append(True))
+    answers.live.record([listen for n in range(USERS_AT_ONCE) for listen in heard(f"x{n}", "t1")])
+    assert woken == []
+    answers.live.record([listen for n in range(USERS_AT_ONCE + 1) for listen in heard(f"x{n}", "t2")])
+    assert woken == [True]
+
+
+def test_who_closes_waits_for_what_is_derived(store: Path) -> None:
+    answers = open_answers(store)
+    follower = answers.live._follower
+    assert follower is not None
+    answers.close()
+    assert not follower._thread.is_alive()
+
+
+def test_lists_that_are_to_be_made_again_meanwhile_are_not_said_to_be_made(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, written = answers.live, derive.Deriver._write
+    live.retire()
+    live.record(heard("u0", "t2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(derive.Deriver, "users", lambda *_: None)
+        live.record(heard("u1", "t2"))
+
+    def meanwhile(self: derive.Deriver, *rest: object) -> dict[int, int]:
+        with live._live.writing() as writing:  # as for uploads that get their vectors late
+            writing.set_applied(live.generation, 0)
+        return written(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(derive.Deriver, "_write", meanwhile)
+        assert live._deriver.step()
+    assert live.behind() == 2
+    live.settle()
+    assert live.behind() == 0
+
+
+@pytest.mark.parametrize("changed", ["nothing", "lists", "heard", "deletion"])
+def test_a_list_is_written_where_all_that_it_follows_from_is_as_it_was(answers: Answers, changed: str) -> None:
+    live = answers.live
+    live.retire()
+    live.record(heard("u0", "t2"))
+    with live._live.reading() as reading:
+        [derived] = live._deriver._derived(reading, ["u0"])
+    with live._live.writing() as writing:
+        if changed == "deletion":
+            writing.append(UserDeleted("u0", "2024-05-06"))
+        elif changed != "nothing":
+            writing.put(changed, derived.key, b"of another process")
+        assert derived.write(writing) == (changed == "nothing")
 
 
 # ---- keys ----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,6 @@ def _by_either(file: BinaryIO, stack: ExitStack, declares: bool = True) -> Reade
     try:
         return SndfileReader(file, stack)
     except soundfile.LibsndfileError:
-        file.seek(0)
         return AvReader(file, stack, declares)
 
 
@@ -178,6 +177,7 @@ class AvReader:
         self.n_frames = n_frames or (self._declared_frames() if declares else self._counted_frames())
 
     def _open(self) -> None:
+        self._file.seek(0)
         try:
             container = self._av.open(self._file, "r", options=_AV_OPTIONS, metadata_errors="replace")
         except self._av_error:
@@ -227,7 +227,6 @@ class AvReader:
         try:
             self._container.seek(max(0, int(seconds * self._av.time_base)), any_frame=False)
         except self._av_error:  # some formats cannot, Musepack not even to the start: then all before is decoded
-            self._file.seek(0)
             self._open()
 
     def _frames(self) -> Iterator["av.AudioFrame"]:

@@ -26,7 +26,6 @@ from typing import Any, BinaryIO
 from recsys.audio.containers import declares_length
 from recsys.audio.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
-from recsys.catalogue.inside.fields import with_sure_year
 from recsys.catalogue.inside.reading import read_tags
 from recsys.errors import DataError
 from recsys.limited import CONFINED, READY, give_up_rights, limit_this_process
@@ -98,7 +97,7 @@ def _listened(file: BinaryIO, request: dict[str, Any]) -> Reply:
         return _failure("bad-audio", f"the file cannot be read: {error}")
     inside = read_tags(file)
     reply["problems"] = [*reply["problems"], *(("bad-tags", note) for note in inside.notes)]
-    return reply | {"tags": with_sure_year(inside.tags)}, samples
+    return reply | {"tags": dict(inside.tags)}, samples
 
 
 def _decoded(decoded: Decoded) -> Reply:

@@ -181,7 +181,8 @@ def _is_there(file: Path, problems: Problems) -> bool:
         problems.add("bad-text", path, None, path, "the file's name is not UTF-8; rename it")
         return False
     if not file.is_file():
-        problems.add("missing-file", path, None, path, "a link to a file that is not there")
+        reason = "this is not a regular file" if file.exists() else "a link to a file that is not there"
+        problems.add("missing-file", path, None, path, reason)
         return False
     return True
 
