@@ -61,7 +61,7 @@ class FullDiskError(ArtefactError):
 
 
 class LogLostError(ArtefactError):
-    """The live log ends before entries that a generation was built with: it was lost, emptied, or is an older one."""
+    """The live log lacks what a generation was built with (lost, emptied, an older copy), or is not in its place."""
 
 
 class NewerError(ArtefactError):

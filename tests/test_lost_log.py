@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from recsys.live.intake import read_live
 from recsys.live.restart import restart_log
 from recsys.progress import Silent
 from recsys.recommender import Recommender
+from recsys.serving.swap import open_answers
 from recsys.store.generation import Store
 from recsys.store.live import open_live
 from recsys.v1 import recommender_pb2 as pb
@@ -163,3 +165,30 @@ def test_a_log_that_is_moved_away_under_a_server_takes_no_write(tiny_store: Path
         assert live.list_of("u0") is not None, "reads go on"
         aside.rename(Store(store).live)
         assert live.record(heard("u0", "t5")).recorded == 1
+
+
+@pytest.mark.parametrize("kind", ["gone", "older", "empty"])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_what_is_computed_goes_on_from_the_log_that_was_moved_away(
+    older: tuple[Path, Path], tmp_path: Path, kind: str, read_before: bool
+) -> None:
+    (store, copy), ways = older, list[dict[str, float]]([{}, {"diversity": 0.5}])
+    with closing(open_answers(store)) as answers:
+        assert answers.live is not None
+        if read_before:
+            answers.recommender.recommend("u9", 40)
+        answers.live.record(heard("u9", "t7"))
+        file = Store(store).live.rename(tmp_path / "aside.lmdb")
+        if kind == "older":
+            shutil.copy(copy, Store(store).live)
+        elif kind == "empty":
+            Store(store).live.touch()
+        for way in ways:
+            assert "t7" not in [line.track_id for line in answers.recommender.recommend("u9", 40, **way).tracks]
+            assert answers.recommender.recommend("u3", 5, **way).source == "popular", "the user was deleted"
+        with pytest.raises(LogLostError, match="put it back"):
+            answers.live.record(heard("u9", "t8"))
+        with opened(store) as again, pytest.raises(LogLostError):  # as a swap opens it
+            again.delete_user("u4")
+        file.replace(Store(store).live)
+        assert answers.live.record(heard("u9", "t8")).recorded == 1

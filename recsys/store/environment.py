@@ -38,6 +38,7 @@ class Environment:
 
     def __init__(self, file: Path, write: bool) -> None:
         self.file, self.pid, self.n_users = file, os.getpid(), 0
+        self.n_writers = 0  # of the users
         self.databases: dict[str, Any] = dict.fromkeys(DATABASES)
         self.readonly = True
         self.is_former = False  # read alone, and of format 1: another process may move it on
@@ -170,11 +171,13 @@ def acquire(file: Path, write: bool) -> Environment:
         if known is not None and known.pid != os.getpid():
             known.lmdb.close()  # the parent's, of which LMDB has a copy here; the parent's own stays as it is
             known = None
-        if known is None or not _is_at(known, name):
+        # one that is written here is read on where its file was moved away or replaced: it knows what was deleted
+        if known is None or not (known.n_writers or known.is_in_place):
             known = _OPEN[name] = Environment(name, write)
         if write and known.readonly:
             _reopened(known)
         known.n_users += 1
+        known.n_writers += write
     return known
 
 
@@ -190,10 +193,17 @@ def _reopened(known: Environment) -> None:
         raise
 
 
-def release(environment: Environment) -> None:
+def is_written(file: Path) -> bool:
+    """Whether this process has a file open to write, though it may be gone from its place."""
+    known = _OPEN.get(file.resolve())
+    return known is not None and known.n_writers > 0 and known.pid == os.getpid()
+
+
+def release(environment: Environment, write: bool) -> None:
     """Give an environment back; the last one closes it."""
     with _GUARD:
         environment.n_users -= 1
+        environment.n_writers -= write
         if environment.n_users == 0 and environment.pid == os.getpid():
             environment.lmdb.close()
             if _OPEN.get(environment.file) is environment:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import lmdb
 
-from recsys.errors import ArtefactError, FullDiskError
+from recsys.errors import ArtefactError, FullDiskError, LogLostError
 from recsys.live.events import Upload
-from recsys.store.environment import DATABASES, Environment, acquire, release
+from recsys.store.environment import DATABASES, Environment, acquire, is_written, release
 from recsys.store.generation import FULL
 from recsys.store.transactions import Reading, Writing
 from recsys.types import Float32
@@ -54,7 +54,7 @@ class LiveStore:
     def close(self) -> None:
         """Let go of the file; whoever else has it in this process keeps it."""
         if self.environment is not None:
-            release(self.environment)
+            release(self.environment, self._write)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -80,6 +80,7 @@ class LiveStore:
 
         Raises:
             ArtefactError: the file cannot be written, a full disk among the reasons; nothing was changed.
+            LogLostError: another file, or none, is in its place.
         """
         if self.environment is None or not self._write:
             raise ArtefactError(f"the live store {self._file} cannot be written; check its rights and the disk's")
@@ -90,9 +91,9 @@ class LiveStore:
                 self.environment.find_databases(create=True)
             with self.environment.lmdb.begin(write=True) as transaction:
                 if not self.environment.is_in_place:
-                    raise ArtefactError(
-                        f"the live store {self._file} was moved away or replaced under this process; "
-                        "put it back, or start the process again"
+                    raise LogLostError(
+                        "live.lmdb was moved away or replaced under this process; put it back, or start the process "
+                        "again; until then lists are served, nothing is written"
                     )
                 writing = Writing(transaction, self.environment.databases)
                 writing.complete()
@@ -213,10 +214,10 @@ class LiveReader:
         if self._store is not None and environment is not None:
             if environment.pid != os.getpid():  # after a fork: the parent's is none of ours
                 self._store = None
-            elif not environment.is_in_place:  # a store that was deleted and made again
+            elif not environment.is_in_place and _is_begun(self._file):  # a store that was deleted and made again
                 self._store.close()
                 self._store = None
-        if self._store is None and _is_begun(self._file):
+        if self._store is None and (is_written(self._file) or _is_begun(self._file)):
             self._store = LiveStore.open(self._file, write=False)
         return self._store
 
