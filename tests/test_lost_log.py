@@ -133,7 +133,7 @@ def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
 
 
 def test_listens_of_the_journal_outlive_the_log_and_count_once(
-    tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path
 ) -> None:
     store = copied(tiny_store, tmp_path)
     with opened(store) as live:
@@ -153,6 +153,10 @@ def test_listens_of_the_journal_outlive_the_log_and_count_once(
     assert restart_log(store) == 9
     listens = read_live(Store(store)).listens
     assert sorted(listens["track_id"].to_list()) == [f"t{n}" for n in range(8)], "each once, the ninth is given up"
+    lose(store, "lost", copy)
+    assert restart_log(store) == 9
+    listens = read_live(Store(store)).listens
+    assert sorted(listens["track_id"].to_list()) == [f"t{n}" for n in range(8)], "the journal alone has them"
 
 
 def test_a_log_that_is_moved_away_under_a_server_takes_no_write(tiny_store: Path, tmp_path: Path) -> None:
