@@ -1,12 +1,14 @@
 """`recsys sql`: anybody's SQL, which can change nothing and read nothing but the published tables."""
 
 import json
+import resource
 from pathlib import Path
 
 import polars as pl
 import pytest
 from conftest import run
 
+from recsys.store import asking
 from recsys.store.asking import ask
 from recsys.store.generation import Store
 from recsys.store.tables import FILE
@@ -77,6 +79,14 @@ def test_the_process_may_not_write_whatever_duckdb_is_told(tiny_store: Path, tmp
     )  # fmt: skip
     assert json.loads(ran.stdout.splitlines()[0])["kind"] == "data", ran.stderr
     assert not out.exists() or out.stat().st_size == 0
+
+
+def test_the_right_to_write_files_goes_and_then_every_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = list[object]()
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: given_up.append((what, limits)))
+    monkeypatch.setattr(asking, "give_up_rights", lambda: given_up.append("rights"))
+    asking._give_up_all()
+    assert given_up == [(resource.RLIMIT_CORE, (0, 0)), (resource.RLIMIT_FSIZE, (0, 0)), "rights"]
 
 
 def test_kinds_of_columns_come_through(tiny_store: Path) -> None:
