@@ -210,8 +210,7 @@ def test_tokens_change_under_two_workers(files, tiny_store):
         assert outcome(files.secrets[Role.READ]) == {"OK"}
         remove_token(files.tokens, "read")
         newer, _ = add_token(files.tokens, Role.READ, "newer")
-        time.sleep(0.6)
-        assert outcome(files.secrets[Role.READ]) == {"UNAUTHENTICATED"}
+        assert eventually(lambda: outcome(files.secrets[Role.READ]) == {"UNAUTHENTICATED"})
         assert outcome(newer) == {"OK"}
 
 

@@ -258,7 +258,7 @@ def test_a_file_of_an_older_version_is_read_and_completed_once(live: LiveStore) 
     with live.reading() as reading:
         counting = Counting(reading.transaction, reading.databases)
         assert counting.deleted_tracks(2) == [(3, "a" * 900)]
-        assert counting.n_read < 5
+        assert counting.n_read < 8, "not every deletion, let alone every entry"
 
 
 def test_what_an_older_program_deletes_in_a_newer_file_is_not_missed(live: LiveStore) -> None:

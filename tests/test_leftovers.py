@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from recsys.store.generation import Store
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    store = Store(tmp_path / "store")
-    store.generations.mkdir(parents=True)
-    store.uploads.mkdir()
-    return store
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has 107 bytes at most
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        store = Store(tmp_path / "store")
+        store.generations.mkdir(parents=True)
+        store.uploads.mkdir()
+        yield store
 
 
 def test_copies_that_nobody_writes_to(store: Store) -> None:

@@ -206,7 +206,7 @@ def test_a_damaged_entry_is_an_error(tmp_path: Path, line: bytes) -> None:
     with open_live(tmp_path / "live.lmdb", write=True) as live:
         with live.writing() as writing:
             writing.put("log", (1).to_bytes(8, "big"), line)
-        with pytest.raises(ArtefactError, match="cannot be read"), live.reading() as reading:
+        with pytest.raises(ArtefactError, match=r"cannot be read|checksum"), live.reading() as reading:
             list(reading.events())
 
 

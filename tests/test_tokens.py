@@ -1,9 +1,9 @@
 """Tokens in a file: only hashes in it, what is there is known, what is gone is not."""
 
+import asyncio
 import errno
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
@@ -224,11 +224,15 @@ def test_a_file_that_is_slow_to_read_stops_nobody_who_asks(tmp_path: Path) -> No
         return look()
 
     keyring._watched.look = slow
-    with ThreadPoolExecutor(1) as thread:
-        keyring.look_beside(thread)
-        assert keyring.holder(secret, 0.0) is not None
-        assert reading.wait(20)
+
+    async def ask() -> None:
+        following = asyncio.create_task(keyring.follow())
+        assert await asyncio.to_thread(reading.wait, 20)
         remove_token(file, "one")
-        assert keyring.holder(secret, 0.1) is not None, "as was known before"
+        assert keyring.holder(secret, 100.0) is not None, "as was known before: the file is still read"
         go_on.set()
-    assert keyring.holder(secret, 0.2) is None, "what was verified by the old tokens is forgotten with them"
+        while keyring.holder(secret, 200.0) is not None:  # what was verified by the old tokens goes with them
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+    asyncio.run(asyncio.wait_for(ask(), 60))

@@ -502,7 +502,8 @@ def test_a_worker_multiplies_on_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(workers, "open_serving", opened)
     monkeypatch.setattr(workers.signal, "signal", lambda *_: None)  # this process is no worker
     ours, theirs = Pipe(duplex=False)
-    fittings = SimpleNamespace(settings=SimpleNamespace(backend="lmdb"))
+    findings = SimpleNamespace(is_refused=lambda _: False)
+    fittings = SimpleNamespace(settings=SimpleNamespace(backend="lmdb"), findings=findings)
     with pytest.raises(SystemExit):
         workers._work(tmp_path, "127.0.0.1:0", ours, theirs, (), fittings, 0, None)
     assert steps == ["one thread", "open"]

@@ -8,7 +8,6 @@ Here it is decided whether the server may start at all: without tokens, or witho
 import logging
 import socket
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from recsys.errors import ConfigError
@@ -72,8 +71,6 @@ class Fittings:
 
     def enter(self, worker: int) -> tuple[Doors, Meter | None]:
         """Be this worker from here on."""
-        if self.keyring:
-            self.keyring.look_beside(ThreadPoolExecutor(1, "tokens"))
         if self.uploads:
             self.uploads.enter(worker)
         doors = Doors(

@@ -8,6 +8,7 @@ The file has a JSON object a line, and is replaced in one rename: a running serv
 cannot be read because this machine is short of something for a moment, the tokens of before are known until it can.
 """
 
+import asyncio
 import fcntl
 import hmac
 import json
@@ -17,7 +18,6 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,21 +72,21 @@ class Keyring:
         # one value: what was verified is kept beside the tokens that it was verified by
         self._known: tuple[Sequence[Token], dict[bytes, Token]] = self._watched.value, {}
         self._look_at = 0.0
-        self._beside: Executor | None = None
+        self._is_followed = False
         self.readable = True  # whether the file could be read when it was last looked at
 
-    def look_beside(self, thread: Executor) -> None:
-        """Look at the file on this one thread from here on, so that who asks never waits for a disk."""
-        self._beside = thread
+    async def follow(self) -> None:
+        """Look at the file twice a second on a thread, until cancelled, so that who asks never waits for a disk."""
+        self._is_followed = True
+        while True:
+            await asyncio.to_thread(self._look)
+            await asyncio.sleep(LOOK_S)
 
     def holder(self, token: str, now: float) -> Token | None:
         """Find what is kept of a token, None for one that is not known; ``now`` in seconds of ``time.monotonic``."""
-        if now >= self._look_at:
+        if not self._is_followed and now >= self._look_at:
             self._look_at = now + LOOK_S
-            if self._beside is None:
-                self._look()
-            else:
-                self._beside.submit(self._look)
+            self._look()
         tokens, verified = self._known
         digest = sha256(token.encode(errors="surrogateescape")).digest()
         return verified.get(digest) or _verified(digest, tokens, verified)

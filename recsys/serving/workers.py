@@ -269,6 +269,8 @@ async def _answer_calls(
     checker = Checker(store, lambda: current.answers.generation, findings) if place == 0 else None
     if checker is not None:
         checker.start()
+    if fittings.keyring:
+        tasks.append(asyncio.create_task(fittings.keyring.follow()))
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
         meter.watch(
