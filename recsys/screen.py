@@ -117,7 +117,8 @@ def say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) ->
     told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
     say(f"problems in the input (the rest is used): {told}", style="yellow")
     for kind, source, row, value, reason in examples:
-        where = f"{source}{'' if row is None else f' row {row}'}{'' if value is None else f' ({value!r})'}"
+        shown = "" if value is None or value == source else f" ({value!r})"  # of a file its name is said once
+        where = f"{source}{'' if row is None else f' row {row}'}{shown}"
         say(f"  e.g. {kind}: {where}: {reason}".replace("\\\\", "\\"))
 
 

@@ -188,6 +188,12 @@ def test_what_was_heard_or_barred_is_not_shown_before_the_list_follows(behind: A
         assert not set(before[:3]) & {track.track_id for track in found.tracks}
 
 
+def test_who_has_just_heard_a_track_is_not_among_its_audience(behind: Answers) -> None:
+    audience = [user for user, _ in behind.recommender.audience("t3", 10)]
+    behind.live.record([*heard(audience[0], "t3"), Listened(audience[1], "t3", disliked=True)])
+    assert [user for user, _ in behind.recommender.audience("t3", 8)] == audience[2:]
+
+
 def test_a_deleted_user_and_a_deleted_track_are_shown_by_no_worker(behind: Answers, store: Path) -> None:
     with closing(open_answers(store)) as other:
         other.live.retire()
