@@ -213,3 +213,19 @@ def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers:
     before = opened.lmdb.n
     assert live.look(key_of("u1"))[1]
     assert opened.lmdb.n == before, "this transaction sees everything, and stays open"
+
+
+def test_an_index_that_cannot_be_read_is_for_a_thread_to_tell(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a user's events wait to be taken in is looked up where lists are behind, as after a large batch."""
+    with answers.live._committing() as writing:
+        writing.append(Listened("u1", "t1", at="2026-01-01T00:00:00+00:00"))
+    assert answers.live.look(key_of("u1")) is None, "it waits"
+    assert answers.live.look(key_of("u2")) is not None
+
+    def damaged(*_: object) -> Any:
+        raise lmdb.BadTxnError("a page")
+
+    monkeypatch.setattr("recsys.store.transactions.Reading.numbers_at", damaged)
+    assert answers.live.look(key_of("u2")) is None

@@ -81,9 +81,9 @@ class Glances:
             if commits is None or commits[FIRST] + commits[self._second] != self._known:
                 self._renew()
             own = self._get(self._prefix + key, None, self._lists)
+            return (own, False, self._hidden) if self._is_plain else self._looked(own, key)
         except (lmdb.Error, TypeError):
             return self._look_again(key)
-        return (own, False, self._hidden) if self._is_plain else self._looked(own, key)
 
     def _look_again(self, key: bytes) -> Looked | None:
         """Look where there is no file, where some of its databases are not there, or where it was opened anew."""
