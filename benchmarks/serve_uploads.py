@@ -127,7 +127,10 @@ def _serving(folder: Path) -> Iterator[Serving]:
         def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
             return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
 
-        yield Serving(recommender.generation, live, similar)
+        def has_sound(track_id: str) -> bool:
+            return recommender.with_uploads(live.uploads()).has_vector(track_id, "sound")
+
+        yield Serving(recommender.generation, live, similar, has_sound)
 
 
 @contextmanager

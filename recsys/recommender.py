@@ -127,6 +127,14 @@ class Recommender:
         self._catalogue.row(track_id)
         return self._about([track_id])[track_id]
 
+    def has_vector(self, track_id: str, space: Space) -> bool:
+        """Whether a track has a vector in a space.
+
+        Raises:
+            NotFoundError: no such track.
+        """
+        return self._catalogue.unit_vector(self._catalogue.row(track_id), space) is not None
+
     def close(self) -> None:
         """Let go of the files."""
         self.tables.close()

@@ -207,6 +207,19 @@ def test_times(tmp_path: Path) -> None:
     assert reasons[-1].startswith(f"{len(impossible)} times lie before 2002-10-01 or in the future")
 
 
+def test_times_in_32_bits_are_used_and_told(tmp_path: Path) -> None:
+    path, problems = tmp_path / "listens.parquet", Problems()
+    rows = pl.DataFrame({"user_id": ["u", "v"], "track_id": ["a", "a"], "listened_at": [1.7e9, None]})
+    rows.with_columns(pl.col("listened_at").cast(pl.Float32)).write_parquet(path)
+    frame = read_listens(path, pl.Series(["a"]), problems, ListensSettings()).frame
+    assert frame["listened_at"][0] is not None
+    assert kinds(problems) == [("rounded-time", None, "listened_at")]
+    rows.write_parquet(path)
+    problems = Problems()
+    read_listens(path, pl.Series(["a"]), problems, ListensSettings())
+    assert kinds(problems) == []
+
+
 def test_times_of_which_none_can_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the 2 values of the column 'listened_at' fits \('12\.04\.2020"):
         listens_of(tmp_path, "user_id,track_id,listened_at\nu,a,12.04.2020 03:58\nv,a,13.04.2020 04:58\n")

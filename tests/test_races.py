@@ -20,6 +20,7 @@ from recsys.serving.swap import open_answers
 from recsys.store import environment
 from recsys.store.generation import Store
 from recsys.store.live import open_live
+from recsys.store.transactions import Writing
 
 
 @pytest.fixture
@@ -104,6 +105,30 @@ def test_audio_is_deleted_under_the_lock_of_those_who_add(
         live.add(upload, vectors, tmp_path / "one")
         monkeypatch.setattr(Path, "unlink", looked)
         live.delete_track("new")
+    assert locked == [True]
+
+
+def test_a_track_is_written_under_the_lock_of_generations(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else another generation may become current between the look and the entry, without vectors of the track."""
+    upload, vectors = new_track(store, "new", "jazz", "samebytes")
+    (tmp_path / "one").write_bytes(b"sound")
+    (store / "uploads").mkdir(exist_ok=True)
+    locked, append = list[bool](), Writing.append
+
+    def looked(self: Writing, event: Any) -> int:
+        with (store / "live.lock").open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked.append(False)
+            except BlockingIOError:
+                locked.append(True)
+        return append(self, event)
+
+    with opened(store) as live:
+        monkeypatch.setattr(Writing, "append", looked)
+        live.add(upload, vectors, tmp_path / "one")
     assert locked == [True]
 
 

@@ -103,7 +103,7 @@ class FakeLive:
 def fake(tmp_path):
     """A server whose embedder and live store are stand-ins."""
     embedder, live = FakeEmbedder(), FakeLive()
-    now = [Serving("g1", live, lambda track_id, k: [])]
+    now = [Serving("g1", live, lambda track_id, k: [], lambda track_id: True)]
     folder = tmp_path / "fake"
     folder.mkdir()
     uploads = TrackUploads(Store(folder), embedder, lambda: now[0], settings(at_once=2, max_mb=0.5, idle_s=0.5))
@@ -235,6 +235,8 @@ def test_silence_is_taken_without_sound_and_told(store, stub):
     assert answer.neighbours, "its genre places it"
     with open_live(store / "live.lmdb") as live:
         assert "sound" not in live.vectors(answer.generation, 1)
+    again = stub.UploadTrack(pieces(silence, about), timeout=CALL_S)
+    assert (again.track_id, again.known, again.has_sound) == ("new", True, False)
 
 
 def test_a_mislabelled_file_is_taken_with_a_note(stub):

@@ -92,9 +92,9 @@ class Problems:
         forms = rows.group_by(text.alias("form"), maintain_order=True).agg(
             pl.col("row").first(), pl.col("value").first(), pl.len()
         )
-        for form, row, example, n in forms.head(MAX_FORMS).select("form", "row", "value", "len").iter_rows():
+        for row, example, n in forms.head(MAX_FORMS).select("row", "value", "len").iter_rows():
             so_many = f"; {n:,} values are written so" if n > 1 else ""
-            self.add(kind, source, row, example, f"{reason}, not {form}{so_many}")
+            self.add(kind, source, row, example, f"{reason}, not {example}{so_many}")
         if len(forms) > MAX_FORMS:
             rest = forms.slice(MAX_FORMS)
             n, more = int(rest["len"].sum()), f"; {len(rest):,} more forms, as this one, are not listed"

@@ -32,6 +32,11 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ALIASES = {"tracks_id": "track_id", "file": "path"}
 
+ROUNDED_TIMES = (
+    "these times are 32-bit floating-point numbers, which keep an epoch to a minute or two; they are used as they are, "
+    "write them as 64-bit numbers or text to keep seconds and the order of plays"
+)
+
 # one entry of a list written as text: "a", 'a' or a bare word, which holds no comma, bracket or outer blank
 _ITEM = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,\[\]"'](?:[^,\[\]]*[^\s,\[\]])?)"""
 _LIST = rf"(?s)^\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*)?\]\s*$"
@@ -256,6 +261,8 @@ def _normalised(frame: pl.DataFrame, rows: pl.Series | None, path: Path, problem
         column = pl.col(name)
         if name in IDS:
             check_ids(frame[name], path)
+        if name == "listened_at" and dtype == pl.Float32 and frame[name].count():
+            problems.add("rounded-time", str(path), None, name, ROUNDED_TIMES)
         if isinstance(dtype, pl.Array):
             columns.append(column.arr.to_list())
         elif isinstance(dtype, pl.Binary):

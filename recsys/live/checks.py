@@ -1,15 +1,17 @@
 """Which listens are taken in, and whether the log is the one that a generation was built with."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from recsys.catalogue.times import FIRST as FIRST_KNOWN
+from recsys.catalogue.times import TOLERANCE
 from recsys.live.events import Listened
 from recsys.store.transactions import Reading
 
 MOST_PLAYS = 1_000_000.0  # of one event
 MAX_ID_BYTES = 1000  # of a track or a user
 LONGEST_EVENT_ID = 100  # bytes
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
@@ -25,7 +27,7 @@ def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
         return f"the event id is longer than {LONGEST_EVENT_ID} bytes"
     if not listen.disliked and not (math.isfinite(listen.plays) and 0 < listen.plays <= MOST_PLAYS):
         return f"plays are {listen.plays:g}, expected above 0 and at most {MOST_PLAYS:g}"
-    if listen.at and not _is_time(listen.at):
+    if listen.at and _time(listen.at) is None:
         return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
     if reading.track_gone(listen.track_id):
         return f"the track {listen.track_id!r} was deleted"
@@ -34,13 +36,23 @@ def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
     return None
 
 
-def _is_time(text: str) -> bool:
+def time_of(listen: Listened, now: str) -> str:
+    """When a listen that is taken in was heard: now, where it does not say, or says a time that cannot be known.
+
+    A player without a clock counts from 1970; tables leave such times out (``recsys.catalogue.times``).
+    """
+    time = _time(listen.at)
+    return listen.at if time is not None and time >= FIRST_KNOWN else now
+
+
+def _time(text: str) -> datetime | None:
+    """Read an ISO 8601 time from 1970 until now, None for anything else."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        return False
+        return None
     time = time.replace(tzinfo=time.tzinfo or UTC)
-    return FIRST <= time <= datetime.now(UTC) + timedelta(days=1)  # a clock may be wrong by a time zone
+    return time if EPOCH <= time <= datetime.now(UTC) + TOLERANCE else None
 
 
 def lost_log(reading: Reading, taken_in: int) -> str | None:

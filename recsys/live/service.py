@@ -19,7 +19,7 @@ from pathlib import Path
 
 from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
 from recsys.fresh import Uploads
-from recsys.live.checks import lost_log, refusal
+from recsys.live.checks import lost_log, refusal, time_of
 from recsys.live.derive import USERS_AT_ONCE, Deriver, Follower
 from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
 from recsys.live.settings import LiveSettings
@@ -196,7 +196,7 @@ class Live:
                 elif listen.event_id and writing.recorded(listen.event_id):
                     repeated += 1
                 else:
-                    number = writing.append(replace(listen, at=listen.at or now))
+                    number = writing.append(replace(listen, at=time_of(listen, now)))
                     users[listen.user_id] = None
                     recorded += 1
         if number:

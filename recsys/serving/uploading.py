@@ -10,7 +10,7 @@ of one: then the track is embedded again with the models of the new one.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -62,11 +62,12 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """What a worker answers with at this moment; ``similar`` gives so many neighbours of a track."""
+    """What a worker answers with now; ``similar`` gives so many neighbours, ``has_sound`` whether a track was heard."""
 
     generation: str
     live: Live
     similar: Callable[[str, int], Sequence[RankedTrack]]
+    has_sound: Callable[[str], bool]
 
 
 def serving_now(current: Current) -> Serving:
@@ -82,7 +83,10 @@ def serving_now(current: Current) -> Serving:
     def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
         return answers.recommender.similar(track_id, k, describe=False).tracks
 
-    return Serving(answers.generation, answers.live, similar)
+    def has_sound(track_id: str) -> bool:
+        return answers.recommender.has_vector(track_id, "sound")
+
+    return Serving(answers.generation, answers.live, similar, has_sound)
 
 
 class TrackUploads:
@@ -170,11 +174,12 @@ class TrackUploads:
         raise ArtefactError(f"generation {generation} is not the current one, and no other is served yet; try again")
 
     async def _known(self, serving: Serving, track_id: str, about: About) -> pb.UploadTrackResponse:
-        """Answer for audio that was there before: it was embedded if this catalogue embeds at all."""
+        """Answer for audio that was there before."""
         response = await self._described(serving, track_id)
         response.known = True
         response.notes.extend(ignored_words(about.track, track_id))
-        response.has_sound = (self._store.generations / serving.generation / "models" / "sound").is_dir()
+        with suppress(NotFoundError):  # it was deleted a moment ago
+            response.has_sound = await asyncio.to_thread(serving.has_sound, track_id)
         return response
 
     async def _described(self, serving: Serving, track_id: str) -> pb.UploadTrackResponse:
