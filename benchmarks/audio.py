@@ -24,12 +24,12 @@ from benchmarks.decoding import Decoders, fastest
 from benchmarks.embedding import Run, by_librosa, embed, has_librosa, peak_mb
 from benchmarks.models import NETWORKS, Name, described, sound_model
 from benchmarks.table import Row, table
-from recsys.audio.decode import decode
+from recsys.audio.decoding.decode import decode
 from recsys.audio.settings import DecodeSettings
 from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.errors import DataError, RecsysError
-from recsys.progress import Bar, Bars, Progress
-from recsys.threads import n_cores
+from recsys.util.progress import Bar, Bars, Progress
+from recsys.util.threads import n_cores
 
 _EMOTIFY = Path(__file__).parents[2] / "shared" / "data" / "emotify" / "audio"
 _AT_MOST: dict[Name, float] = {"conv1d": 2.0, "musicnn as published": 12.0, "musicnn": 12.0}  # times decoding

@@ -16,11 +16,11 @@ from scipy.sparse import csr_matrix
 
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.hybrid.prior import PriorSettings, prior_item_step
-from recsys.neighbours import NeighbourSettings, find_neighbours
-from recsys.progress import Silent
-from recsys.rank import top_k
-from recsys.ranking import MAX_K
+from recsys.ranking.neighbours import NeighbourSettings, find_neighbours
+from recsys.ranking.ranker import MAX_K
 from recsys.types import Plays
+from recsys.util.progress import Silent
+from recsys.util.topk import top_k
 
 USERS = 2048  # ranked at a time, as publishing does
 N_BLOCKS = 4

@@ -19,8 +19,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from recsys.threads import n_cores
 from recsys.types import Float32
+from recsys.util.threads import n_cores
 
 _CLIP_S, _RATE = 30.0, 16_000
 

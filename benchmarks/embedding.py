@@ -24,8 +24,8 @@ from recsys.audio.embed import embed_paths
 from recsys.audio.model import SoundModel
 from recsys.audio.settings import LogMelSettings
 from recsys.catalogue.problems import Problems
-from recsys.progress import Silent
 from recsys.types import Float32
+from recsys.util.progress import Silent
 
 _LOOK_S = 0.02  # between two looks at the processes
 

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.catalogue.ids import IdMap
 from recsys.hybrid.blend import Part, join
-from recsys.model import Model
+from recsys.ranking.model import Model
 from recsys.types import Factors, Int32, Plays
 
 ITEMS_A_TASTE = 200  # at least

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from recsys.audio.front import fastest_dtype
-from recsys.audio.frozen import Frozen
-from recsys.audio.head import Headed, fit_head
 from recsys.audio.model import Origin, SoundModel
-from recsys.audio.musicnn import MusicNN
-from recsys.audio.networks import Pooled, build_network
+from recsys.audio.networks.conv1d import Pooled, build_network
+from recsys.audio.networks.frozen import Frozen
+from recsys.audio.networks.head import Headed, fit_head
+from recsys.audio.networks.musicnn import MusicNN
+from recsys.audio.networks.musicnn_front import fastest_dtype
+from recsys.audio.networks.weights import NAMES, load_musicnn, musicnn_weights
 from recsys.audio.settings import AudioSettings, HeadSettings, NetworkSettings
-from recsys.audio.weights import NAMES, load_musicnn, musicnn_weights
 from recsys.content.targets import Targets
 
 Name = Literal["conv1d", "musicnn", "musicnn as published"]

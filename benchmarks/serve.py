@@ -26,11 +26,11 @@ from benchmarks.served_store import FACTORS, StoreSizes, made_store, user_id
 from benchmarks.serving_child import EMPTY_SERVICE
 from benchmarks.table import Row, table
 from recsys.client import Client
-from recsys.live.events import Listened, Upload
-from recsys.progress import Bars, Progress
+from recsys.eventlog.events import Listened, Upload
+from recsys.serving.reload import open_answers
 from recsys.serving.server import SERVICE
-from recsys.serving.swap import open_answers
 from recsys.store.generation import Store, write_text
+from recsys.util.progress import Bars, Progress
 from recsys.v1 import recommender_pb2 as pb
 
 EMPTY, RECOMMEND = f"/{EMPTY_SERVICE}/Call", f"/{SERVICE}/Recommend"

@@ -30,16 +30,16 @@ from pipelines.build import Inputs, build
 from recsys.audio.settings import AudioSettings, NetworkSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.live.embedding import Embedder, EmbeddingProcess
 from recsys.live.service import Live
-from recsys.live.upload_settings import UploadSettings
-from recsys.progress import Bars, Progress, Silent
 from recsys.recommender import Recommender
 from recsys.serving.server import SERVICE, _refusal
-from recsys.serving.uploading import Serving, TrackUploads, upload_handler
+from recsys.serving.upload_handler import Serving, TrackUploads, upload_handler
 from recsys.store.generation import Store
-from recsys.store.models import load_sound_model
+from recsys.store.weights import load_sound_model
 from recsys.types import RankedTrack
+from recsys.uploads.embed_client import Embedder, EmbeddingProcess
+from recsys.uploads.settings import UploadSettings
+from recsys.util.progress import Bars, Progress, Silent
 from recsys.v1 import recommender_pb2 as pb
 
 Network = Literal["conv1d", "musicnn"]

@@ -17,13 +17,13 @@ from scipy.sparse import csr_matrix
 
 from recsys.catalogue.ids import IdMap
 from recsys.hybrid.blend import NEW, POPULARITY, Part, join
-from recsys.model import Model
-from recsys.progress import Progress
-from recsys.store.compile import compile_lookup
-from recsys.store.files import described
+from recsys.ranking.attributes import Traits
+from recsys.ranking.model import Model
+from recsys.store.checksums import described
+from recsys.store.duckdb_tables import FILE, write_tables
 from recsys.store.generation import Store
-from recsys.store.tables import FILE, write_tables
-from recsys.traits import Traits
+from recsys.store.lmdb_compile import compile_lookup
+from recsys.util.progress import Progress
 
 BLOCK = 8192
 DEPTH, N_NEIGHBOURS = 200, 50

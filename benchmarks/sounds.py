@@ -12,8 +12,8 @@ import av
 import numpy as np
 import soundfile
 
-from recsys.progress import Bar
 from recsys.types import Float32
+from recsys.util.progress import Bar
 
 RATE = 44_100  # Hz
 CLIP_S = 30.0

@@ -26,12 +26,12 @@ from benchmarks.scale import ScaleSizes, measure_scale, shared
 from benchmarks.table import Row, table
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als
 from recsys.hybrid.prior import PriorSettings, prior_item_step
-from recsys.progress import Bar, Bars, Progress
-from recsys.rank import top_k
-from recsys.ranking import MAX_K
-from recsys.retrieval import PoolSettings
-from recsys.threads import n_cores
+from recsys.ranking.candidates import PoolSettings
+from recsys.ranking.ranker import MAX_K
 from recsys.types import Factors, Float32
+from recsys.util.progress import Bar, Bars, Progress
+from recsys.util.threads import n_cores
+from recsys.util.topk import top_k
 
 FEW_PLAYS = 50  # listeners above which the prior's step is left out
 SLICES = 8  # of the users, between which the two that rank take turns

@@ -24,14 +24,14 @@ from rich.console import Console
 from benchmarks.served_store import StoreSizes, made_store, user_id
 from benchmarks.table import Row, table
 from recsys.errors import DataError
-from recsys.live.events import Upload
-from recsys.live.snapshot import Snapshot
-from recsys.progress import Bars, Progress
+from recsys.eventlog.events import Upload
+from recsys.eventlog.snapshot import Snapshot
+from recsys.eventlog.store import LiveStore
 from recsys.recommender import Recommender
-from recsys.serving.swap import open_answers
+from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore
 from recsys.types import Float32
+from recsys.util.progress import Bars, Progress
 from recsys.v1 import recommender_pb2 as pb
 
 AT_MOST, AT_LEAST = 2.0, 0.95

@@ -14,20 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from scipy.sparse import csr_matrix
 
-from eval.beyond import Traits, artist_numbers, diversity, n_artists, traits_of
-from eval.metrics import find_hits, recall_at_k
-from eval.panels import panels_of
-from eval.parts import SplitSettings
-from eval.splits import splits
+from eval.metrics.accuracy import find_hits, recall_at_k
+from eval.metrics.beyond_accuracy import Traits, artist_numbers, diversity, n_artists, traits_of
+from eval.metrics.panels import panels_of
+from eval.splitting.protocols import splits
+from eval.splitting.split import SplitSettings
 from pipelines.build import Inputs, read_catalogue
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
-from recsys.diversity import ListSettings, Variety
 from recsys.fit import fit
-from recsys.progress import Bars
-from recsys.ranking import MAX_K
+from recsys.ranking.diversity import ListSettings, Variety
+from recsys.ranking.ranker import MAX_K
 from recsys.recommender import Recommender
 from recsys.types import Int32, Tracks
+from recsys.util.progress import Bars
 
 K = 20
 DIVERSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)

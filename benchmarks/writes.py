@@ -22,11 +22,11 @@ from rich.console import Console
 
 from benchmarks.served_store import StoreSizes, made_store, user_id
 from benchmarks.table import Row, table
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
 from recsys.live.service import Live
-from recsys.progress import Bars, Progress
-from recsys.serving.swap import open_answers
-from recsys.threads import one_blas_thread
+from recsys.serving.reload import open_answers
+from recsys.util.progress import Bars, Progress
+from recsys.util.threads import one_blas_thread
 
 MOST_RATIO, MOST_WAIT_MS, MOST_FOLLOW = 4.0, 100.0, 2.0
 BATCH = 500
@@ -48,8 +48,8 @@ QUICK = WriteSizes(StoreSizes(1200, 600, 300), 2, 60)
 OTHER = """
 import sys, threading, time
 from pathlib import Path
-from recsys.live.events import Listened
-from recsys.serving.swap import open_answers
+from recsys.eventlog.events import Listened
+from recsys.serving.reload import open_answers
 live, ended, longest = open_answers(Path(sys.argv[1])).live, threading.Event(), 0.0
 live.retire()  # lists are for the other process to make
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()

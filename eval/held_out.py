@@ -14,21 +14,21 @@ from typing import Any
 
 import polars as pl
 
-from eval.ablations import present
-from eval.by_time import check_times
+from eval.aggregate import gather, incomplete, per_user, summarise, usual_k
+from eval.checkpoint import KeptSplits, facts_of
 from eval.curves import Curve, named
 from eval.facts import versions
 from eval.judge import Judged
-from eval.kept import KeptSplits, facts_of
-from eval.one_split import NO_OTHERS, Fit, OneSplit, Others
-from eval.parts import Split
 from eval.settings import EvaluationSettings
 from eval.significance import compare
-from eval.splits import splits
-from eval.summary import gather, incomplete, per_user, summarise, usual_k
-from recsys.progress import Progress
-from recsys.settings import Settings
+from eval.split_run import NO_OTHERS, Fit, OneSplit, Others
+from eval.splitting.ablations import present
+from eval.splitting.protocols import splits
+from eval.splitting.split import Split
+from eval.splitting.temporal import check_times
 from recsys.types import Listens, Tags, Tracks
+from recsys.util.progress import Progress
+from recsys.util.settings import Settings
 
 _MOST_REMEMBERED = 2000  # tracks whose published features are kept from split to split: 150 kB each
 
@@ -120,7 +120,7 @@ def _facts(
 
 
 def _remembered() -> AbstractContextManager[None]:
-    from recsys.audio.frozen import remembered_features  # loads torch
+    from recsys.audio.networks.frozen import remembered_features  # loads torch
 
     return remembered_features()  # every split's audio network hears the same clips
 

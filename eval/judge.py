@@ -4,7 +4,7 @@
 
 Every model ranks the same whole set of candidates for the same users: random, popularity, the peers, each part of
 the recommender alone (``hybrid/<part>``) and their blend (``hybrid``). Nothing is fitted here (``eval.run``), and
-nothing is averaged (``eval.summary``).
+nothing is averaged (``eval.aggregate``).
 """
 
 import time
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from eval.baselines import Fitted, Folded, Folding, Part, Popularity, Random, Ranker
-from eval.beyond import CATALOGUE_METRICS, LIST_METRICS, Traits, traits_of
-from eval.metrics import USER_METRICS, find_hits
-from eval.panels import Panel, panels_of
-from eval.parts import Split
-from eval.segments import segments_of
+from eval.baselines.simple import Fitted, Folded, Folding, Part, Popularity, Random, Ranker
+from eval.metrics.accuracy import USER_METRICS, find_hits
+from eval.metrics.beyond_accuracy import CATALOGUE_METRICS, LIST_METRICS, Traits, traits_of
+from eval.metrics.panels import Panel, panels_of
+from eval.metrics.segments import segments_of
+from eval.splitting.split import Split
 from recsys.errors import DataError
-from recsys.progress import Bar, Progress
 from recsys.types import Int32, Plays
+from recsys.util.progress import Bar, Progress
 
 HYBRID = "hybrid"
 WITHOUT = f"{HYBRID}-without-"  # begins the name of a model that was fitted without a modality

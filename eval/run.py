@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from eval import beyond, kept, metrics
+from eval import checkpoint
 from eval.facts import notes_of, versions
 from eval.held_out import judge_held_out
-from eval.one_split import Fit, Others, Peers
+from eval.metrics import accuracy, beyond_accuracy
 from eval.representation.settings import PARTIAL
 from eval.results import FIGURES_SCHEMA, Evaluation, current_generation, make_folder, save, save_to_store
 from eval.settings import REPRESENTATION, EvaluationSettings
+from eval.split_run import Fit, Others, Peers
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.progress import Progress, Silent
 from recsys.types import Listens, Tags, Tracks
+from recsys.util.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from eval.representation.run import Tools
@@ -60,7 +61,7 @@ def evaluate(
         progress: where to report; nothing is shown when None.
         fit: what is judged on listens; ``recsys.fit.fit`` when None.
         tools: what the protocol ``representation`` works with; the build's own when None.
-        peers: other models to judge beside ours (see ``eval.one_split.Peers``).
+        peers: other models to judge beside ours (see ``eval.split_run.Peers``).
         peer_facts: what decides the peers, their settings above all, as ``json`` can write it.
 
     Raises:
@@ -94,7 +95,7 @@ def evaluate(
     save(evaluation, out)
     if store is not None and generation is not None:
         save_to_store(evaluation, store, generation)
-    for partial in (PARTIAL, kept.PARTIAL):
+    for partial in (PARTIAL, checkpoint.PARTIAL):
         shutil.rmtree(out / partial, ignore_errors=True)  # the report holds what was kept there
     return evaluation
 
@@ -117,7 +118,9 @@ def _about(settings: RunSettings, evaluation_settings: EvaluationSettings, gener
 def _formulas(figures: pl.DataFrame) -> dict[str, str]:
     """Give the formula of each metric that there is a figure of."""
     shown = set(figures["metric"])
-    return {name: formula for name, formula in {**metrics.FORMULAS, **beyond.FORMULAS}.items() if name in shown}
+    return {
+        name: formula for name, formula in {**accuracy.FORMULAS, **beyond_accuracy.FORMULAS}.items() if name in shown
+    }
 
 
 def _represented(

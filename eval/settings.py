@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from eval.parts import PROTOCOLS, Protocol, SplitSettings
 from eval.representation.settings import RepresentationSettings
+from eval.splitting.split import PROTOCOLS, Protocol, SplitSettings
 from recsys.errors import ConfigError
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 REPRESENTATION: Literal["representation"] = "representation"
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.aggregate import Gathered
+from eval.baselines.registry import WITHOUT_FEATURES
 from eval.judge import HYBRID
-from eval.metrics import interval, mean_over_users, resampled_means
-from eval.peers.models import WITHOUT_FEATURES
-from eval.summary import Gathered
+from eval.metrics.accuracy import interval, mean_over_users, resampled_means
 from recsys.errors import DataError
 
 Float64 = NDArray[np.float64]

@@ -23,13 +23,13 @@ from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError, NewerError
+from recsys.eventlog.replay import Taken, forget_audio, read_live, with_listens, with_tracks
 from recsys.fit import fit
-from recsys.live.intake import Taken, forget_audio, read_live, with_listens, with_tracks
-from recsys.progress import Progress
 from recsys.store.generation import Store, disk_errors
-from recsys.store.models import load_sound_model
-from recsys.store.opened import read_facts
+from recsys.store.manifest import read_facts
+from recsys.store.weights import load_sound_model
 from recsys.types import Listens, Tags, Tracks
+from recsys.util.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

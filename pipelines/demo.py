@@ -17,24 +17,24 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
-from eval.parts import SplitSettings
 from eval.results import recall_table
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
+from eval.splitting.split import SplitSettings
 from pipelines.build import Inputs, build, read_catalogue
 from pipelines.synth import SynthSettings, compose, fans, write_listens
-from recsys.audio.frozen import remembered_features
+from recsys.audio.networks.frozen import remembered_features
 from recsys.audio.settings import AudioSettings, HeadSettings
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import scan, write_table
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError
-from recsys.progress import Progress
+from recsys.live.add_track import NewTrack, add_track
 from recsys.recommender import Recommender
+from recsys.store.duckdb_tables import FILE, query
 from recsys.store.generation import Store
-from recsys.store.tables import FILE, query
 from recsys.types import RankedList
-from recsys.uploads import NewTrack, add_track
+from recsys.util.progress import Progress
 from recsys.v1 import recommender_pb2, recommender_pb2_grpc
 
 MARK = "SIMULATED.txt"  # stands in a folder that the demo made, which it may therefore make anew

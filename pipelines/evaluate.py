@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from eval.kept import PARTIAL
+from eval.checkpoint import PARTIAL
 from eval.results import Evaluation
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.tuning import PeerSettings, tuned_peers
+from eval.tuning.tune_baselines import PeerSettings, tuned_peers
 from pipelines.build import Inputs, read_and_tell
 from recsys.config import RunSettings
-from recsys.progress import Progress
+from recsys.util.progress import Progress
 
 
 def evaluate_files(

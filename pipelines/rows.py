@@ -10,11 +10,11 @@ import polars as pl
 
 from recsys.config import RunSettings
 from recsys.fit import Artefacts
-from recsys.model import Model
-from recsys.neighbours import find_neighbours
-from recsys.progress import Progress
+from recsys.ranking.model import Model
+from recsys.ranking.neighbours import find_neighbours
 from recsys.recommender import Recommender
 from recsys.types import NO_ITEM, SPACES, Float32, Neighbours, Space
+from recsys.util.progress import Progress
 
 BLOCK = 2048  # tracks a block of rows
 
@@ -95,7 +95,7 @@ def neighbour_lists(
     """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it.
 
     ``bars`` gets, by space, what a new track's score must surpass to come into each list, (n_items,): that of the last
-    place, -inf where the list is not full, inf where there is none (``recsys.live.bars``).
+    place, -inf where the list is not full, inf where there is none (``recsys.live.thresholds``).
     """
     for space, rows, vectors in _spaces(model):
         compared = model.blend.likeness(vectors) if space == "hybrid" else vectors

@@ -1,13 +1,13 @@
-"""Tuning from files: the same reading as a build, then ``eval.tune``, then a settings file for the next build."""
+"""Tuning from files: read as a build reads, ``eval.tuning.tune_hybrid``, then a settings file for the next build."""
 
 from pathlib import Path
 
-from eval.tune import Outcome, TuneSettings, tune
-from eval.tuned import write_settings
+from eval.tuning.settings_file import write_settings
+from eval.tuning.tune_hybrid import Outcome, TuneSettings, tune
 from pipelines.build import Inputs, read_and_tell
 from recsys.config import RunSettings
 from recsys.errors import ConfigError
-from recsys.progress import Progress
+from recsys.util.progress import Progress
 
 
 def tune_files(
@@ -21,7 +21,7 @@ def tune_files(
 ) -> Outcome:
     """Read a catalogue, tune the settings on it and write them to ``out``; trials are kept in ``<out>.trials``.
 
-    ``command`` is told in the file. What else is raised is said in ``eval.tune.tune``.
+    ``command`` is told in the file. What else is raised is said in ``eval.tuning.tune_hybrid.tune``.
 
     Raises:
         ConfigError: ``out`` is there and may not be replaced, which ``force`` allows.

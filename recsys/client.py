@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 import grpc
 
 from recsys.errors import ConfigError, NotFoundError, RefusedError
-from recsys.pem import read_authority, read_pair
 from recsys.types import RankedList, RankedTrack, Space
+from recsys.util.pem import read_authority, read_pair
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 

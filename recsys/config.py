@@ -11,14 +11,14 @@ from pydantic import Field, ValidationError
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import ListensSettings
 from recsys.content.metadata import MetadataSettings
-from recsys.diversity import ListSettings
 from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
 from recsys.hybrid.parts import HybridSettings
 from recsys.live.settings import LiveSettings
-from recsys.neighbours import NeighbourSettings
-from recsys.retrieval import PoolSettings
-from recsys.settings import Settings
+from recsys.ranking.candidates import PoolSettings
+from recsys.ranking.diversity import ListSettings
+from recsys.ranking.neighbours import NeighbourSettings
+from recsys.util.settings import Settings
 
 
 class StoreSettings(Settings):

@@ -16,7 +16,7 @@
     └── RefusedError                    a server did not do what it was asked
 
 Each message is one sentence: what was found, what was expected, what to do.
-``recsys.cli`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
+``recsys.cli.main`` and ``recsys.serving`` alone catch them, and map the class to an exit code or a gRPC status.
 """
 
 

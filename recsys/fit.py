@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.audio.cache import VectorCache
 from recsys.audio.embed import embed_paths
-from recsys.audio.fitting import train_sound_model
+from recsys.audio.fit import train_sound_model
 from recsys.audio.model import SoundModel
 from recsys.catalogue.ids import IdMap
 from recsys.catalogue.listens import plays_of
@@ -37,11 +37,11 @@ from recsys.hybrid.encoder import Encoder, Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
 from recsys.hybrid.weights import Learned, learn_weights, settle
-from recsys.model import Model, SpaceVectors
-from recsys.progress import Progress, Silent
+from recsys.ranking.attributes import Traits
+from recsys.ranking.model import Model, SpaceVectors
 from recsys.recommender import Recommender
-from recsys.traits import Traits
 from recsys.types import Factors, Float32, Int32, Listens, Plays, Space, Tags, Tracks
+from recsys.util.progress import Progress, Silent
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,23 +16,23 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.asked import asked, check_k, ranked_tracks, short_note
-from recsys.audience import SPARE
-from recsys.audience import audience as rank_audience
-from recsys.diversity import ListSettings
 from recsys.errors import ConfigError, DataError, NoSpaceError
-from recsys.filters import NO_FILTERS, Filters
 from recsys.hybrid.foldin import fold_in
-from recsys.lists import NOBODY, Lists, Person
-from recsys.model import Model
-from recsys.overlay import UNTOUCHED, Catalogue, Touched, Uploads
-from recsys.ranking import DEFAULT_K, MAX_K, Ranking
-from recsys.traits import Traits
+from recsys.ranking.attributes import Traits
+from recsys.ranking.audience import SPARE
+from recsys.ranking.audience import audience as rank_audience
+from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched, Uploads
+from recsys.ranking.diversity import ListSettings
+from recsys.ranking.filters import NO_FILTERS, Filters
+from recsys.ranking.lists import NOBODY, Lists, Person
+from recsys.ranking.model import Model
+from recsys.ranking.ranker import DEFAULT_K, MAX_K, Ranking
+from recsys.ranking.request import asked, check_k, ranked_tracks, short_note
 from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, Space, Tables
 
 
 class Since(Protocol):
-    """What is known of users since a generation was built (``recsys.store.opened``)."""
+    """What is known of users since a generation was built (``recsys.store.manifest``)."""
 
     def touched(self, user_id: str) -> Touched:
         """What happened to one user."""
@@ -85,7 +85,7 @@ class Recommender:
         Raises:
             ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
         """
-        from recsys.store.opened import open_store
+        from recsys.store.manifest import open_store
 
         return open_store(Path(store))
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from recsys.audio.containers import look
+from recsys.audio.decoding.containers import look
 
 RATE = 44_100  # Hz, unlike the 16 kHz that the package works at
 Stereo = NDArray[np.float32]  # (n, 2)

@@ -22,14 +22,14 @@ from audio_files import encoded, melody
 
 from pipelines.build import Inputs, build, read_catalogue
 from recsys.catalogue.problems import Problems
-from recsys.cli import main
+from recsys.cli.main import main
 from recsys.config import RunSettings
 from recsys.fit import fit
-from recsys.progress import Silent
 from recsys.recommender import Recommender
-from recsys.store.files import described
+from recsys.store.checksums import described
+from recsys.store.duckdb_tables import FILE
 from recsys.store.generation import Store
-from recsys.store.tables import FILE
+from recsys.util.progress import Silent
 
 # how long an example takes, and how many are thrown away before, decides nothing; CI tries the same examples every time
 hypothesis.settings.register_profile(

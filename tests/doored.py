@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from recsys.serving import calls
-from recsys.serving.doors import ROLES, UPLOAD, Doors
+from recsys.serving import call_context
+from recsys.serving.access import ROLES, UPLOAD, Doors
 from recsys.serving.metrics import Meter
 
 CALL_S = 5.0
@@ -29,7 +29,7 @@ async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
     return b"got " + request
 
 
-AT_ONCE = {b"plain": calls.PLAIN, b"live": calls.LIVE}
+AT_ONCE = {b"plain": call_context.PLAIN, b"live": call_context.LIVE}
 
 
 def at_once(request: bytes) -> tuple[bytes, int] | None:

@@ -1,13 +1,13 @@
-"""A process as in ``recsys.catalogue.inside.process``, whose reader does what the file's first word says."""
+"""A process as in ``recsys.catalogue.tags.worker``, whose reader does what the file's first word says."""
 
 import os
 import signal
 import time
 from typing import BinaryIO
 
-from recsys.catalogue.inside.fields import Inside
-from recsys.catalogue.inside.process import main
-from recsys.catalogue.inside.reading import read_tags
+from recsys.catalogue.tags.fields import Inside
+from recsys.catalogue.tags.read import read_tags
+from recsys.catalogue.tags.worker import main
 
 
 def read(file: BinaryIO) -> Inside:

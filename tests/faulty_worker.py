@@ -1,4 +1,4 @@
-"""A decoding process as in ``recsys.audio.worker``, whose decoder does what the file's first word says."""
+"""A decoding process as in ``recsys.audio.decoding.worker``, whose decoder does what the file's first word says."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.audio.decode import Decoded, decode
+from recsys.audio.decoding.decode import Decoded, decode
+from recsys.audio.decoding.worker import main
 from recsys.audio.settings import DecodeSettings
-from recsys.audio.worker import main
 from recsys.types import Clip
 
 

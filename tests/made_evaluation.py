@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from eval.metrics import FORMULAS, USER_METRICS
-from eval.report.read import REPRESENTATION
+from eval.metrics.accuracy import FORMULAS, USER_METRICS
+from eval.report.figures import REPRESENTATION
 from eval.report.sections import POPULARITY_BIAS
 from eval.results import FIGURES_SCHEMA, Evaluation
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from tastes import N_TRACKS, TasteFake, catalogue, planted, plays_of_fake
 
-from eval.tune import Outcome, TuneSettings, tune
+from eval.tuning.tune_hybrid import Outcome, TuneSettings, tune
 from recsys.config import RunSettings
-from recsys.progress import Progress
 from recsys.types import Candidates, Int32, Listens, Tags, Tracks
+from recsys.util.progress import Progress
 
 BEST_L2 = 1.0  # the base has 10
 

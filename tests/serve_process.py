@@ -58,14 +58,14 @@ class Serve:
         if not self._embeds:  # until it runs its own command, it looks like one of them
             self.embedder()
             self._embeds = True
-        return [child for child, line in self.children().items() if "recsys.live.embedder" not in line]
+        return [child for child, line in self.children().items() if "recsys.uploads.embed_server" not in line]
 
     def embedder(self, limit_s: float = 30.0) -> int:
         """Id of the embedding process, which starts after the workers serve."""
         found = list[int]()
 
         def is_there() -> bool:
-            found[:] = [child for child, line in self.children().items() if "recsys.live.embedder" in line]
+            found[:] = [child for child, line in self.children().items() if "recsys.uploads.embed_server" in line]
             return bool(found)
 
         assert eventually(is_there, limit_s), "there is no embedding process"

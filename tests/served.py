@@ -9,7 +9,7 @@ from pathlib import Path
 # embedding costs seconds of a core, so it is there where a test asks for it
 SERVER = """
 import sys
-from recsys.cli import main
+from recsys.cli.main import main
 from recsys.serving import workers
 embed = sys.argv.pop(1) == "embed"
 workers.can_embed = lambda: embed

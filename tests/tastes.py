@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
-from recsys.progress import Progress
 from recsys.types import (
     LISTENS_SCHEMA,
     NO_ITEM,
@@ -20,6 +19,7 @@ from recsys.types import (
     Tags,
     Tracks,
 )
+from recsys.util.progress import Progress
 
 N_USERS, N_TRACKS, N_TASTES = 12, 40, 2
 

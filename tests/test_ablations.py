@@ -11,14 +11,14 @@ import pytest
 from conftest import run as command
 from tastes import RecordingFit, TasteFake, catalogue, planted
 
-from eval.ablations import MODALITIES, present, without
-from eval.parts import SplitSettings
 from eval.run import evaluate
 from eval.settings import EvaluationSettings, evaluation_settings
+from eval.splitting.ablations import MODALITIES, present, without
+from eval.splitting.split import SplitSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.settings import Settings
 from recsys.types import TAGS_SCHEMA, TRACKS_SCHEMA, Candidates, Listens, Tags, Tracks
+from recsys.util.settings import Settings
 
 TAGS = Tags(pl.DataFrame([("t1", "calm", 1.0)], schema=TAGS_SCHEMA, orient="row"))
 QUICK = EvaluationSettings(

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from pipelines.build import Inputs, build
 from recsys.errors import ConfigError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.serving import convert
-from recsys.serving.answers import Answers, Current
+from recsys.serving.fast_path import Answers, Current
+from recsys.serving.reload import follow, open_answers
 from recsys.serving.server import METHODS, create_server
-from recsys.serving.swap import follow, open_answers
 from recsys.store.generation import Store
 from recsys.store.keys import key_of
-from recsys.store.lookup import FILE
+from recsys.store.lmdb_lookup import FILE
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
@@ -237,6 +237,6 @@ def test_a_damaged_generation_is_told_of_once_and_the_old_one_goes_on(
     with caplog.at_level(logging.ERROR):
         asyncio.run(look())
     assert current.answers.recommender.generation == whole.name
-    told = [record.getMessage() for record in caplog.records if record.name == "recsys.serving.swap"]
+    told = [record.getMessage() for record in caplog.records if record.name == "recsys.serving.reload"]
     assert len(told) == 1
     assert whole.name in told[0]

@@ -7,11 +7,11 @@ import pytest
 from conftest import copied
 
 from recsys.errors import NotFoundError
-from recsys.live.events import Listened, Upload
-from recsys.serving import calls
-from recsys.serving.answers import Answers
+from recsys.eventlog.events import Listened, Upload
+from recsys.serving import call_context
+from recsys.serving.fast_path import Answers
+from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
-from recsys.serving.swap import open_answers
 from recsys.v1 import recommender_pb2 as pb
 
 
@@ -28,7 +28,7 @@ def asked(answers: Answers, **fields: object) -> tuple[str, pb.RecommendResponse
     if found is None:
         return "computed", METHODS["Recommend"][0](answers.recommender, request)
     sent, way = found
-    return calls.PATHS[way], pb.RecommendResponse.FromString(sent)
+    return call_context.PATHS[way], pb.RecommendResponse.FromString(sent)
 
 
 def ids(answer: pb.RecommendResponse) -> list[str]:
@@ -96,7 +96,7 @@ def test_an_upload_is_similar_and_recommended_at_once(answers: Answers) -> None:
     assert reached
     assert any("fresh" in ids(asked(answers, user_id=user, k=20)[1]) for user in reached)
     sent, way = answers.similar_tracks(pb.SimilarTracksRequest(track_id=liked).SerializeToString())
-    assert calls.PATHS[way] == "live"
+    assert call_context.PATHS[way] == "live"
     assert pb.SimilarTracksResponse.FromString(sent).tracks[0].track_id == "fresh"
     assert answers.recommender.similar(liked, 5).tracks[0].track_id == "fresh"
     assert answers.recommender.track("fresh")["artist"] == "New"

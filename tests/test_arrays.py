@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.arrays import giving_way, mapped, read
+from recsys.util.npy import giving_way, mapped, read
 
 KINDS = [
     np.arange(12, dtype=np.float32).reshape(3, 4),

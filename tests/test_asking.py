@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 from conftest import run
 
-from recsys.store import asking
-from recsys.store.asking import ask
+from recsys.store import sql
+from recsys.store.duckdb_tables import FILE
 from recsys.store.generation import Store
-from recsys.store.tables import FILE
+from recsys.store.sql import ask
 
 TRIED = {
     "COPY TO": "COPY (SELECT 1) TO '{out}'",
@@ -67,8 +67,8 @@ def test_the_process_may_not_write_whatever_duckdb_is_told(tiny_store: Path, tmp
     import sys
 
     told = (
-        "import sys; from recsys.store import asking; asking.CLOSED = ()\n"
-        "sys.stdout.buffer.write(asking.answer(__import__('pathlib').Path(sys.argv[1]), sys.argv[2]))"
+        "import sys; from recsys.store import asking; sql.CLOSED = ()\n"
+        "sys.stdout.buffer.write(sql.answer(__import__('pathlib').Path(sys.argv[1]), sys.argv[2]))"
     )
     file, out = Store(tiny_store).current() / FILE, tmp_path / "out.csv"
     tmp_path.chmod(0o777)
@@ -84,8 +84,8 @@ def test_the_process_may_not_write_whatever_duckdb_is_told(tiny_store: Path, tmp
 def test_the_right_to_write_files_goes_and_then_every_other(monkeypatch: pytest.MonkeyPatch) -> None:
     given_up = list[object]()
     monkeypatch.setattr(resource, "setrlimit", lambda what, limits: given_up.append((what, limits)))
-    monkeypatch.setattr(asking, "give_up_rights", lambda: given_up.append("rights"))
-    asking._give_up_all()
+    monkeypatch.setattr(sql, "give_up_rights", lambda: given_up.append("rights"))
+    sql._give_up_all()
     assert given_up == [(resource.RLIMIT_CORE, (0, 0)), (resource.RLIMIT_FSIZE, (0, 0)), "rights"]
 
 

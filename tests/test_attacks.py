@@ -11,11 +11,11 @@ from doored import CALL_S, SERVICE, call, connected, doored, eventually, refused
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serve_process import serve
 
-from recsys.serving import standard, transport, unfinished
-from recsys.serving.doors import MAX_MESSAGE, NO_TOKEN, ROLES, Doors
+from recsys.serving import health, pending_calls, transport
+from recsys.serving.access import MAX_MESSAGE, NO_TOKEN, ROLES, Doors
 from recsys.serving.metrics import Board
+from recsys.serving.pending_calls import GAVE_WAY, NO_MESSAGE, TOO_LATE, TOO_MANY, Unfinished
 from recsys.serving.tokens import Keyring, Role, add_token
-from recsys.serving.unfinished import GAVE_WAY, NO_MESSAGE, TOO_LATE, TOO_MANY, Unfinished
 
 MOST_MB = 64
 RECOMMEND, CHECK = f"/{SERVICE}/Recommend", "/grpc.health.v1.Health/Check"
@@ -114,7 +114,7 @@ def test_a_client_that_leaves_gives_its_place_back(leaves):
 
 
 def test_what_sends_nothing_gives_way_to_who_has_waited(monkeypatch):
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(pending_calls, "PATIENCE_S", 0.02)
 
     async def story():
         calls = places(2)
@@ -132,8 +132,8 @@ def test_what_sends_nothing_gives_way_to_who_has_waited(monkeypatch):
 
 
 def test_nobody_gives_way_while_nobody_waits_but_to_time(monkeypatch):
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(unfinished, "_CALM_S", 0.01)
+    monkeypatch.setattr(pending_calls, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(pending_calls, "_CALM_S", 0.01)
 
     async def story():
         calls = Unfinished(MAX_MESSAGE, refuse, message_s=0.3)
@@ -146,8 +146,8 @@ def test_nobody_gives_way_while_nobody_waits_but_to_time(monkeypatch):
 
 
 def test_where_many_wait_those_who_send_nothing_give_way(monkeypatch):
-    monkeypatch.setattr(unfinished, "MANY_WAITING", 4)
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 1000.0)
+    monkeypatch.setattr(pending_calls, "MANY_WAITING", 4)
+    monkeypatch.setattr(pending_calls, "PATIENCE_S", 1000.0)
 
     async def story():
         calls = places(2)
@@ -167,14 +167,14 @@ def test_where_many_wait_those_who_send_nothing_give_way(monkeypatch):
 
 
 def test_a_message_that_has_come_is_not_given_up_for_a_loop_that_was_busy(monkeypatch):
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(pending_calls, "PATIENCE_S", 0.0)
 
     async def story():
         calls = places(2)
         held, tasks = begun(calls, 2)
         await turns()
         _, waiting = begun(calls, 1)
-        for _ in range(unfinished._CHANCE - 1):
+        for _ in range(pending_calls._CHANCE - 1):
             calls._look()
         for context in held:
             context.come.set_result(b"good")  # as the loop is about to look again
@@ -187,7 +187,7 @@ def test_a_message_that_has_come_is_not_given_up_for_a_loop_that_was_busy(monkey
 
 
 def test_there_is_an_end_to_waiting(monkeypatch):
-    monkeypatch.setattr(unfinished, "MOST_WAITING", 4)
+    monkeypatch.setattr(pending_calls, "MOST_WAITING", 4)
 
     async def story():
         calls = places(2)
@@ -263,11 +263,11 @@ def test_honest_calls_pass_those_that_are_never_ended():
 @pytest.fixture
 def standard_server(monkeypatch):
     """A server with health and nothing else; gives its address."""
-    monkeypatch.setattr(standard, "MOST_WATCHES", 3)
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(health, "MOST_WATCHES", 3)
+    monkeypatch.setattr(pending_calls, "PATIENCE_S", 0.02)
 
     def with_health(doors, server, services):
-        doors.add_health(server, standard.health_aio.HealthServicer())
+        doors.add_health(server, health.health_aio.HealthServicer())
 
     monkeypatch.setattr(Doors, "add_reflection", with_health)
     with doored(Doors()) as address:

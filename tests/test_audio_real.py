@@ -6,16 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.audio.fitting import fit_sound_model
+from recsys.audio.fit import fit_sound_model
 from recsys.audio.model import SoundModel
+from recsys.audio.networks.weights import musicnn_weights
 from recsys.audio.sample import read_sample
 from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, NetworkSettings, TrainSettings
-from recsys.audio.weights import musicnn_weights
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tracks
 from recsys.content.tasks import targets_of
-from recsys.progress import Silent
 from recsys.types import Clip, Tracks
+from recsys.util.progress import Silent
 
 EMOTIFY = Path(__file__).parents[2] / "shared" / "data" / "emotify"
 

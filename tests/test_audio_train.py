@@ -9,15 +9,15 @@ import torch
 from labels import labelled
 
 from recsys.audio.model import Origin, SoundModel
-from recsys.audio.musicnn import MusicNN
-from recsys.audio.networks import Pooled
+from recsys.audio.networks.conv1d import Pooled
+from recsys.audio.networks.musicnn import MusicNN
 from recsys.audio.settings import AudioSettings, LogMelSettings, NetworkSettings, TrainSettings
 from recsys.audio.train import _freeze, _Training, train_network
 from recsys.content.tasks import Heads
-from recsys.progress import Silent
-from recsys.threads import torch_threads
-from recsys.training import Checkpoint
 from recsys.types import Clip
+from recsys.util.progress import Silent
+from recsys.util.threads import torch_threads
+from recsys.util.training import Checkpoint
 
 CONV1D = NetworkSettings(name="conv1d", start="random", width=24, dim=12)
 SETTINGS = AudioSettings(

@@ -9,17 +9,17 @@ import pytest
 from conftest import copied
 from test_live_lists import with_reach
 
-from recsys import lists
-from recsys.diversity import Source, choose
-from recsys.filters import Filters, artists_of
-from recsys.live.events import Listened, Upload
+from recsys.eventlog.events import Listened, Upload
 from recsys.live.service import Live
-from recsys.ranking import MAX_K
+from recsys.ranking import lists
+from recsys.ranking.diversity import Source, choose
+from recsys.ranking.filters import Filters, artists_of
+from recsys.ranking.ranker import MAX_K
 from recsys.recommender import Recommender
+from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
-from recsys.serving.swap import open_answers
 from recsys.store.generation import Store
-from recsys.store.opened import open_store
+from recsys.store.manifest import open_store
 from recsys.store.record import Record
 from recsys.v1 import recommender_pb2 as pb
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from eval import baselines
-from eval.baselines import Part, Popularity, Random, Ranker
+from eval.baselines import simple
+from eval.baselines.simple import Part, Popularity, Random, Ranker
 from recsys.types import NO_ITEM, Candidates, Int32, Plays
 
 N_USERS, N_ITEMS = 9, 23
@@ -90,7 +90,7 @@ def test_exactly_the_open_candidates_are_ranked_best_first(ranker: Ranker, k: in
 def test_a_batch_is_its_users_one_by_one(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:
     users = np.array([4, 0, 8, 1], dtype=np.int32)
     batch = ranker.rank(users, 6)
-    monkeypatch.setattr(baselines, "_BLOCK_USERS", 2)
+    monkeypatch.setattr(simple, "_BLOCK_USERS", 2)
     in_blocks = ranker.rank(users, 6)
     for place, user in enumerate(users):
         alone = ranker.rank(np.array([user], dtype=np.int32), 6)

@@ -10,10 +10,10 @@ from benchmarks import audio, sounds
 from benchmarks.decoding import fastest
 from benchmarks.embedding import embed, has_librosa, librosa_log_mel, peak_mb
 from benchmarks.models import NETWORKS, Name, sound_model
-from recsys.audio.decode import decode
+from recsys.audio.decoding.decode import decode
 from recsys.audio.logmel import log_mel
 from recsys.audio.settings import DecodeSettings, LogMelSettings
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 
 class Counted(Silent):

@@ -12,8 +12,8 @@ import pytest
 from benchmarks import serve
 from benchmarks.load import Load, Loaded
 from benchmarks.served_store import StoreSizes, made_store, user_id
-from recsys.progress import Silent
 from recsys.recommender import Recommender
+from recsys.util.progress import Silent
 
 TINY = serve.Sizes(StoreSizes(240, 300, 20), StoreSizes(210, 250, 5), seconds=0.1, rounds=1, n_swaps=1, n_uploads=2)
 

@@ -11,9 +11,9 @@ from benchmarks.listens import made_listens, model_of
 from benchmarks.scale import ScaleSizes, shared
 from benchmarks.train import Sizes, measure
 from recsys.cf.als import ALSSettings
-from recsys.progress import Silent
-from recsys.retrieval import PoolSettings
+from recsys.ranking.candidates import PoolSettings
 from recsys.types import Factors
+from recsys.util.progress import Silent
 
 TINY = Sizes(
     n_users=90, n_items=400, n_pairs=1500, als=ALSSettings(n_factors=4, epochs=2), tries=1, n_compared=20,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import uploads
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 
 def test_every_measurement_gives_its_lines(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.writes import QUICK, measure
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 
 @pytest.mark.slow

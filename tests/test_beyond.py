@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from eval import beyond
-from eval.beyond import (
+from eval.metrics import beyond_accuracy
+from eval.metrics.beyond_accuracy import (
     CATALOGUE_METRICS,
     FORMULAS,
     LIST_METRICS,
@@ -77,7 +77,7 @@ def test_diversity_is_of_the_tracks_that_have_sound() -> None:
 
 def test_blocks_do_not_change_diversity(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = diversity(RANKED, made())
-    monkeypatch.setattr(beyond, "_BLOCK_PLACES", 4)
+    monkeypatch.setattr(beyond_accuracy, "_BLOCK_PLACES", 4)
     np.testing.assert_array_equal(diversity(RANKED, made()), whole)
 
 

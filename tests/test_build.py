@@ -24,13 +24,13 @@ from conftest import (
 
 from pipelines.build import Inputs, build
 from recsys import fit as fitting
-from recsys.audio.workers import DecodeWorkers
+from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.models import load_sound_model
+from recsys.store.weights import load_sound_model
+from recsys.util.progress import Silent
 
 
 def built(inputs: Inputs, store: Path, settings: RunSettings | None = None, **options: bool) -> Path:

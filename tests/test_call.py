@@ -10,8 +10,8 @@ from mutagen.id3 import ID3, TALB, TCON, TDRC, TIT2, TPE1
 from served import served
 
 from recsys.client import Client, Uploaded
+from recsys.eventlog.store import open_live
 from recsys.serving.tokens import Role, add_token
-from recsys.store.live import open_live
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from recsys.cf.als import ALSSettings
 from recsys.cf.choice import ALSChoice, choose_als
 from recsys.config import RunSettings
 from recsys.hybrid.parts import HybridSettings
-from recsys.progress import Silent
 from recsys.types import Factors, Plays
+from recsys.util.progress import Silent
 
 N_USERS, N_ITEMS = 40, 72
 BASE = ALSSettings(n_factors=2, epochs=6, l2=1.0)

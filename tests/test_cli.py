@@ -15,9 +15,9 @@ import pytest
 from conftest import AudioCatalogue, TinyCatalogue, copied, rows, run
 
 from recsys.recommender import Recommender
-from recsys.serving.fittings import OPEN
+from recsys.serving.context import OPEN
+from recsys.store.duckdb_tables import FILE
 from recsys.store.generation import Store
-from recsys.store.tables import FILE
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.audio.clips import clip_patches, of_one_length
+from recsys.audio.networks.clips import clip_patches, of_one_length
 from recsys.audio.settings import AudioSettings, DecodeSettings
 from recsys.errors import DataError
 from recsys.types import Clip

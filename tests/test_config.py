@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from recsys.config import RunSettings, load_settings
 from recsys.errors import ConfigError
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 

@@ -14,8 +14,8 @@ from recsys.content.lyrics import LyricsReader, LyricsSettings, learn_lyrics
 from recsys.content.metadata import MetadataSettings, Vocabulary, encode, learn_vocabulary
 from recsys.content.tasks import Targets, targets_of
 from recsys.content.train import ContentModel, ContentSettings, fit_content, modalities_of
-from recsys.progress import Silent
 from recsys.types import Float32, Tracks
+from recsys.util.progress import Silent
 
 LYRICS = LyricsSettings(n_pieces=512, max_tokens=4, embedding=4, hidden=4)
 READER = LyricsReader(LYRICS, b"", 0)  # nobody sings here
@@ -184,7 +184,7 @@ def test_the_callers_threads_and_one_track_catalogues_are_left_in_peace() -> Non
 
 def saved(folder: Path, model: ContentModel) -> Path:
     from recsys.hybrid.encoder import Encoder, Scaler
-    from recsys.store.models import save_models
+    from recsys.store.weights import save_models
 
     scaler = Scaler(np.zeros(3, np.float32), np.ones(3, np.float32))
     save_models(folder, Encoder(model, scaler, np.ones(8, np.float32), None, None, unplayed=0.5), None)
@@ -192,7 +192,7 @@ def saved(folder: Path, model: ContentModel) -> Path:
 
 
 def test_an_encoder_read_from_disk_encodes_to_the_bit(tmp_path: Path) -> None:
-    from recsys.store.models import load_encoder
+    from recsys.store.weights import load_encoder
 
     _, modalities, _ = planted()
     model = fitted(SETTINGS.model_copy(update={"epochs": 2}))
@@ -219,7 +219,7 @@ def sung() -> tuple[ContentModel, pl.Series]:
 
 def test_genres_are_learned_from_lyrics_and_the_reader_goes_with_the_model(tmp_path: Path) -> None:
     from recsys.errors import ArtefactError
-    from recsys.store.models import load_encoder
+    from recsys.store.weights import load_encoder
 
     model, texts = sung()
     folder = saved(tmp_path / "models", model)

@@ -11,13 +11,13 @@ from conftest import AudioCatalogue, quick_settings
 from tastes import RecordingFit, TasteFake, catalogue, planted
 
 from eval.curves import curves_of, named
-from eval.parts import SplitSettings
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
+from eval.splitting.split import SplitSettings
 from pipelines.build import read_and_tell
 from recsys.fit import fit as fit_build
-from recsys.progress import Silent
-from recsys.settings import Settings
+from recsys.util.progress import Silent
+from recsys.util.settings import Settings
 
 
 def left_behind(content: list[dict[str, float]], sound: list[dict[str, float]] | None) -> Any:

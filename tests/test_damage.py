@@ -21,13 +21,13 @@ from test_live_lists import heard, opened
 from upload_service import pieces
 
 from recsys.errors import ArtefactError, NotFoundError
-from recsys.live.events import GenerationMovedError, Upload
-from recsys.serving import swap
-from recsys.serving.answers import Answers, Current
-from recsys.serving.swap import follow, open_answers, open_serving
-from recsys.serving.uploading import NOT_NOW
+from recsys.eventlog.events import GenerationMovedError, Upload
+from recsys.serving import reload
+from recsys.serving.fast_path import Answers, Current
+from recsys.serving.reload import follow, open_answers, open_serving
+from recsys.serving.upload_handler import NOT_NOW
 from recsys.store.generation import Store
-from recsys.store.opened import Backend
+from recsys.store.manifest import Backend
 from recsys.v1 import recommender_pb2 as pb
 
 CALL_S = 10.0
@@ -185,7 +185,7 @@ def test_the_old_generation_goes_on(store: Store, name: str, caplog: pytest.LogC
         assert not following.done()
         following.cancel()
 
-    with caplog.at_level(logging.ERROR, logger=swap.__name__):
+    with caplog.at_level(logging.ERROR, logger=reload.__name__):
         asyncio.run(look())
     assert current.answers.recommend(pb.RecommendRequest(user_id="u1").SerializeToString())
     [told] = caplog.records
@@ -204,8 +204,8 @@ def test_a_generation_that_could_not_be_opened_is_tried_again(
             raise errors.pop()
         return open_answers(*arguments)
 
-    monkeypatch.setattr(swap, "open_answers", failing)
-    monkeypatch.setattr(swap, "AGAIN_S", 0.05)
+    monkeypatch.setattr(reload, "open_answers", failing)
+    monkeypatch.setattr(reload, "AGAIN_S", 0.05)
 
     async def look() -> None:
         following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01))
@@ -217,7 +217,7 @@ def test_a_generation_that_could_not_be_opened_is_tried_again(
         assert not following.done()
         following.cancel()
 
-    with caplog.at_level(logging.ERROR, logger=swap.__name__):
+    with caplog.at_level(logging.ERROR, logger=reload.__name__):
         asyncio.run(look())
     assert current.answers.generation == NEXT
     assert not errors
@@ -303,7 +303,7 @@ def test_the_current_generation_answers_once_it_can_be_opened(
     published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
     answers, refused = open_serving(store.folder)
     current, told = Current(answers), len(caplog.records)
-    monkeypatch.setattr(swap, "AGAIN_S", 0.1)
+    monkeypatch.setattr(reload, "AGAIN_S", 0.1)
 
     async def look() -> None:
         following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01, refused=refused))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from audio_files import RATE, bare_mp3, encoded, encoded_by_ffmpeg, melody, of_unknown_length, packed
 
-from recsys.audio import decode as decoding
-from recsys.audio.containers import look
-from recsys.audio.decode import Decoded, decode
-from recsys.audio.readers import AvReader, FramedReader, SndfileReader, open_other
+from recsys.audio.decoding import decode as decoding
+from recsys.audio.decoding.containers import look
+from recsys.audio.decoding.decode import Decoded, decode
+from recsys.audio.decoding.readers import AvReader, FramedReader, SndfileReader, open_other
 from recsys.audio.settings import DecodeSettings
 
 SETTINGS = DecodeSettings(clip_s=10.0)

@@ -6,8 +6,8 @@ import pytest
 import soxr
 from audio_files import RATE, encoded, encoded_by_ffmpeg, melody, tone, without_info_frame
 
-from recsys.audio.containers import missing_tail
-from recsys.audio.decode import Decoded, decode
+from recsys.audio.decoding.containers import missing_tail
+from recsys.audio.decoding.decode import Decoded, decode
 from recsys.audio.settings import DecodeSettings
 from recsys.errors import DataError
 

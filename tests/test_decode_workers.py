@@ -11,10 +11,10 @@ from audio_files import encoded, melody, write_all
 from made_tags import frame, id3, text_frame
 from mutagen.id3 import ID3, TALB, TCON, TIT2, TPE1
 
-from recsys.audio.decode import Decoded
+from recsys.audio.decoding.decode import Decoded
+from recsys.audio.decoding.pool import DecodeFailure, DecodeWorkers, decode_many
+from recsys.audio.decoding.worker import content_hash
 from recsys.audio.settings import DecodeSettings, WorkerSettings
-from recsys.audio.worker import content_hash
-from recsys.audio.workers import DecodeFailure, DecodeWorkers, decode_many
 from recsys.errors import ArtefactError
 
 SETTINGS = DecodeSettings(clip_s=2.0)
@@ -111,7 +111,7 @@ def test_workers_end_with_their_parent_and_say_nothing(tmp_path: Path) -> None:
     program = f"""
 import os, sys, threading, time
 from pathlib import Path
-from recsys.audio.workers import DecodeWorkers
+from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), module="faulty_worker") as workers:
     next(workers.decode([Path({str(tmp_path)!r}, "noisy")]))

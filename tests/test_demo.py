@@ -14,10 +14,10 @@ from test_readme import USED, words
 
 from pipelines import demo as demonstration
 from pipelines.synth import SynthSettings
-from recsys.audio.frozen import remembered_features
+from recsys.audio.networks.frozen import remembered_features
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
+from recsys.util.progress import Silent
 
 SMALL = SynthSettings(n_tracks=32, n_artists=8, clip_s=3.0, n_users=40, n_listens=700)
 OUT = Path("demo-out")  # as `make demo` names it, seen from where it runs

@@ -16,9 +16,9 @@ from test_publish import small_disk
 from upload_service import pieces
 
 from recsys.errors import ArtefactError
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import LiveStore, open_live
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore, open_live
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 

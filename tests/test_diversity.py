@@ -8,11 +8,11 @@ from made import made_listens, made_tracks
 
 from pipelines.build import Inputs, build, read_catalogue
 from recsys.catalogue.problems import Problems
-from recsys.diversity import POOL, ListSettings, Source, Variety, cap_per_artist, choose, mmr
 from recsys.fit import fit
-from recsys.progress import Silent
+from recsys.ranking.diversity import POOL, ListSettings, Source, Variety, cap_per_artist, choose, mmr
 from recsys.recommender import Recommender
 from recsys.types import Float32, Int32
+from recsys.util.progress import Silent
 
 N = 2000
 

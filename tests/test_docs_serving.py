@@ -14,15 +14,15 @@ from doored import eventually
 from served import told
 
 from recsys import client
-from recsys.cli import app
-from recsys.live.events import Listened
+from recsys.cli.main import app
+from recsys.eventlog.events import Listened
 from recsys.live.service import Live
 from recsys.live.since import happened_since
-from recsys.live.upload_settings import UploadSettings
 from recsys.recommender import Recommender
-from recsys.serving.calls import PATHS
+from recsys.serving.call_context import PATHS
 from recsys.serving.settings import ServeSettings
 from recsys.store.generation import Store
+from recsys.uploads.settings import UploadSettings
 from recsys.v1 import recommender_pb2 as pb
 
 ROOT = Path(__file__).parents[1]

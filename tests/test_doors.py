@@ -14,8 +14,7 @@ from conftest import run
 from doored import CALL_S, SERVICE, at_once, bearer, call, connected, doored, eventually, refused
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from recsys.serving.calls import PATHS
-from recsys.serving.doors import (
+from recsys.serving.access import (
     FAULT,
     MAX_CALLS,
     NO_TOKEN,
@@ -26,10 +25,11 @@ from recsys.serving.doors import (
     UPLOAD,
     Doors,
 )
-from recsys.serving.fittings import Fittings
-from recsys.serving.limits import Rates, Uploads
+from recsys.serving.call_context import PATHS
+from recsys.serving.context import Fittings
 from recsys.serving.logs import CallLog, to_stderr
 from recsys.serving.metrics import Board
+from recsys.serving.rate_limits import Rates, Uploads
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Keyring, Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb

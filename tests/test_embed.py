@@ -21,14 +21,16 @@ from audio_files import (
 )
 from safetensors.torch import load_file, save_file
 
-from recsys.audio import decode as decoding
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
-from recsys.audio.decode import AudioProblem, decode
+from recsys.audio.decoding import decode as decoding
+from recsys.audio.decoding.decode import AudioProblem, decode
+from recsys.audio.decoding.pool import DecodeWorkers
+from recsys.audio.decoding.readers import AvReader
+from recsys.audio.decoding.worker import content_hash
 from recsys.audio.embed import embed_file, embed_paths
 from recsys.audio.logmel import log_mel
 from recsys.audio.model import Origin, SoundModel
-from recsys.audio.networks import build_network
-from recsys.audio.readers import AvReader
+from recsys.audio.networks.conv1d import build_network
 from recsys.audio.settings import (
     AudioSettings,
     DecodeSettings,
@@ -36,12 +38,10 @@ from recsys.audio.settings import (
     NetworkSettings,
     WorkerSettings,
 )
-from recsys.audio.worker import content_hash
-from recsys.audio.workers import DecodeWorkers
 from recsys.catalogue.problems import Problems
 from recsys.errors import ArtefactError, DataError
-from recsys.progress import Silent
 from recsys.types import Clip
+from recsys.util.progress import Silent
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))

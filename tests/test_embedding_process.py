@@ -17,11 +17,11 @@ from conftest import clip, copied
 from upload_service import CALL_S, pieces, serving, settings, upload_server
 
 from recsys.errors import ArtefactError
-from recsys.live.arrivals import NewTrack
-from recsys.live.embedding import MAX_FAILED_STARTS, Embedder, EmbeddingProcess, can_embed
-from recsys.serving.uploading import TrackUploads
+from recsys.eventlog.store import open_live
+from recsys.serving.upload_handler import TrackUploads
 from recsys.store.generation import Store
-from recsys.store.live import open_live
+from recsys.uploads.embed_client import MAX_FAILED_STARTS, Embedder, EmbeddingProcess, can_embed
+from recsys.uploads.metadata import NewTrack
 
 pytestmark = pytest.mark.slow
 
@@ -46,8 +46,8 @@ def test_it_ends_with_its_parent_however_that_ends(audio_store: Path, tmp_path: 
     program = f"""
         import os, signal
         from pathlib import Path
-        from recsys.live.embedding import EmbeddingProcess
-        from recsys.live.upload_settings import UploadSettings
+        from recsys.uploads.embed_client import EmbeddingProcess
+        from recsys.uploads.settings import UploadSettings
         process = EmbeddingProcess(Path({str(audio_store)!r}), UploadSettings())
         process.start()
         process.wait_until_warm()
@@ -72,7 +72,7 @@ def test_parents_own_is_what_keeps_it_alive(tmp_path: Path) -> None:
 
 
 def test_what_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    monkeypatch.setattr("recsys.live.embedding.sys.executable", "/bin/false")
+    monkeypatch.setattr("recsys.uploads.embed_client.sys.executable", "/bin/false")
     process = EmbeddingProcess(tmp_path, settings())
     process.start()
     for started in range(MAX_FAILED_STARTS):
@@ -116,7 +116,8 @@ def test_the_build_extra_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_asking_needs_no_torch() -> None:
     """A server's workers import this; torch in each of them would cost 200 MB."""
-    heavy = "import sys, recsys.serving.uploading; print([m for m in ('torch', 'soundfile', 'av') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'soundfile', 'av') if m in sys.modules]"
+    heavy = f"import sys, recsys.serving.upload_handler; print({heavy})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run([sys.executable, "-c", heavy], env=environment, capture_output=True, text=True)
     assert said.stdout.strip() == "[]", said.stderr

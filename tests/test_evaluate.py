@@ -15,24 +15,24 @@ from pydantic import ValidationError
 from rich.console import Console
 from tastes import N_TRACKS, N_USERS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 
+from eval.aggregate import gather, summarise
 from eval.judge import Judged, judge
-from eval.panels import held_out_of
-from eval.parts import SplitSettings
+from eval.metrics.panels import held_out_of
 from eval.results import FIGURES_SCHEMA, recall_table
 from eval.run import evaluate
 from eval.settings import EvaluationSettings, evaluation_settings
-from eval.splits import warm_at_random
-from eval.summary import gather, summarise
+from eval.splitting.protocols import warm_at_random
+from eval.splitting.split import SplitSettings
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError
-from recsys.progress import Silent
-from recsys.settings import Settings
 from recsys.types import (
     LISTENS_SCHEMA,
     Candidates,
     Listens,
     Tags,
 )
+from recsys.util.progress import Silent
+from recsys.util.settings import Settings
 
 QUICK = EvaluationSettings(
     protocols=("warm", "cold-track"), ks=(3, 10), splits=SplitSettings(n_splits=2), n_resamples=100

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from conftest import QUICK, TinyCatalogue, run
 
-from eval.parts import SplitSettings
-from eval.peers.models import NAMES
+from eval.baselines.registry import NAMES
 from eval.settings import EvaluationSettings
-from eval.tuning import peer_settings
+from eval.splitting.split import SplitSettings
+from eval.tuning.tune_baselines import peer_settings
 
 
 def test_what_the_command_line_says_of_peers() -> None:

@@ -13,12 +13,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.errors import ArtefactError
-from recsys.serving.calls import PATHS
-from recsys.serving.doors import ROLES
-from recsys.serving.exposition import CONTENT_TYPE, exposition
+from recsys.serving.access import ROLES
+from recsys.serving.call_context import PATHS
 from recsys.serving.metrics import BOUNDS_S, Board, moment
-from recsys.serving.ports import hold_port, parse_address
+from recsys.serving.prometheus import CONTENT_TYPE, exposition
 from recsys.serving.scrape import MAX_CALLERS, Scrapes
+from recsys.serving.sockets import hold_port, parse_address
 
 METHODS = tuple(ROLES)
 PLAIN, LIVE = PATHS.index("plain"), PATHS.index("live")

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.filters import NO_FILTERS, Filters, first_places
-from recsys.fresh import Fresh, Uploads
-from recsys.progress import Silent
+from recsys.ranking.attributes import Traits
+from recsys.ranking.filters import NO_FILTERS, Filters, first_places
+from recsys.ranking.uploaded_tracks import Fresh, Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.opened import open_store
-from recsys.traits import Traits
+from recsys.store.manifest import open_store
 from recsys.types import RankedList
+from recsys.util.progress import Silent
 
 N = 320  # more than a stored list holds
 ARTISTS = [None if n % 10 == 9 else f"Artist {n % 23}" for n in range(N)]

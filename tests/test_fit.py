@@ -22,9 +22,9 @@ from recsys.errors import DataError, NoSpaceError
 from recsys.fit import Artefacts, fit
 from recsys.hybrid.foldin import fold_in
 from recsys.hybrid.validation import MIN_PAIRS
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.types import Listens, Plays, Tags, Tracks
+from recsys.util.progress import Silent
 
 N, N_USERS, COLD = 24, 10, "t23"
 KIND = np.arange(N) % 2

@@ -10,20 +10,20 @@ from labels import labelled
 from test_audio_train import tones
 from test_musicnn import made_up
 
-from recsys.audio import fitting
-from recsys.audio.choice import settled
-from recsys.audio.fitting import copies, fit_sound_model, train_sound_model
-from recsys.audio.front import fastest_dtype
-from recsys.audio.frozen import Frozen, clip_features, remembered_features
+from recsys.audio import fit
+from recsys.audio.fit import copies, fit_sound_model, train_sound_model
 from recsys.audio.model import Origin, SoundModel
-from recsys.audio.networks import build_network
+from recsys.audio.networks.choice import settled
+from recsys.audio.networks.conv1d import build_network
+from recsys.audio.networks.frozen import Frozen, clip_features, remembered_features
+from recsys.audio.networks.musicnn_front import fastest_dtype
+from recsys.audio.networks.weights import WEIGHTS_SHA256
 from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, HeadSettings, LogMelSettings, NetworkSettings, TrainSettings
-from recsys.audio.weights import WEIGHTS_SHA256
 from recsys.errors import ConfigError
-from recsys.progress import Silent
-from recsys.threads import in_threads
 from recsys.types import Clip
+from recsys.util.progress import Silent
+from recsys.util.threads import in_threads
 
 
 class Told(Silent):
@@ -48,13 +48,13 @@ def asked(n_copies: int = 1, **network: object) -> AudioSettings:
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Published weights that are made up, so that nothing is fetched."""
-    monkeypatch.setattr(fitting, "musicnn_weights", lambda: Path("made-up"))
-    monkeypatch.setattr(fitting, "load_musicnn", lambda *_: made_up(fastest_dtype()))
+    monkeypatch.setattr(fit, "musicnn_weights", lambda: Path("made-up"))
+    monkeypatch.setattr(fit, "load_musicnn", lambda *_: made_up(fastest_dtype()))
 
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "musicnn_weights", lambda: None)
+    monkeypatch.setattr(fit, "musicnn_weights", lambda: None)
 
 
 HERE = Path("weights")
@@ -163,15 +163,15 @@ def test_a_killed_head_does_not_listen_twice(tmp_path: Path, monkeypatch: pytest
     def fitted(folder: Path | None) -> SoundModel:
         settings = asked()
         chosen = settled(settings, 8, HERE, Silent())
-        return fitting._Fitting(clips, targets, chosen, 0, Silent(), folder).model(settings)
+        return fit._Fitting(clips, targets, chosen, 0, Silent(), folder).model(settings)
 
     whole = fitted(None)
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "clip_features", counted(clip_features, 4))
+        patch.setattr(fit, "clip_features", counted(clip_features, 4))
         with pytest.raises(KeyboardInterrupt):
             fitted(tmp_path / "training")
     heard.clear()
-    monkeypatch.setattr(fitting, "clip_features", counted(clip_features, None))
+    monkeypatch.setattr(fit, "clip_features", counted(clip_features, None))
     assert fitted(tmp_path / "training").version == whole.version
     assert 4 <= len(heard) < 8
 

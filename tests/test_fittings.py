@@ -21,7 +21,7 @@ from doored import CALL_S, call, connected, eventually, refused
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from test_exposition import samples
 
-from recsys.serving.fittings import OPEN, fitted
+from recsys.serving.context import OPEN, fitted
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb

@@ -22,22 +22,22 @@ from test_live_lists import heard, listed, opened
 
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError, ChangedError, DamagedError, NewerError
-from recsys.live.taste import Heard, Taste, Tastes, query_of
-from recsys.progress import Silent
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import user_key
+from recsys.eventlog.user_state import Heard, Taste, Tastes, query_of
 from recsys.recommender import Recommender
 from recsys.serving import server
-from recsys.serving.answers import Answers, Current
-from recsys.serving.checking import Checker, Findings
-from recsys.serving.swap import follow, open_answers, open_serving
-from recsys.store import files
+from recsys.serving.fast_path import Answers, Current
+from recsys.serving.integrity import Checker, Findings
+from recsys.serving.reload import follow, open_answers, open_serving
+from recsys.store import checksums
+from recsys.store.duckdb_tables import FILE as TABLES
+from recsys.store.duckdb_tables import query
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.opened import open_store, read_facts
+from recsys.store.manifest import open_store, read_facts
 from recsys.store.record import FIRST, Record, first_of, head_of, pack, track_bytes
 from recsys.store.sealed import sealed, unsealed
-from recsys.store.tables import FILE as TABLES
-from recsys.store.tables import query
-from recsys.store.transactions import user_key
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 KEY = b"somebody"
@@ -172,7 +172,7 @@ def test_any_file_that_is_another_one_is_refused_at_the_start(store: Store) -> N
     current = store.current()
     facts = read_facts(current)
     assert len(facts["sha256"]) > 40
-    assert set(facts["sha256"]) == set(facts["files"]) - {files.NEWER}
+    assert set(facts["sha256"]) == set(facts["files"]) - {checksums.NEWER}
     for name in sorted(facts["sha256"]):
         file = current / name
         whole = file.read_bytes()

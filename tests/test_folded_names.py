@@ -12,10 +12,10 @@ from pipelines.build import Inputs, build
 from recsys.catalogue.ids import IdMap
 from recsys.content.metadata import MetadataSettings, Vocabulary, encode, learn_vocabulary
 from recsys.content.targets import targets_of
-from recsys.filters import Filters
-from recsys.progress import Silent
+from recsys.ranking.attributes import FOLDING_FILE, Traits
+from recsys.ranking.filters import Filters
 from recsys.recommender import Recommender
-from recsys.traits import FOLDING_FILE, Traits
+from recsys.util.progress import Silent
 
 COMPOSED, DECOMPOSED, LOUD = "Mot\u00f6rhead", "Moto\u0308rhead", "MOT\u00d6RHEAD"
 ROWS = np.arange(6, dtype=np.int32)

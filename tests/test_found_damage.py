@@ -12,14 +12,14 @@ from test_flips import flip
 
 from benchmarks.served_store import StoreSizes, made_store
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
 from recsys.serving import server
-from recsys.serving.checking import Checker, Findings
-from recsys.serving.swap import open_serving
+from recsys.serving.integrity import Checker, Findings
+from recsys.serving.reload import open_serving
 from recsys.serving.workers import _work
-from recsys.store import files
+from recsys.store import checksums
 from recsys.store.generation import Store
-from recsys.store.opened import read_facts
+from recsys.store.manifest import read_facts
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 NEW = "20990101T000000.000000Z"
@@ -87,7 +87,7 @@ def test_made_up_stores_are_published_as_others_are(tmp_path: Path, caplog: pyte
         name = made_store(tmp_path / "store", StoreSizes(300, 400, 50), 1, Silent())
     folder = Store(tmp_path / "store").generation(name)
     facts = read_facts(folder)
-    assert (facts["format"], len(facts["sha256"])) == (files.FORMAT, len(facts["files"]) - 1)
+    assert (facts["format"], len(facts["sha256"])) == (checksums.FORMAT, len(facts["files"]) - 1)
     assert {file.stat().st_mode & 0o777 for file in folder.rglob("*") if file.is_file()} == {0o444}
     findings = Findings()
     Checker(tmp_path / "store", lambda: name, findings, pace=1e12).check(name)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.live.frames import MAX_JSON_BYTES, packed, receive, received
+from recsys.uploads.wire import MAX_JSON_BYTES, packed, receive, received
 
 VECTORS = st.dictionaries(st.text(max_size=5), st.lists(st.floats(width=32, allow_nan=False), max_size=5), max_size=4)
 MESSAGES = st.dictionaries(st.text(max_size=5), st.text() | st.integers() | st.none(), max_size=4)

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.catalogue.ids import IdMap
-from recsys.fresh import Fresh, Uploads
+from recsys.eventlog.events import Listened, TrackDeleted, Upload
+from recsys.eventlog.snapshot import Snapshot
+from recsys.eventlog.store import LiveStore
+from recsys.eventlog.transactions import TRACK, Reading, number_key
 from recsys.hybrid.blend import unit_rows
-from recsys.live.events import Listened, TrackDeleted, Upload
-from recsys.live.snapshot import Snapshot
+from recsys.ranking.uploaded_tracks import Fresh, Uploads
 from recsys.store.keys import key_of
-from recsys.store.live import LiveStore
-from recsys.store.transactions import TRACK, Reading, number_key
 
 N_BUILT, DIM = 7, 3
 

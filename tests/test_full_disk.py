@@ -11,11 +11,11 @@ import lmdb
 import pytest
 
 from recsys.errors import ArtefactError, FullDiskError
-from recsys.live.checks import MAX_ID_BYTES, refusal
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import LiveStore
+from recsys.live.validation import MAX_ID_BYTES, refusal
 from recsys.serving.server import FULL_DISK, _refusal
 from recsys.store.generation import disk_errors
-from recsys.store.live import LiveStore
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, FullDiskError), (errno.EDQUOT, FullDiskError),

@@ -13,7 +13,7 @@ from recsys.content.fusion import MODALITIES, Fusion, FusionSettings, FusionShap
 from recsys.content.lyrics import LyricsReader, LyricsSettings, learn_lyrics
 from recsys.content.metadata import MetadataSettings, encode, learn_vocabulary
 from recsys.content.train import BATCH, ContentModel, modalities_of
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 LYRICS = LyricsSettings(n_pieces=512, max_tokens=12, embedding=6, hidden=5)
 SETTINGS = FusionSettings(dim=7, tower=4, hidden=9, lyrics=LYRICS)

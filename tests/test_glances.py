@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from conftest import copied
 
-from recsys.live.events import Listened
-from recsys.serving import calls
-from recsys.serving.answers import Answers, Current
-from recsys.serving.swap import follow, open_answers
-from recsys.store import environment
+from recsys.eventlog import lmdb_env
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import LiveStore, open_live
+from recsys.serving import call_context
+from recsys.serving.fast_path import Answers, Current
+from recsys.serving.reload import follow, open_answers
 from recsys.store.keys import key_of
-from recsys.store.live import LiveStore, open_live
 from recsys.v1 import recommender_pb2 as pb
 
 
@@ -64,22 +64,22 @@ def way(answers: Answers, user: str) -> int:
 def test_where_nothing_was_written_nothing_is_begun(answers: Answers) -> None:
     begun = counted(answers)
     for n in range(60):
-        assert way(answers, f"u{n % 28}") == calls.PLAIN
+        assert way(answers, f"u{n % 28}") == call_context.PLAIN
     assert begun.n == 1, "one that stays open"
     answers.live.record([Listened("u1", "t1")])
     for _ in range(2):  # the first one takes in what was written
-        assert way(answers, "u1") == calls.LIVE
+        assert way(answers, "u1") == call_context.LIVE
     before = begun.n
     for n in range(60):
-        assert way(answers, f"u{n % 28}") == (calls.LIVE if n % 28 == 1 else calls.PLAIN)
+        assert way(answers, f"u{n % 28}") == (call_context.LIVE if n % 28 == 1 else call_context.PLAIN)
     assert begun.n == before
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from recsys.live.events import Listened
-from recsys.serving.swap import open_answers
+from recsys.eventlog.events import Listened
+from recsys.serving.reload import open_answers
 live = open_answers(Path(sys.argv[1])).live
 for n, line in enumerate(sys.stdin):
     assert live.record([Listened(line.strip(), f"t{n % 39}", event_id=str(n))]).recorded == 1
@@ -127,20 +127,20 @@ def test_nothing_stays_open_for_long(answers: Answers, store: Path) -> None:
 
     asyncio.run(look())
     assert pinned(answers) == []
-    assert way(answers, "u1") == calls.LIVE
+    assert way(answers, "u1") == call_context.LIVE
 
 
 def test_where_commits_are_numbered_elsewhere_it_asks_every_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "FIRST", environment.FIRST - 1)  # there stands the number of the last page
+    monkeypatch.setattr(lmdb_env, "FIRST", lmdb_env.FIRST - 1)  # there stands the number of the last page
     answers = open_answers(store)
     assert answers.live._live.environment.commits is None
     answers.live.retire()
     begun = counted(answers)
-    assert way(answers, "u1") == calls.PLAIN
+    assert way(answers, "u1") == call_context.PLAIN
     answers.live.record([Listened("u1", "t1")])
-    assert way(answers, "u1") == calls.LIVE
+    assert way(answers, "u1") == call_context.LIVE
     before = begun.n
-    assert way(answers, "u2") == calls.PLAIN
+    assert way(answers, "u2") == call_context.PLAIN
     assert begun.n == before + 1
     answers.close()
 
@@ -148,13 +148,13 @@ def test_where_commits_are_numbered_elsewhere_it_asks_every_time(store: Path, mo
 def test_a_file_that_was_opened_anew_is_looked_at(answers: Answers) -> None:
     answers.live.record([Listened("u1", "t1")])
     for _ in range(2):
-        assert way(answers, "u1") == calls.LIVE
+        assert way(answers, "u1") == call_context.LIVE
     assert pinned(answers)
     answers.live._live.environment.mend()
-    assert way(answers, "u1") == calls.LIVE
-    assert way(answers, "u2") == calls.PLAIN
+    assert way(answers, "u1") == call_context.LIVE
+    assert way(answers, "u2") == call_context.PLAIN
     answers.live.record([Listened("u2", "t1")])
-    assert way(answers, "u2") == calls.LIVE
+    assert way(answers, "u2") == call_context.LIVE
 
 
 @pytest.mark.parametrize("is_older", [False, True])
@@ -162,7 +162,7 @@ def test_a_deleted_user_is_nobody_to_whoever_opens_later(store: Path, is_older: 
     with open_live(store / "live.lmdb", write=True) as live:
         assert live is not None
     answers = open_answers(store)
-    assert way(answers, "u1") == calls.PLAIN
+    assert way(answers, "u1") == call_context.PLAIN
     assert answers.live._glances._gone is None, "nobody was deleted, so nobody is asked for"
     answers.live.delete_user("u1")
     answers.close()
@@ -173,7 +173,7 @@ def test_a_deleted_user_is_nobody_to_whoever_opens_later(store: Path, is_older: 
     nobody = answers.recommend(pb.RecommendRequest(user_id="nobody", k=5).SerializeToString())
     for _ in range(2):
         assert answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString()) == nobody
-    assert way(answers, "u2") == calls.PLAIN
+    assert way(answers, "u2") == call_context.PLAIN
     answers.close()
 
 
@@ -202,7 +202,7 @@ class Before(Begun):
 def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers: Answers) -> None:
     # LMDB writes a commit's number to its page, waits for the disk, and only then lets new transactions see it
     live = answers.live
-    assert way(answers, "u1") == calls.PLAIN
+    assert way(answers, "u1") == call_context.PLAIN
     opened = live._live.environment
     opened.lmdb, begin = Before(opened.lmdb), opened.lmdb.begin
     with begin(write=True) as writing:  # only this commit: nobody derives anything of it afterwards
@@ -227,5 +227,5 @@ def test_an_index_that_cannot_be_read_is_for_a_thread_to_tell(
     def damaged(*_: object) -> Any:
         raise lmdb.BadTxnError("a page")
 
-    monkeypatch.setattr("recsys.store.transactions.Reading.numbers_at", damaged)
+    monkeypatch.setattr("recsys.eventlog.transactions.Reading.numbers_at", damaged)
     assert answers.live.look(key_of("u2")) is None

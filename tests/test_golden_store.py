@@ -17,15 +17,15 @@ from serve_process import stub_of
 from served import served
 from upload_service import CALL_S, pieces
 
-from recsys.live.intake import read_live
-from recsys.live.journal import read_journal
+from recsys.eventlog.archive import read_journal
+from recsys.eventlog.replay import read_live
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import TRACK, USER
+from recsys.live.add_track import NewTrack, add_track
+from recsys.live.rollback import rollback
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.opened import open_store, read_facts
-from recsys.store.rollback import rollback
-from recsys.store.transactions import TRACK, USER
-from recsys.uploads import NewTrack, add_track
+from recsys.store.manifest import open_store, read_facts
 from recsys.v1 import recommender_pb2 as pb
 
 PACKED = sorted((Path(__file__).parent / "golden").glob("store-*.tar.xz"))

@@ -6,7 +6,7 @@ import torch
 from labels import labelled
 from made import made_tags, made_tracks
 
-from recsys.audio.head import _labels, _regression, fit_head
+from recsys.audio.networks.head import _labels, _regression, fit_head
 from recsys.audio.settings import HeadSettings
 from recsys.content.settings import TaskSettings
 from recsys.content.tasks import targets_of

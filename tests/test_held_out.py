@@ -11,19 +11,19 @@ import pytest
 from scipy.sparse import csr_matrix
 from tastes import N_TRACKS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 
-from eval.audit import ALIKE, assert_no_leak, tags_of_listeners
-from eval.baselines import Popularity, Ranker
+from eval.baselines.simple import Popularity, Ranker
+from eval.checkpoint import KeptSplits, digest
 from eval.judge import Judged
-from eval.kept import KeptSplits, digest
-from eval.parts import PROTOCOLS, Split, SplitSettings
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.splits import splits
+from eval.splitting.leakage import ALIKE, assert_no_leak, tags_of_listeners
+from eval.splitting.protocols import splits
+from eval.splitting.split import PROTOCOLS, Split, SplitSettings
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
-from recsys.progress import Progress, Silent
-from recsys.settings import Settings
 from recsys.types import TAGS_SCHEMA, Candidates, Int32, Listens, Plays, Tags, Tracks
+from recsys.util.progress import Progress, Silent
+from recsys.util.settings import Settings
 
 TRACKS = [f"t{n}" for n in range(N_TRACKS)]
 QUICK = EvaluationSettings(ks=(3, 10), splits=SplitSettings(n_splits=2, fold_in_tracks=(1, 3)), n_resamples=100)

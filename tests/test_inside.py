@@ -30,9 +30,9 @@ from made_tags import (
     wav,
 )
 
-from recsys.catalogue.inside import reading
-from recsys.catalogue.inside.fields import MAX_CHARS, MAX_LYRICS_CHARS, Inside, checked, with_sure_year
-from recsys.catalogue.inside.reading import read_tags
+from recsys.catalogue.tags import read as reading
+from recsys.catalogue.tags.fields import MAX_CHARS, MAX_LYRICS_CHARS, Inside, checked, with_sure_year
+from recsys.catalogue.tags.read import read_tags
 
 WORDS = {"title": "Tïtle", "artist": "Someone", "year": "1999"}
 ID3_NAMES = {2: ("TT2", "TP1", "TYE"), 3: ("TIT2", "TPE1", "TYER"), 4: ("TIT2", "TPE1", "TDRC")}
@@ -408,7 +408,7 @@ def test_nothing_is_imported_late(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-import recsys.catalogue.inside.process as process
+import recsys.catalogue.tags.worker as process
 before = set(sys.modules)
 for path in Path({str(tmp_path)!r}).iterdir():
     with path.open("rb") as file:

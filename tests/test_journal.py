@@ -15,16 +15,16 @@ from test_live_lists import folded, heard, listed, opened
 from pipelines import publish as publishing
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.live import journal
-from recsys.live.events import Listened, TrackDeleted, Upload, UserDeleted
-from recsys.live.intake import Taken, read_live
-from recsys.live.journal import move_listens
-from recsys.progress import Silent
+from recsys.eventlog import archive
+from recsys.eventlog.archive import move_listens
+from recsys.eventlog.events import Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.replay import Taken, read_live
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import Writing
+from recsys.live.rollback import rollback
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.rollback import rollback
-from recsys.store.transactions import Writing
+from recsys.util.progress import Silent
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def taken(store: Store) -> tuple[object, ...]:
 def test_a_build_takes_in_the_same_whatever_has_moved(
     store: Store, monkeypatch: pytest.MonkeyPatch, in_a_file: int, at_once: int
 ) -> None:
-    monkeypatch.setattr(journal, "IN_A_FILE", in_a_file)
-    monkeypatch.setattr(journal, "AT_ONCE", at_once)
+    monkeypatch.setattr(archive, "IN_A_FILE", in_a_file)
+    monkeypatch.setattr(archive, "AT_ONCE", at_once)
     happen(store, 60)
     for seed, known in enumerate((0, 13, 13, 40, 70, 140)):
         generation(store, "old", known)
@@ -113,8 +113,8 @@ def test_a_build_takes_in_the_same_whatever_has_moved(
 def test_a_kill_on_the_way_neither_loses_nor_doubles(
     store: Store, monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
-    monkeypatch.setattr(journal, "IN_A_FILE", 20)
-    monkeypatch.setattr(journal, "AT_ONCE", 8)
+    monkeypatch.setattr(archive, "IN_A_FILE", 20)
+    monkeypatch.setattr(archive, "AT_ONCE", 8)
     happen(store, 60)
     generation(store, "one", 55)
     before, real, left = taken(store), Writing.let_go, pieces

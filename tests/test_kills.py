@@ -19,9 +19,9 @@ from conftest import copied
 from serve_process import Serve, eventually, stub_of
 from upload_service import pieces
 
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import open_live
 from recsys.store.generation import Store
-from recsys.store.live import open_live
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 

@@ -9,16 +9,16 @@ import pytest
 from conftest import CLIPS, AudioCatalogue, clip, copied, rows
 from test_flips import flipped
 
-from recsys.audio.worker import content_hash
+from recsys.audio.decoding.worker import content_hash
 from recsys.errors import ChangedError, DamagedError
-from recsys.live.arrivals import NewTrack
+from recsys.live.add_track import add_track
 from recsys.live.service import Live
-from recsys.serving.swap import open_answers
-from recsys.store.files import TABLES
+from recsys.serving.reload import open_answers
+from recsys.store.checksums import TABLES
 from recsys.store.generation import Store
-from recsys.store.lookup import AUDIO, DATABASES, FILE, Lookup
-from recsys.store.opened import open_store
-from recsys.uploads import add_track
+from recsys.store.lmdb_lookup import AUDIO, DATABASES, FILE, Lookup
+from recsys.store.manifest import open_store
+from recsys.uploads.metadata import NewTrack
 
 
 @pytest.fixture

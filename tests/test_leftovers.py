@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.live.embedding import SOCKET, SOCKET_FOLDER, WARM_FOLDER
-from recsys.serving.copies import Copy
 from recsys.serving.leftovers import clear_leftovers
 from recsys.store.generation import Store
+from recsys.uploads.embed_client import SOCKET, SOCKET_FOLDER, WARM_FOLDER
+from recsys.uploads.spool import Copy
 
 
 @pytest.fixture

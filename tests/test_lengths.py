@@ -18,13 +18,13 @@ from audio_files import (
     with_cover,
 )
 
-from recsys.audio import streams
-from recsys.audio.containers import declares_length, look
-from recsys.audio.decode import Decoded, decode
-from recsys.audio.readers import FramedReader, Reader, open_other, open_reader
+from recsys.audio.decoding import streams
+from recsys.audio.decoding.containers import declares_length, look
+from recsys.audio.decoding.decode import Decoded, decode
+from recsys.audio.decoding.file_view import view
+from recsys.audio.decoding.readers import FramedReader, Reader, open_other, open_reader
+from recsys.audio.decoding.streams import count, find_stream
 from recsys.audio.settings import DecodeSettings
-from recsys.audio.streams import count, find_stream
-from recsys.audio.views import view
 
 SETTINGS = DecodeSettings(clip_s=4.0)
 SONG = melody(20.0)
@@ -289,8 +289,8 @@ def test_musepack_is_decoded_though_it_cannot_be_sought_in() -> None:
 )
 def test_declared_lengths_are_believed_without_counting(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     assert declares_length(io.BytesIO(content))
-    monkeypatch.setattr("recsys.audio.readers.count", None)
-    monkeypatch.setattr("recsys.audio.readers.AvReader._counted_frames", None)
+    monkeypatch.setattr("recsys.audio.decoding.readers.count", None)
+    monkeypatch.setattr("recsys.audio.decoding.readers.AvReader._counted_frames", None)
     decoded = of(content)
     assert decoded.problems == ()
     assert decoded.clip.duration_s == pytest.approx(20.0, abs=0.07)

@@ -7,8 +7,8 @@ from scipy.sparse import csr_matrix
 
 from recsys.cf.lightfm import LightFMSettings, content_columns, fit_lightfm, nearest_columns, with_unit_rows
 from recsys.errors import DataError
-from recsys.progress import Silent
 from recsys.types import Factors, Float32, Plays
+from recsys.util.progress import Silent
 
 SETTINGS = LightFMSettings(n_factors=6, epochs=25)
 COLD, SILENT_USER = 28, 3

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from recsys.limited import cpu_limit
+from recsys.util.limited_process import cpu_limit
 
 
 def for_ever() -> None:

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from recsys.serving.limits import _SETS, _WAYS, Rates, Uploads
+from recsys.serving.rate_limits import _SETS, _WAYS, Rates, Uploads
 from recsys.serving.tokens import Role, Token
 
 

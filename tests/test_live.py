@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ArtefactError
-from recsys.store.live import Upload, open_live
+from recsys.eventlog.store import Upload, open_live
 
 
 def upload(track_id: str, code: str = "aa") -> Upload:

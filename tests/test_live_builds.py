@@ -13,15 +13,15 @@ from test_live_lists import folded, heard, listed, opened
 from pipelines import publish as publishing
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import open_live
+from recsys.live.add_track import NewTrack, add_track
 from recsys.live.catchup import catch_up
-from recsys.live.events import Listened
-from recsys.progress import Silent
+from recsys.live.rollback import rollback
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
 from recsys.store.record import Record
-from recsys.store.rollback import rollback
-from recsys.uploads import NewTrack, add_track
+from recsys.util.progress import Silent
 
 
 @pytest.fixture

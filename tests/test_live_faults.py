@@ -17,12 +17,12 @@ from conftest import copied
 from test_live_lists import heard, listed, opened
 
 from recsys.errors import ArtefactError
+from recsys.eventlog.events import Listened, TrackDeleted
+from recsys.eventlog.lmdb_env import MAP_SIZE
+from recsys.eventlog.store import LiveStore, open_live
 from recsys.live import service
-from recsys.live.events import Listened, TrackDeleted
 from recsys.recommender import Recommender
-from recsys.store.environment import MAP_SIZE
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore, open_live
 from recsys.store.record import Record
 
 ROOT = Path(__file__).parents[1]
@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[1]
 WRITER = """
 import sys
 from pathlib import Path
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
 from recsys.live.service import Live
 from recsys.store.generation import Store
-from recsys.store.opened import open_store
+from recsys.store.manifest import open_store
 
 folder, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 live = Live(Store(folder), open_store(folder))
@@ -113,7 +113,7 @@ def test_a_grown_file_is_read_by_who_opened_it_small(store: Path) -> None:
     try:
         size = Store(store).live.stat().st_size
         grow = (
-            "import sys; from pathlib import Path; from recsys.store.live import open_live\n"
+            "import sys; from pathlib import Path; from recsys.eventlog.store import open_live\n"
             "with open_live(Path(sys.argv[1]), write=True) as live, live.writing() as writing:\n"
             "    for n in range(2000): writing.put_list('g', f'u{n}', b'x' * 5000)\n"
         )
@@ -151,7 +151,7 @@ def test_a_full_disk_changes_nothing_and_is_told(store: Path) -> None:
 def test_a_list_that_cannot_be_made_leaves_the_event_which_is_acknowledged_and_shown_nowhere(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recsys.live import derive
+    from recsys.live import updater
 
     with opened(store) as live:
         live.record(heard("u0", "t2"))
@@ -160,7 +160,7 @@ def test_a_list_that_cannot_be_made_leaves_the_event_which_is_acknowledged_and_s
         def broken(*_: object) -> None:
             raise ArtefactError("a table is gone")
 
-        monkeypatch.setattr(derive.Refold, "__call__", broken)
+        monkeypatch.setattr(updater.Refold, "__call__", broken)
         assert live.record(heard("u0", "t5")).recorded == 1
         assert (live.list_of("u0"), live.behind()) == (before, 1)
         assert live.look(b"u0") is None, "bytes that lack it are not sent"

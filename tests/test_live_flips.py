@@ -15,20 +15,20 @@ from test_live_lists import heard, new_track
 from test_near import stored_answer, whole_pass
 
 from recsys.errors import ArtefactError, DamagedError, NewerError
+from recsys.eventlog.events import FORMAT, KINDS, Listened, Upload, decoded, encoded
+from recsys.eventlog.lmdb_env import DATABASES
+from recsys.eventlog.replay import read_live
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import USER, number_key, user_key
 from recsys.live.catchup import catch_up
-from recsys.live.events import FORMAT, KINDS, Listened, Upload, decoded, encoded
-from recsys.live.intake import read_live
-from recsys.live.near import near_key
+from recsys.live.neighbour_insert import near_key
 from recsys.live.since import happened_since
 from recsys.serving import server
-from recsys.serving.answers import Answers
-from recsys.serving.swap import open_answers
-from recsys.store.environment import DATABASES
+from recsys.serving.fast_path import Answers
+from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.live import open_live
 from recsys.store.record import Record, is_whole
 from recsys.store.sealed import sealed
-from recsys.store.transactions import USER, number_key, user_key
 from recsys.types import NOBODY_ID, SPACES
 from recsys.v1 import recommender_pb2 as pb
 

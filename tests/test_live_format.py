@@ -7,11 +7,11 @@ import lmdb
 import pytest
 
 from recsys.errors import NewerError
-from recsys.live.events import Listened
-from recsys.store.environment import DATABASES
-from recsys.store.live import LiveStore, open_live
-from recsys.store.live_format import FORMAT, IN_FILE, KEY, MARK
-from recsys.store.transactions import number_key
+from recsys.eventlog.events import Listened
+from recsys.eventlog.file_format import FORMAT, IN_FILE, KEY, MARK
+from recsys.eventlog.lmdb_env import DATABASES
+from recsys.eventlog.store import LiveStore, open_live
+from recsys.eventlog.transactions import number_key
 
 
 def old_file(file: Path) -> None:

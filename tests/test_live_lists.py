@@ -12,20 +12,20 @@ import pytest
 from conftest import TinyCatalogue, copied, with_facts
 from scipy.sparse import csr_matrix
 
-from recsys.audience import reach
 from recsys.errors import ArtefactError, DataError, NotFoundError
-from recsys.live import refold
-from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, Upload
+from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Listened, Upload
+from recsys.eventlog.store import open_live
+from recsys.eventlog.user_state import touched_of
+from recsys.live import user_update
+from recsys.live.add_track import vectors_of
 from recsys.live.service import Live
-from recsys.live.taste import touched_of
-from recsys.overlay import Touched
+from recsys.ranking.audience import reach
+from recsys.ranking.catalogue_view import Touched
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, write_text
-from recsys.store.live import open_live
-from recsys.store.models import load_encoder
-from recsys.store.opened import read_facts
+from recsys.store.manifest import read_facts
 from recsys.store.record import Record
-from recsys.uploads import vectors_of
+from recsys.store.weights import load_encoder
 
 GENRE = TinyCatalogue.genre_of
 
@@ -37,7 +37,7 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def opened(store: Path, backend: str = "lmdb") -> Iterator[Live]:
-    from recsys.store.opened import open_store
+    from recsys.store.manifest import open_store
 
     live = Live(Store(store), open_store(store, backend))
     try:
@@ -169,7 +169,7 @@ def test_a_dislike_bars_and_is_no_play(store: Path, user: str) -> None:
 
 def test_a_large_catalogue_is_looked_at_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates are the list as it was and the neighbours of what was heard."""
-    monkeypatch.setattr(refold, "EXACT_BELOW", 0)
+    monkeypatch.setattr(user_update, "EXACT_BELOW", 0)
     recommender = Recommender.open(store)
     exact = folded(recommender, "u0", "t2", "t5")
     with opened(store) as live:
@@ -312,7 +312,7 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
     has_plays, left_out = rng.random(n) < 0.9, rng.random(n) < 0.1
     blend = SimpleNamespace(weights=lambda: np.ones(d, dtype=np.float32))
     model = SimpleNamespace(user_vectors=users, has_plays=has_plays, blend=blend)
-    monkeypatch.setattr("recsys.audience.BLOCK", 64)
+    monkeypatch.setattr("recsys.ranking.audience.BLOCK", 64)
     found = reach(model, vectors, edges, lasts, left_out, 20)
     for at, reached in enumerate(found):
         asked = has_plays & ~left_out & (scores[:, at] > lasts)
@@ -335,9 +335,9 @@ def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None
 def test_nothing_of_it_loads_torch(store: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from recsys.live.service import Live; from recsys.live.events import Listened\n"
-        "from recsys.store.generation import Store; from recsys.store.opened import open_store\n"
-        "from recsys.store.rollback import rollback\n"
+        "from recsys.live.service import Live; from recsys.eventlog.events import Listened\n"
+        "from recsys.store.generation import Store; from recsys.store.manifest import open_store\n"
+        "from recsys.live.rollback import rollback\n"
         "live = Live(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
         "assert live.record([Listened('u0', 't2')]).recorded == 1\n"
         "rollback(Path(sys.argv[1]), live.generation)\n"
@@ -461,7 +461,7 @@ def test_a_store_that_cannot_be_written_is_read(store: Path, monkeypatch: pytest
             raise __import__("lmdb").ReadonlyError("Read-only file system")
         return opening(*paths, **options)
 
-    monkeypatch.setattr("recsys.store.environment.lmdb.open", refuse)
+    monkeypatch.setattr("recsys.eventlog.lmdb_env.lmdb.open", refuse)
     with opened(store) as live:
         assert live.list_of("u0") == known
         with pytest.raises(ArtefactError, match="cannot be written"):

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.errors import ArtefactError, NotFoundError
 from recsys.serving import logs
-from recsys.serving.calls import CALL, Call
+from recsys.serving.call_context import CALL, Call
 from recsys.serving.logs import CallLog, to_stderr
 from recsys.serving.settings import ServeSettings
 

@@ -11,15 +11,15 @@ from conftest import copied, quick_settings, rows
 
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
-from recsys.store.compile import _records, compile_lookup
+from recsys.store.duckdb_tables import StoredTables
 from recsys.store.generation import Store
 from recsys.store.keys import LONGEST, key_of
-from recsys.store.lookup import FILE, Lookup, open_lookup
+from recsys.store.lmdb_compile import _records, compile_lookup
+from recsys.store.lmdb_lookup import FILE, Lookup, open_lookup
 from recsys.store.record import Record, head_of, pack, track_bytes
-from recsys.store.tables import StoredTables
 from recsys.types import SPACES
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 ODD = ["007", "ü" * 300, "x" * 2000, "with space", "a\nb", "🎵", "t'quote\"", "0", "é" * 199]

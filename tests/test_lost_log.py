@@ -13,15 +13,15 @@ from test_live_lists import heard, opened
 
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError, LogLostError
-from recsys.live import journal
-from recsys.live.events import Listened
-from recsys.live.intake import read_live
-from recsys.live.restart import restart_log
-from recsys.progress import Silent
+from recsys.eventlog import archive
+from recsys.eventlog.events import Listened
+from recsys.eventlog.replay import read_live
+from recsys.eventlog.restart import restart_log
+from recsys.eventlog.store import open_live
 from recsys.recommender import Recommender
-from recsys.serving.swap import open_answers
+from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.live import open_live
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 
@@ -141,7 +141,7 @@ def test_listens_of_the_journal_outlive_the_log_and_count_once(
     copy = Path(shutil.copy(Store(store).live, tmp_path / "older.lmdb"))
     for _ in range(4):  # until no kept generation is older than the listens
         rebuilt(tiny_catalogue, store)
-    assert journal.journal_files(Store(store))
+    assert archive.journal_files(Store(store))
     with open_live(Store(store).live) as live, live.reading() as reading:
         moved = reading.moved_up_to()
     assert moved == 8

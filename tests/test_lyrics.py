@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from recsys.content import lyrics
 from recsys.content.lyrics import PADDING, LyricsReader, LyricsSettings, LyricsTower, learn_lyrics
 from recsys.errors import DataError
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 SETTINGS = LyricsSettings(n_pieces=600, max_tokens=12, embedding=6, hidden=5)
 TEXTS = pl.Series(

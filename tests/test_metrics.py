@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from eval import metrics
-from eval.metrics import (
+from eval.metrics import accuracy
+from eval.metrics.accuracy import (
     FORMULAS,
     USER_METRICS,
     bootstrap_ci,
@@ -104,7 +104,7 @@ def test_an_empty_place_is_no_hit_of_the_user_above() -> None:
 
 
 def test_blocks_of_users_do_not_change_the_hits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_BLOCK_USERS", 3)
+    monkeypatch.setattr(accuracy, "_BLOCK_USERS", 3)
     again = find_hits(RANKED, held_out_matrix(HELD_OUT, 4, N_ITEMS))
     assert (again.found == HITS.found).all()
 
@@ -189,7 +189,7 @@ def test_the_interval_repeats_by_seed_and_blocks_do_not_matter(monkeypatch: pyte
     values = np.random.default_rng(2).random((30, 2, 3))
     whole = bootstrap_ci(values, n_resamples=200, seed=3)
     assert not np.allclose(whole, bootstrap_ci(values, n_resamples=200, seed=4), rtol=1e-4)
-    monkeypatch.setattr(metrics, "_BLOCK_DRAWS", 30 * 7)
+    monkeypatch.setattr(accuracy, "_BLOCK_DRAWS", 30 * 7)
     np.testing.assert_allclose(whole, bootstrap_ci(values, n_resamples=200, seed=3), rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
 from recsys.hybrid.blend import Blend, Part, join
-from recsys.model import Model, SpaceVectors
+from recsys.ranking.model import Model, SpaceVectors
 
 N_USERS, N_ITEMS = 4, 6
 

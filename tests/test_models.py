@@ -14,7 +14,7 @@ from recsys.fit import fit
 from recsys.hybrid.encoder import Encoder
 from recsys.hybrid.mapping import FactorMap
 from recsys.recommender import Recommender
-from recsys.store.models import load_encoder, save_models
+from recsys.store.weights import load_encoder, save_models
 from recsys.types import Tags, Tracks
 
 N = 24

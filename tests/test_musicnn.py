@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.audio.front import fastest_dtype
-from recsys.audio.musicnn import N_POOLED, MusicNN
-from recsys.audio.weights import state_of
-from recsys.threads import torch_threads
+from recsys.audio.networks.musicnn import N_POOLED, MusicNN
+from recsys.audio.networks.musicnn_front import fastest_dtype
+from recsys.audio.networks.weights import state_of
+from recsys.util.threads import torch_threads
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))

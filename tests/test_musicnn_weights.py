@@ -16,13 +16,13 @@ from conftest import run
 from scipy.signal import resample_poly
 from tf_bundle import bundle
 
-from recsys.audio import weights
-from recsys.audio.decode import decode
+from recsys.audio.decoding.decode import decode
 from recsys.audio.logmel import log_mel, patches
-from recsys.audio.musicnn import MusicNN
+from recsys.audio.networks import weights
+from recsys.audio.networks.musicnn import MusicNN
 from recsys.audio.settings import DecodeSettings, LogMelSettings
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))

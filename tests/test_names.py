@@ -2,7 +2,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.names import fold_name, fold_names, one_spelling
+from recsys.catalogue.names import fold_name, fold_names, one_spelling
 
 NAMES = st.lists(
     st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["e\u0301", "\u00e9", "Stra\u00dfe", "\u0390"]))

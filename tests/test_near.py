@@ -12,24 +12,24 @@ import pytest
 from conftest import copied, quick_settings, with_facts
 
 from pipelines.build import Inputs, build
-from recsys.live import near
-from recsys.live.bars import bar_of, bars_file
+from recsys.eventlog.events import Listened, TrackDeleted, Upload
+from recsys.eventlog.snapshot import Snapshot
+from recsys.eventlog.store import LiveStore, open_live
+from recsys.live import neighbour_insert
 from recsys.live.catchup import catch_up, forget_generations
-from recsys.live.events import Listened, TrackDeleted, Upload
 from recsys.live.service import Live
-from recsys.live.snapshot import Snapshot
-from recsys.live.stored import Stored
-from recsys.neighbours import NeighbourSettings
-from recsys.progress import Silent
+from recsys.live.stored_lists import Stored
+from recsys.live.thresholds import bar_of, bars_file
+from recsys.ranking.neighbours import NeighbourSettings
 from recsys.recommender import Recommender
-from recsys.serving import calls
-from recsys.serving.answers import Answers
-from recsys.serving.swap import open_answers
+from recsys.serving import call_context
+from recsys.serving.fast_path import Answers
+from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore, open_live
-from recsys.store.opened import open_store
+from recsys.store.manifest import open_store
 from recsys.store.record import Record, head_of, pack, track_bytes
 from recsys.types import SPACES, Space
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 N, DEPTH = 70, 9
@@ -161,7 +161,7 @@ def test_without_deletions_every_list_is_stored(answers: Answers, store: Path) -
     request = pb.SimilarTracksRequest(track_id="new3", k=5).SerializeToString()
     found = answers.similar_tracks(request)
     assert found is not None
-    assert calls.PATHS[found[1]] == "live", "an upload's own list is a look-up too"
+    assert call_context.PATHS[found[1]] == "live", "an upload's own list is a look-up too"
 
 
 def test_one_upload_leaves_the_others_on_stored_bytes(answers: Answers) -> None:
@@ -169,7 +169,7 @@ def test_one_upload_leaves_the_others_on_stored_bytes(answers: Answers) -> None:
     for when in ("before", "after"):
         ways = [answers.similar_tracks(pb.SimilarTracksRequest(track_id=f"t{n}", k=DEPTH).SerializeToString())
                 for n in range(N)]  # fmt: skip
-        paths[when] = [calls.PATHS[way[1]] if way else "computed" for way in ways]
+        paths[when] = [call_context.PATHS[way[1]] if way else "computed" for way in ways]
         live_of(answers).add(*made())
     assert set(paths["before"]) == {"plain"}
     assert set(paths["after"]) == {"plain", "live"}
@@ -276,19 +276,19 @@ class Bench:
         with self.live.reading() as reading:
             return self.start.extended(reading)
 
-    def plan(self, at_most: int = near.TOGETHER) -> tuple[near.Plan, Snapshot]:
+    def plan(self, at_most: int = neighbour_insert.TOGETHER) -> tuple[neighbour_insert.Plan, Snapshot]:
         with self.live.reading() as reading:
             snapshot = self.start.extended(reading)
-            plan = near.planned(reading, self.stored, snapshot, at_most)
+            plan = neighbour_insert.planned(reading, self.stored, snapshot, at_most)
         assert plan is not None
         return plan, snapshot
 
-    def write(self, plan: near.Plan, snapshot: Snapshot, start: int, n: int) -> int:
+    def write(self, plan: neighbour_insert.Plan, snapshot: Snapshot, start: int, n: int) -> int:
         with self.live.writing() as writing:
-            return near.write(writing, self.stored, snapshot, plan, start, n)
+            return neighbour_insert.write(writing, self.stored, snapshot, plan, start, n)
 
     def follow(self) -> None:
-        near.follow(self.live, self.stored, self.start.extended)
+        neighbour_insert.follow(self.live, self.stored, self.start.extended)
 
     def records(self) -> dict[bytes, list[tuple[str, float, None]]]:
         return records(self.live, self.generation)
@@ -327,7 +327,7 @@ def test_two_processes_that_do_the_same_end_with_the_same_lists(built: Path, tmp
             which = int(rng.integers(2))
             done[which] = bench.write(*plans[which], done[which], int(rng.integers(1, 40)))
         with bench.live.reading() as reading:
-            assert not near.is_behind(reading, bench.generation, bench.stored.taken_in)
+            assert not neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
         assert bench.records() == right.records(), turn
         before = bench.records()
         assert bench.write(*old, 0, 10) == len(old[0].changes), "a plan that is past does nothing"
@@ -339,7 +339,7 @@ def test_a_plan_that_was_broken_off_is_done_again(store: Path) -> None:
     plan, snapshot = bench.plan()
     bench.write(plan, snapshot, 0, len(plan.changes) // 2)
     with bench.live.reading() as reading:
-        assert near.is_behind(reading, bench.generation, bench.stored.taken_in)
+        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
     half = bench.records()
     bench.follow()
     whole = bench.records()
@@ -380,7 +380,7 @@ def test_uploads_that_get_vectors_late_are_put_in_then(store: Path) -> None:
     assert not any(b"new3" in key for key in bench.records())
     bench.live.set_vectors(bench.generation, number, vectors)
     with bench.live.writing() as writing:
-        near.begin_at(writing, bench.generation, number)
+        neighbour_insert.begin_at(writing, bench.generation, number)
     bench.follow()
     assert any(b"new3" in key for key in bench.records())
 
@@ -395,7 +395,9 @@ def test_going_back_to_a_generation_puts_late_uploads_into_its_lists(store: Path
     assert not any(b"late" in key for key in bench.records())
     catch_up(Store(store), Store(store).current())
     assert {
-        space for space in ("content", "hybrid") if near.near_key(bench.generation, space, "late") in bench.records()
+        space
+        for space in ("content", "hybrid")
+        if neighbour_insert.near_key(bench.generation, space, "late") in bench.records()
     }
 
 
@@ -409,7 +411,7 @@ def test_lists_of_a_generation_that_is_no_more_are_taken_away(store: Path) -> No
     assert bench.records() == {}
     with bench.live.reading() as reading:
         assert reading.get("near", b"another/hx") == b"kept"
-        assert near.is_behind(reading, bench.generation, bench.stored.taken_in)
+        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
 
 
 def test_a_generation_is_forgotten_a_part_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +424,7 @@ def test_a_generation_is_forgotten_a_part_at_a_time(store: Path, monkeypatch: py
     assert bench.records() == {}
     assert bench.live.environment.lmdb.info()["last_txnid"] - commits > n // 10
     with bench.live.reading() as reading:
-        assert near.merged_up_to(reading, bench.generation, 0) == 0
+        assert neighbour_insert.merged_up_to(reading, bench.generation, 0) == 0
 
 
 # ---- bars --------------------------------------------------------------------------------------------------------
@@ -481,7 +483,7 @@ def test_bars_of_uploads_follow_their_lists(store: Path) -> None:
         kept = bars.at(space, rows, asked.append)
         with bench.live.reading() as reading:
             for row, bar in zip(rows.tolist(), kept.tolist(), strict=True):
-                key = near.near_key(bench.generation, space, snapshot.catalogue.id(row))
+                key = neighbour_insert.near_key(bench.generation, space, snapshot.catalogue.id(row))
                 found = Record(reading.get("near", key) or b"").found()
                 assert len(found) == DEPTH
                 assert bar <= found[-1][1]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recsys.audio.networks import Conv1d, Dense, build_network
+from recsys.audio.networks.conv1d import Conv1d, Dense, build_network
 from recsys.audio.settings import LogMelSettings, NetworkSettings
 from recsys.errors import ConfigError
 

@@ -17,11 +17,11 @@ from serve_process import ROOT, eventually, serve, stub_of
 from upload_service import pieces
 
 from pipelines.build import Inputs, build
-from recsys.live.events import Listened
-from recsys.progress import Silent
+from recsys.eventlog.events import Listened
+from recsys.eventlog.store import open_live
+from recsys.store.duckdb_tables import FILE
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.tables import FILE
+from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
 pytestmark = pytest.mark.slow

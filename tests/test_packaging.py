@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from recsys.cli import app
+from recsys.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "packaging" / "Dockerfile").read_text(encoding="utf-8")

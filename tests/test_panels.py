@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from eval.beyond import Traits, traits_of
-from eval.panels import Panel, panels_of
-from eval.parts import Split, SplitSettings
-from eval.segments import ACTIVITY, ARTIST, POPULARITY, segments_of, thirds
-from eval.splits import cold_track, cold_user, splits
+from eval.metrics.beyond_accuracy import Traits, traits_of
+from eval.metrics.panels import Panel, panels_of
+from eval.metrics.segments import ACTIVITY, ARTIST, POPULARITY, segments_of, thirds
+from eval.splitting.protocols import cold_track, cold_user, splits
+from eval.splitting.split import Split, SplitSettings
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Plays, Tracks

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from eval.baselines import Ranker
-from eval.peers.material import Material
-from eval.peers.models import NAMES, PEERS, WITHOUT_FEATURES
-from eval.peers.peer import Choice, Peer
-from eval.peers.ranking import ByVectors
+from eval.baselines.base import Choice, Peer
+from eval.baselines.features import Material
+from eval.baselines.rankers import ByVectors
+from eval.baselines.registry import NAMES, PEERS, WITHOUT_FEATURES
+from eval.baselines.simple import Ranker
 from recsys.errors import DataError
 from recsys.types import NO_ITEM, TAGS_SCHEMA, TRACKS_SCHEMA, Int32, Plays, Tags, Tracks
 
@@ -228,7 +228,7 @@ def test_ease_is_the_closed_form_of_the_paper() -> None:
 
 
 def test_the_ridge_is_the_weighted_closed_form() -> None:
-    from eval.peers.ridge import _solve
+    from eval.baselines.ridge import _solve
 
     rng = np.random.default_rng(0)
     x, y, w = rng.normal(size=(20, 3)), rng.normal(size=(20, 2)), rng.uniform(0.1, 1, 20)
@@ -239,7 +239,7 @@ def test_the_ridge_is_the_weighted_closed_form() -> None:
 
 
 def test_only_the_weightiest_features_of_a_track_are_kept() -> None:
-    from eval.peers.lightfm import most_weighty
+    from eval.baselines.lightfm import most_weighty
 
     columns = csr_matrix(np.array([[3, 1, 2, 2], [0, 0, 0, 0], [0, 5, 0, 1]], dtype=np.float32))
     assert most_weighty(columns, 2).toarray().tolist() == [[3, 0, 2, 0], [0, 0, 0, 0], [0, 5, 0, 1]]
@@ -257,7 +257,7 @@ def test_material_brings_tracks_into_the_rows_of_the_plays() -> None:
 
 
 def test_factors_are_fitted_once_for_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from eval.peers import material as module
+    from eval.baselines import features as module
 
     calls, real = [], module.fit_als
     monkeypatch.setattr(module, "fit_als", lambda *given: calls.append(1) or real(*given))

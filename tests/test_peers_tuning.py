@@ -12,22 +12,22 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from eval import splits as parting
-from eval import trials as trying
-from eval import tuning
-from eval.baselines import Ranker
-from eval.panels import held_out_of
-from eval.parts import Protocol, Split, SplitSettings
-from eval.peers.material import Material
-from eval.peers.models import PEERS
-from eval.peers.peer import Choice, Number, Params, Peer
-from eval.splits import splits
-from eval.trials import Trial, Trials, fingerprint
-from eval.tuning import PeerSettings, Tuned, TunedPeers, tuned_peers
+from eval.baselines.base import Choice, Number, Params, Peer
+from eval.baselines.features import Material
+from eval.baselines.registry import PEERS
+from eval.baselines.simple import Ranker
+from eval.metrics.panels import held_out_of
+from eval.splitting import protocols as parting
+from eval.splitting.protocols import splits
+from eval.splitting.split import Protocol, Split, SplitSettings
+from eval.tuning import trials as trying
+from eval.tuning import tune_baselines
+from eval.tuning.trials import Trial, Trials, fingerprint
+from eval.tuning.tune_baselines import PeerSettings, Tuned, TunedPeers, tuned_peers
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
-from recsys.progress import Silent
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Plays, Tracks
+from recsys.util.progress import Silent
 
 N_USERS, N_ITEMS = 40, 30
 CHEAP = ("knn-cosine", "artist-popularity", "content-profile")
@@ -103,7 +103,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def stand_ins(monkeypatch: pytest.MonkeyPatch, fit: Callable[[Peer, Material, Params, int], Ranker]) -> None:
     """Put something between tuning and the fits of its peers."""
     watched = [replace(p, fit=lambda *given, p=p: fit(p, *given)) for p in PEERS]
-    monkeypatch.setattr(tuning, "PEERS", tuple(watched))
+    monkeypatch.setattr(tune_baselines, "PEERS", tuple(watched))
 
 
 def test_every_model_has_its_trials_and_the_best_is_taken(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_each_model_has_a_fair_share_of_the_budget(tmp_path: Path, monkeypatch: 
         now += 10.0 if peer.name == "knn-cosine" else 1.0
         return peer.fit(material, params, seed)
 
-    monkeypatch.setattr(tuning, "time", Clock)
+    monkeypatch.setattr(tune_baselines, "time", Clock)
     monkeypatch.setattr(trying, "time", Clock)
     stand_ins(monkeypatch, slow)
     _, reports = run(

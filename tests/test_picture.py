@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from recsys.audio.logmel import log_mel
-from recsys.audio.picture import band_of, draw_spectrogram
 from recsys.audio.settings import AudioSettings, DecodeSettings, LogMelSettings, WorkerSettings
-from recsys.drawing import printable, save_picture
+from recsys.audio.spectrogram import band_of, draw_spectrogram
 from recsys.errors import DataError
+from recsys.util.figures import printable, save_picture
 
 HOP_S = 256 / 16_000
 

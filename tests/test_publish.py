@@ -16,10 +16,10 @@ from conftest import AudioCatalogue, TinyCatalogue, copied, quick_settings, rows
 from pipelines import publish as publishing
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store import generation
 from recsys.store.generation import Store
+from recsys.util.progress import Silent
 
 
 def wide_inputs(folder: Path) -> Inputs:

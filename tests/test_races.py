@@ -13,14 +13,14 @@ from conftest import copied
 from test_live_lists import heard, new_track, opened
 
 from recsys.errors import ArtefactError
+from recsys.eventlog import lmdb_env
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import Writing
 from recsys.live.service import Live
-from recsys.overlay import Uploads
+from recsys.ranking.catalogue_view import Uploads
 from recsys.recommender import Recommender
-from recsys.serving.swap import open_answers
-from recsys.store import environment
+from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.transactions import Writing
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_an_opener_that_fails_leaves_the_file_that_another_has_made(
         file.write_bytes(b"another process was here")
         raise lmdb.DiskError("no space")
 
-    monkeypatch.setattr(environment.lmdb, "open", made_meanwhile)
+    monkeypatch.setattr(lmdb_env.lmdb, "open", made_meanwhile)
     with pytest.raises(ArtefactError), open_live(file, write=True):
         pass
     assert file.read_bytes() == b"another process was here"
-    monkeypatch.setattr(environment.lmdb, "open", opening)
+    monkeypatch.setattr(lmdb_env.lmdb, "open", opening)
 
 
 def test_audio_that_is_uploaded_again_while_it_is_deleted_stays(
@@ -202,7 +202,7 @@ def test_views_never_go_back(store: Path) -> None:
 
 
 def test_audio_that_a_kill_left_of_a_deleted_upload_goes_with_the_next_build(store: Path, tmp_path: Path) -> None:
-    from recsys.live.intake import forget_audio, read_live
+    from recsys.eventlog.replay import forget_audio, read_live
 
     upload, vectors = new_track(store, "new", "jazz", "aa")
     kept, _ = new_track(store, "kept", "jazz", "bb")

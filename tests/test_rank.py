@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from recsys import rank
-from recsys.rank import top_k
 from recsys.types import NO_ITEM, Candidates, Float32, Int32
+from recsys.util import topk
+from recsys.util.topk import top_k
 
 
 def by_full_sort(scores: Float32, k: int, left_out: np.ndarray, candidates: Int32 | None) -> Candidates:
@@ -37,7 +37,7 @@ def test_the_best_k_are_those_of_a_full_sort(data: st.DataObject) -> None:
     heard, barred = (rng.random((2, n_users, n_items)) < data.draw(st.sampled_from([0.0, 0.3, 1.0]))).astype(np.float32)
     some = data.draw(st.booleans())
     candidates = rng.permutation(n_items)[: data.draw(st.integers(0, n_items))].astype(np.int32) if some else None
-    with patch.object(rank, "BLOCK_SCORES", block):
+    with patch.object(topk, "BLOCK_SCORES", block):
         found = top_k(queries, vectors, k, (csr_matrix(heard), csr_matrix(barred)), candidates)
     expected = by_full_sort(queries @ vectors.T, k, (heard + barred) > 0, candidates)
     assert found.items.tolist() == expected.items.tolist()
@@ -57,7 +57,7 @@ def test_a_list_does_not_depend_on_how_users_and_items_were_grouped(k: int) -> N
     queries, vectors = twins()
     together = top_k(queries, vectors, k)
     for block in (1, 61 * 5, 61 * 8):
-        with patch.object(rank, "BLOCK_SCORES", block):
+        with patch.object(topk, "BLOCK_SCORES", block):
             in_blocks = top_k(queries, vectors, k)
         assert np.array_equal(in_blocks.items, together.items)
         assert np.array_equal(in_blocks.scores, together.scores)
@@ -111,7 +111,7 @@ def test_long_rows_are_searched_by_groups_and_lose_nothing(crowd: int, spread: i
     vectors[-3:] = -1000  # behind the last whole group, best of others
     heard = (rng.random((9, n_items)) < 0.2).astype(np.float32)
     heard[7, 3:] = 1
-    with patch.object(rank, "CROWD", crowd), patch.object(rank, "BLOCK_SCORES", 4 * n_items):
+    with patch.object(topk, "CROWD", crowd), patch.object(topk, "BLOCK_SCORES", 4 * n_items):
         found = top_k(queries, vectors, k, (csr_matrix(heard),))
     expected = by_full_sort(queries @ vectors.T, k, heard > 0, None)
     assert found.items.tolist() == expected.items.tolist()
@@ -120,7 +120,7 @@ def test_long_rows_are_searched_by_groups_and_lose_nothing(crowd: int, spread: i
 
 def test_a_score_of_zero_is_one_score_whatever_its_sign() -> None:
     rows, scores = np.zeros(4, np.int64), np.array([0.0, -0.0, -1e-9, 1e-9], np.float32)
-    items, found_scores = rank.ranked(rows, np.array([8, 5, 1, 9], np.int32), scores, n=2, k=5)
+    items, found_scores = topk.ranked(rows, np.array([8, 5, 1, 9], np.int32), scores, n=2, k=5)
     assert items.tolist() == [[9, 5, 8, 1, NO_ITEM], [NO_ITEM] * 5]
     assert found_scores.tolist() == [[scores[3], 0, 0, scores[2], -np.inf], [-np.inf] * 5]
     vectors = np.array([[0.0], [-0.0], [0.0], [1.0], [-1.0]], np.float32)

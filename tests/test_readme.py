@@ -12,9 +12,9 @@ import typer
 from conftest import AudioCatalogue, clip, run
 
 from pipelines.build import build
-from recsys.cli import app
+from recsys.cli.main import app
 from recsys.config import RunSettings, load_settings
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

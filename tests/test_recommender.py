@@ -11,8 +11,8 @@ import pytest
 from contracts import ALL_TRACKS, ALL_USERS, N_TRACKS, Ranker, RankerContract, RecommenderContract, ids, scores
 from scipy.sparse import csr_matrix
 
-from eval.baselines import Part, Popularity, Random
-from recsys.model import Model
+from eval.baselines.simple import Part, Popularity, Random
+from recsys.ranking.model import Model
 from recsys.recommender import Recommender
 
 

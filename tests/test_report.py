@@ -18,14 +18,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from eval.report.charts import draw_bars, draw_bias, draw_curve, draw_lines, draw_shares
-from eval.report.drawn import VARIABLES, looks_of, style, svg_of
 from eval.report.extras import training
+from eval.report.figures import Found, Point, per_user
 from eval.report.labels import apart
 from eval.report.markup import element
 from eval.report.page import page, write_report
-from eval.report.read import Found, Point, per_user
 from eval.report.sections import Material, ablation, looks_in
-from eval.report.words import claim, summary
+from eval.report.summary_text import claim, summary
+from eval.report.svg import VARIABLES, looks_of, style, svg_of
 from eval.results import FIGURES_SCHEMA, Evaluation
 
 VOID = {"meta", "link", "img", "br"}

@@ -33,8 +33,8 @@ from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, LogMelSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.progress import Silent
 from recsys.types import Clip, Int32, Tags, Tracks
+from recsys.util.progress import Silent
 
 RATE = 16_000
 N_TRACKS = 24

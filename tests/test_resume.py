@@ -17,12 +17,12 @@ from conftest import QUICK, AudioCatalogue, TinyCatalogue, copied, quick_setting
 from pipelines.build import Inputs, build
 from recsys import fit as fitting
 from recsys.audio.cache import VectorCache
-from recsys.audio.workers import DecodeWorkers
+from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.models import load_sound_model
+from recsys.store.weights import load_sound_model
+from recsys.util.progress import Silent
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 KILLED = """
 import os, signal, sys
 from recsys.audio.cache import VectorCache
-from recsys.cli import main
+from recsys.cli.main import main
 
 put, n_left = VectorCache.put, int(sys.argv.pop(1))
 

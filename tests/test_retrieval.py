@@ -5,12 +5,12 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from benchmarks.listens import made_listens, model_of
-from recsys import retrieval
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.hybrid.blend import unit_rows
-from recsys.rank import top_k
-from recsys.retrieval import PoolSettings, alike, pool_of, user_blocks
+from recsys.ranking import candidates
+from recsys.ranking.candidates import PoolSettings, alike, pool_of, user_blocks
 from recsys.types import Factors, Float32, Int32
+from recsys.util.topk import top_k
 
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 
@@ -24,7 +24,7 @@ def users_of_three_kinds(n: int, seed: int = 0) -> Float32:
 
 def test_users_of_a_group_point_the_same_way_and_everybody_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = users_of_three_kinds(50)
-    monkeypatch.setattr(retrieval, "BLOCK", 7)
+    monkeypatch.setattr(candidates, "BLOCK", 7)
     groups = alike(lambda users: queries[users], 50, PoolSettings(users_together=17))
     assert sorted(sorted({int(user) % 3 for user in group}) for group in groups) == [[0], [1], [2]]
     assert sorted(np.concatenate(groups).tolist()) == list(range(50))
@@ -87,7 +87,7 @@ def test_lists_from_pools_are_those_from_all_tracks() -> None:
 
 
 def test_a_small_catalogue_is_scored_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "BLOCK", 64)
+    monkeypatch.setattr(candidates, "BLOCK", 64)
     found, exact, pools = ranked(300, PoolSettings(exact_below=3001), k=9)
     assert pools == [None] * len(pools)
     assert len(pools) >= 4

@@ -7,11 +7,11 @@ from conftest import TinyCatalogue, copied, quick_settings
 
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.progress import Silent
+from recsys.live.rollback import rollback
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.lookup import FILE
-from recsys.store.rollback import rollback
+from recsys.store.lmdb_lookup import FILE
+from recsys.util.progress import Silent
 
 
 @pytest.fixture

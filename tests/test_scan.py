@@ -17,7 +17,7 @@ from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import AUDIO_SUFFIXES, SCAN_SCHEMA, scan, track_id_of, write_table
 from recsys.catalogue.tracks import read_tracks
 from recsys.errors import DataError
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WANT = ("Títle", "Artist; Second", "Album", "Rock;Pop", "1999", "la la\nlá")

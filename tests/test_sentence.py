@@ -22,9 +22,9 @@ from recsys.content.train import ContentSettings, fit_content, modalities_of
 from recsys.errors import ConfigError
 from recsys.fit import fit
 from recsys.hybrid.encoder import Encoder, Scaler
-from recsys.progress import Silent
-from recsys.store.models import load_encoder, save_models
+from recsys.store.weights import load_encoder, save_models
 from recsys.types import Float32
+from recsys.util.progress import Silent
 
 SETTINGS = LyricsSettings(encoder="sentence")
 WORDS = ("rain falls on the river", "fire and steel and thunder", "midnight saxophone blues")

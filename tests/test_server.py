@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.serving import convert
-from recsys.serving.answers import Answers, Current
+from recsys.serving.fast_path import Answers, Current
 from recsys.serving.server import METHODS, SERVICE, create_server
 from recsys.types import RankedList, RankedTrack
 from recsys.v1 import recommender_pb2 as pb

@@ -2,7 +2,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.shown import plain, shown, shown_values
+from recsys.util.printable import plain, shown, shown_values
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import wilcoxon
 
 from eval import significance
-from eval.metrics import bootstrap_ci
+from eval.aggregate import Gathered
+from eval.metrics.accuracy import bootstrap_ci
 from eval.significance import compare, holm, permutation_p
-from eval.summary import Gathered
 from recsys.errors import DataError
 
 N_USERS = 60

@@ -8,12 +8,12 @@ import pytest
 from audio_files import RATE, encoded, encoded_by_ffmpeg, melody, tone, write_all
 from conftest import copied, run
 
-from recsys.audio.decode import Decoded, decode
+from recsys.audio.decoding.decode import Decoded, decode
 from recsys.audio.sample import read_sample
 from recsys.audio.settings import AudioSettings, DecodeSettings, WorkerSettings
-from recsys.progress import Silent
+from recsys.live.add_track import NewTrack, add_track
 from recsys.recommender import Recommender
-from recsys.uploads import NewTrack, add_track
+from recsys.util.progress import Silent
 
 SETTINGS = DecodeSettings(clip_s=4.0)
 NOTHING = np.zeros(40 * RATE, np.float32)

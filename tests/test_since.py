@@ -7,13 +7,13 @@ import pytest
 from conftest import TinyCatalogue, copied, quick_settings, run
 
 from pipelines.build import Inputs, build
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
+from recsys.live.rollback import rollback
 from recsys.live.service import Live
 from recsys.live.since import happened_since, other_generations
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.rollback import rollback
+from recsys.util.progress import Silent
 
 
 @pytest.fixture

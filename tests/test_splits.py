@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from eval.by_time import cold_by_time, warm_by_time
-from eval.parts import PROTOCOLS, Split, SplitSettings, heard_pairs
-from eval.splits import cold_track, cold_user, splits, validation_split, warm_at_random
+from eval.splitting.protocols import cold_track, cold_user, splits, validation_split, warm_at_random
+from eval.splitting.split import PROTOCOLS, Split, SplitSettings, heard_pairs
+from eval.splitting.temporal import cold_by_time, warm_by_time
 from recsys.catalogue.listens import has_times
 from recsys.errors import DataError
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Tracks

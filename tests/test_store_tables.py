@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import ArtefactError, DataError
-from recsys.store.tables import FILE, StoredTables, count_rows, query, write_tables
+from recsys.store.duckdb_tables import FILE, StoredTables, count_rows, query, write_tables
 
 BUILD = {
     "generation": "g1", "created_at": datetime(2026, 1, 2, tzinfo=UTC), "settings": {"seed": 0}, "versions": {},

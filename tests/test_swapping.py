@@ -11,10 +11,10 @@ from conftest import TinyCatalogue, copied, quick_settings
 from serve_process import eventually, serve
 
 from pipelines.build import Inputs, build
-from recsys.progress import Silent
-from recsys.serving.answers import Current
-from recsys.serving.swap import follow, open_answers
+from recsys.serving.fast_path import Current
+from recsys.serving.reload import follow, open_answers
 from recsys.store.generation import Store
+from recsys.util.progress import Silent
 
 
 @pytest.fixture

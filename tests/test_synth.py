@@ -21,7 +21,7 @@ from pipelines.synth.music import perform
 from pipelines.synth.plan import slug
 from pipelines.synth.sound import hertz, master, stroke, tone
 from recsys.errors import ArtefactError, ConfigError, DataError
-from recsys.progress import Silent
+from recsys.util.progress import Silent
 
 RATE = 22_050
 TINY = SynthSettings(n_tracks=9, n_artists=4, clip_s=2.5, n_users=7, n_listens=40, n_workers=1)

@@ -10,8 +10,8 @@ import pytest
 from audio_files import write_all
 from made_tags import MP3, id3, text_frame
 
-from recsys.catalogue.inside import process
-from recsys.catalogue.inside.readers import TagReaders, tags_of
+from recsys.catalogue.tags import worker
+from recsys.catalogue.tags.pool import TagReaders, tags_of
 from recsys.errors import ArtefactError
 
 FAULTY = "faulty_reader"
@@ -120,7 +120,7 @@ def test_files_are_opened_a_few_ahead_and_closed(tmp_path: Path) -> None:
         found.close()  # type: ignore[attr-defined]
         list(readers.read([path]))
         assert n_open() <= before
-    assert process.MAX_FILES < 253, "more are not handed over at once"
+    assert worker.MAX_FILES < 253, "more are not handed over at once"
 
 
 def test_a_process_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_process_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None:
 def test_no_decoder_is_needed() -> None:
     """The base install has no torch, av, soundfile or soxr, and these processes start quickly without polars."""
     for module, more in (
-        ("recsys.catalogue.inside.process", ("numpy", "polars", "pydantic")),
+        ("recsys.catalogue.tags.worker", ("numpy", "polars", "pydantic")),
         ("recsys.catalogue.scan", ()),
     ):
         heavy = ("torch", "av", "soundfile", "soxr", *more)

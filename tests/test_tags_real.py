@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.catalogue.inside.readers import TagReaders
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import scan
-from recsys.progress import Silent
+from recsys.catalogue.tags.pool import TagReaders
+from recsys.util.progress import Silent
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "faults"
 

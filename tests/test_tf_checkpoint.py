@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tf_bundle import bundle
 
-from recsys.audio.tf_checkpoint import read_checkpoint
+from recsys.audio.networks.tf_checkpoint import read_checkpoint
 from recsys.errors import ArtefactError
 
 TENSORS = {

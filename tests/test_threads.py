@@ -8,7 +8,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from recsys.threads import in_numpy_threads, in_threads, torch_threads
+from recsys.util.threads import in_numpy_threads, in_threads, torch_threads
 
 
 def test_results_come_in_the_order_of_the_things() -> None:

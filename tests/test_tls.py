@@ -14,11 +14,11 @@ import trustme
 from doored import call, connected, doored
 
 from recsys.errors import ConfigError
-from recsys.pem import expiry_told
-from recsys.serving.doors import Doors
-from recsys.serving.fittings import Fittings
+from recsys.serving.access import Doors
+from recsys.serving.context import Fittings
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tls import read_certificates
+from recsys.util.pem import expiry_told
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from recsys.progress import Silent
-from recsys.training import CURVES, FILE, Checkpoint, Curve, StopSettings, run_epochs
+from recsys.util.progress import Silent
+from recsys.util.training import CURVES, FILE, Checkpoint, Curve, StopSettings, run_epochs
 
 INPUTS = torch.from_numpy(np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32))
 ANSWERS = INPUTS @ torch.tensor([[1.0], [-2.0], [0.5]])

@@ -11,7 +11,7 @@ from doored import CALL_S, SERVICE, call, connected, doored
 from serve_process import ROOT, serve
 
 from recsys.serving import transport
-from recsys.serving.doors import Doors
+from recsys.serving.access import Doors
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,22 @@ from made_tuning import BEST_L2, PlantedFit, lines, tuned
 from scipy.sparse import csr_matrix
 from tastes import N_TRACKS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 
-from eval import trials as trying
-from eval import tune as tuning
+from eval.baselines.base import Choice, Number
 from eval.partial import Partial
-from eval.peers.peer import Choice, Number
-from eval.splits import splits
-from eval.trials import Trial
-from eval.tune import SPACE, TuneSettings, space_of, tune, tune_settings
-from eval.tune_trial import Fitting
-from eval.tuned import value_at, with_values
+from eval.splitting.protocols import splits
+from eval.tuning import trials as trying
+from eval.tuning import tune_hybrid as tuning
+from eval.tuning.objective import Fitting
+from eval.tuning.settings_file import value_at, with_values
+from eval.tuning.trials import Trial
+from eval.tuning.tune_hybrid import SPACE, TuneSettings, space_of, tune, tune_settings
 from pipelines.build import read_catalogue
 from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.errors import ConfigError, DataError
 from recsys.fit import fit as real_fit
-from recsys.progress import Progress, Silent
 from recsys.types import Candidates, Listens, Tags, Tracks
+from recsys.util.progress import Progress, Silent
 
 PLAYED = csr_matrix(np.array([[1.0, 0.0, 3.0]], dtype=np.float32))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, TinyCatalogue, quick_settings, rows, run
 
-from eval.tuned import with_values, write_settings
+from eval.tuning.settings_file import with_values, write_settings
 from recsys.config import RunSettings, load_settings
 
 

@@ -7,15 +7,15 @@ import pytest
 from conftest import copied, quick_settings, rows, run
 
 from pipelines.build import Inputs, build
-from recsys.diversity import Source, Variety, choose
-from recsys.filters import Filters
-from recsys.fresh import Uploads
-from recsys.model import Model
-from recsys.progress import Silent
-from recsys.rank import top_k
+from recsys.ranking.diversity import Source, Variety, choose
+from recsys.ranking.filters import Filters
+from recsys.ranking.model import Model
+from recsys.ranking.uploaded_tracks import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.types import RankedList
+from recsys.util.progress import Silent
+from recsys.util.topk import top_k
 
 UNKNOWN = ["x0", "x1", "x2"]  # one of them has a title, which says nothing that could be learned from
 KNOWN = [f"t{n}" for n in range(11)]
@@ -83,7 +83,7 @@ def test_lists_from_tracks_and_of_parts_have_them_last(recommender: Recommender)
 
 
 def test_lists_that_follow_a_listen_have_them_last(folder: Path, tmp_path: Path) -> None:
-    from recsys.live.events import Listened
+    from recsys.eventlog.events import Listened
     from recsys.live.service import Live
 
     store = copied(folder / "store", tmp_path / "key=value")

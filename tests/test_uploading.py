@@ -18,16 +18,16 @@ from mutagen.id3 import ID3, TIT2, TPE1
 from upload_service import CALL_S, pieces, serving, settings, upload_server
 
 from recsys.errors import ArtefactError, DataError
-from recsys.live.arrivals import NewTrack
-from recsys.live.embedding import Embedded, Embedder, EmbeddingProcess
-from recsys.live.events import GenerationMovedError
+from recsys.eventlog.events import GenerationMovedError
+from recsys.eventlog.store import open_live
+from recsys.live.add_track import add_track
 from recsys.recommender import Recommender
-from recsys.serving.about import read_about
 from recsys.serving.server import FULL_DISK
-from recsys.serving.uploading import Serving, TrackUploads
+from recsys.serving.upload_handler import Serving, TrackUploads
+from recsys.serving.upload_request import read_about
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.uploads import add_track
+from recsys.uploads.embed_client import Embedded, Embedder, EmbeddingProcess
+from recsys.uploads.metadata import NewTrack
 from recsys.v1 import recommender_pb2 as pb
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ class FakeEmbedder:
     async def embed(self, path, about, generation):
         import asyncio
 
-        from recsys.audio.worker import content_hash
+        from recsys.audio.decoding.worker import content_hash
 
         self.asked.append(generation)
         while not self.go_on.is_set():
@@ -385,7 +385,7 @@ def test_a_new_generation_meanwhile_is_embedded_for(fake):
 
 
 def test_a_full_disk_is_unavailable(fake, monkeypatch):
-    monkeypatch.setattr("recsys.serving.copies.os.fsync", _full)
+    monkeypatch.setattr("recsys.uploads.spool.os.fsync", _full)
     sentence = FULL_DISK
     assert refusal(fake.stub, pieces(b"abc")) == ("UNAVAILABLE", sentence)
     assert kept(fake.folder) == []

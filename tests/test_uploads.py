@@ -17,16 +17,16 @@ from mutagen.id3 import ID3, TCON, TDRC, TIT2, TPE1, USLT
 
 from pipelines import build as building
 from pipelines.build import Inputs, build
-from recsys import uploads as uploading
-from recsys.audio import worker
-from recsys.catalogue.inside import reading
+from recsys.audio.decoding import worker
+from recsys.catalogue.tags import read
 from recsys.errors import DataError
-from recsys.progress import Silent
+from recsys.eventlog.store import open_live
+from recsys.live import add_track as uploading
+from recsys.live.add_track import NewTrack, add_track
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.models import load_sound_model
-from recsys.uploads import NewTrack, add_track
+from recsys.store.weights import load_sound_model
+from recsys.util.progress import Silent
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_tags_are_not_parsed_by_whoever_adds(store: Path, song: Path, monkeypatc
     def parse(file: object) -> None:
         pytest.fail("tags were parsed in this process")
 
-    monkeypatch.setattr(reading, "read_tags", parse)
+    monkeypatch.setattr(read, "read_tags", parse)
     monkeypatch.setattr(worker, "read_tags", parse)
     song.write_bytes(made_tags.id3(made_tags.text_frame("TIT2", "Inside")) + song.read_bytes())
     add_track(store, song, NewTrack("new"))

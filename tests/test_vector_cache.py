@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
-from recsys.audio.decode import DECODER, AudioProblem
+from recsys.audio.decoding.decode import DECODER, AudioProblem
 from recsys.errors import ArtefactError
 
 HASH, OTHER = "ab" * 16, "cd" * 16

@@ -19,14 +19,14 @@ from serve_process import serve, stub_of
 from test_live_lists import heard, new_track
 
 from recsys.errors import ArtefactError, ConfigError
-from recsys.live import derive, near
-from recsys.live.derive import USERS_AT_ONCE
-from recsys.live.events import Listened, UserDeleted
+from recsys.eventlog.events import Listened, UserDeleted
+from recsys.live import neighbour_insert, updater
+from recsys.live.updater import USERS_AT_ONCE
 from recsys.recommender import Recommender
 from recsys.serving import workers
-from recsys.serving.answers import Answers
+from recsys.serving.fast_path import Answers
+from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
-from recsys.serving.swap import open_answers
 from recsys.store.generation import Store
 from recsys.v1 import recommender_pb2 as pb
 
@@ -119,7 +119,7 @@ def test_who_opens_a_store_without_a_server_waits_for_no_writer_and_opens_the_fi
         answers.live.record(heard("u0", "t2"))
     opened = list[dict]()
     opening = lmdb.open
-    monkeypatch.setattr("recsys.store.environment.lmdb.open", lambda *a, **o: opened.append(o) or opening(*a, **o))
+    monkeypatch.setattr("recsys.eventlog.lmdb_env.lmdb.open", lambda *a, **o: opened.append(o) or opening(*a, **o))
     code = (
         "import sys; from recsys.recommender import Recommender\n"
         "print(len(Recommender.open(sys.argv[1]).recommend('u0').tracks))"
@@ -160,8 +160,8 @@ def test_the_event_loop_takes_no_lock(answers: Answers, monkeypatch: pytest.Monk
 def behind(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> Answers:
     """Lists that nobody derives, as between the commit of a large batch and its lists, or after a kill there."""
     answers.live.retire()
-    monkeypatch.setattr(derive.Deriver, "users", lambda *_: None)
-    monkeypatch.setattr(derive.Deriver, "uploads", lambda *_: 0)
+    monkeypatch.setattr(updater.Deriver, "users", lambda *_: None)
+    monkeypatch.setattr(updater.Deriver, "uploads", lambda *_: 0)
     return answers
 
 
@@ -224,7 +224,7 @@ def test_what_was_heard_since_the_list_of_now_is_not_shown(answers: Answers, mon
     answers.live.record(heard("u0", "t2"))
     answers.live.retire()
     before = answered(answers, "u0")
-    monkeypatch.setattr(derive.Deriver, "users", lambda *_: None)
+    monkeypatch.setattr(updater.Deriver, "users", lambda *_: None)
     answers.live.record(heard("u0", before[0]))
     assert quick(answers, "u0") is None
     assert answered(answers, "u0", 17) == before[1:18]
@@ -247,7 +247,7 @@ def test_audio_that_is_told_to_be_here_is_in_the_lists_of_neighbours(
     live.retire()
     upload, vectors = new_track(store, "new", "ambient")
     with monkeypatch.context() as patch:
-        patch.setattr(near, "follow", lambda *_: None)
+        patch.setattr(neighbour_insert, "follow", lambda *_: None)
         live.add(upload, vectors)
     assert live.behind() == 1
     assert live.track_of_audio(upload.content_hash) == "new"
@@ -258,15 +258,15 @@ def test_a_large_batch_is_acknowledged_before_its_lists_which_follow_in_pieces(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = [f"x{n}" for n in range(3 * USERS_AT_ONCE + 5)]
-    pieces, step = list[int](), derive.Deriver._write
+    pieces, step = list[int](), updater.Deriver._write
     go_on = threading.Event()
 
-    def slow(self: derive.Deriver, derived: list, *rest: object) -> dict[int, int]:
+    def slow(self: updater.Deriver, derived: list, *rest: object) -> dict[int, int]:
         go_on.wait(60)
         pieces.append(len(derived))
         return step(self, derived, *rest)
 
-    monkeypatch.setattr(derive.Deriver, "_write", slow)
+    monkeypatch.setattr(updater.Deriver, "_write", slow)
     assert answers.live.record([listen for user in users for listen in heard(user, "t1")]).recorded == len(users)
     assert answers.live.behind() == len(users)
     assert all("t1" not in answered(answers, user, 30) for user in users[::10])
@@ -311,8 +311,8 @@ def test_lists_made_ahead_are_those_made_in_order(answers: Answers, store: Path,
         answers.live.settle()
     twin.live.retire()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(derive.Deriver, "users", lambda *_: None)
-        patch.setattr(derive.Deriver, "uploads", lambda *_: 0)
+        patch.setattr(updater.Deriver, "users", lambda *_: None)
+        patch.setattr(updater.Deriver, "uploads", lambda *_: 0)
         for step in steps:
             step(twin.live)
     twin.live.settle()
@@ -327,15 +327,15 @@ def test_lists_made_ahead_are_those_made_in_order(answers: Answers, store: Path,
 def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: Answers, store: Path) -> None:
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written = derive.Deriver._write
+        written = updater.Deriver._write
 
-        def meanwhile(self: derive.Deriver, *rest: object) -> dict[int, int]:
+        def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
             if self is answers.live._deriver:
                 other.live.delete_user("u0")
             return written(self, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(derive.Deriver, "_write", meanwhile)
+            patch.setattr(updater.Deriver, "_write", meanwhile)
             answers.live.retire()
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
@@ -350,9 +350,9 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
     upload, vectors = new_track(store, "new", "ambient")
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written, done = derive.Deriver._write, list[bool]()
+        written, done = updater.Deriver._write, list[bool]()
 
-        def meanwhile(self: derive.Deriver, *rest: object) -> dict[int, int]:
+        def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
             if self is answers.live._deriver and not done:
                 done.append(True)
                 other.live.add(upload, vectors)
@@ -361,7 +361,7 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
             return written(self, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(derive.Deriver, "_write", meanwhile)
+            patch.setattr(updater.Deriver, "_write", meanwhile)
             answers.live.retire()
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
@@ -377,7 +377,7 @@ def test_an_upload_comes_into_no_list_of_who_has_heard_it_by_then(
     upload, vectors = new_track(store, "new", "ambient")
     answers.live.retire()
     with monkeypatch.context() as patch:
-        patch.setattr(derive.Deriver, "uploads", lambda *_: 0)
+        patch.setattr(updater.Deriver, "uploads", lambda *_: 0)
         answers.live.add(upload, vectors)
     answers.live.record(heard("u0", "new"))  # whose list is made ahead of the others
     answers.live.settle()
@@ -387,7 +387,7 @@ def test_an_upload_comes_into_no_list_of_who_has_heard_it_by_then(
 
 def test_what_is_left_to_the_thread_that_derives_wakes_it(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     woken = list[bool]()
-    monkeypatch.setattr(derive.Follower, "wake", lambda _: woken.append(True))
+    monkeypatch.setattr(updater.Follower, "wake", lambda _: woken.append(True))
     answers.live.record([listen for n in range(USERS_AT_ONCE) for listen in heard(f"x{n}", "t1")])
     assert woken == []
     answers.live.record([listen for n in range(USERS_AT_ONCE + 1) for listen in heard(f"x{n}", "t2")])
@@ -405,20 +405,20 @@ def test_who_closes_waits_for_what_is_derived(store: Path) -> None:
 def test_lists_that_are_to_be_made_again_meanwhile_are_not_said_to_be_made(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, written = answers.live, derive.Deriver._write
+    live, written = answers.live, updater.Deriver._write
     live.retire()
     live.record(heard("u0", "t2"))
     with monkeypatch.context() as patch:
-        patch.setattr(derive.Deriver, "users", lambda *_: None)
+        patch.setattr(updater.Deriver, "users", lambda *_: None)
         live.record(heard("u1", "t2"))
 
-    def meanwhile(self: derive.Deriver, *rest: object) -> dict[int, int]:
+    def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
         with live._live.writing() as writing:  # as for uploads that get their vectors late
             writing.set_applied(live.generation, 0)
         return written(self, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(derive.Deriver, "_write", meanwhile)
+        patch.setattr(updater.Deriver, "_write", meanwhile)
         assert live._deriver.step()
     assert live.behind() == 2
     live.settle()
@@ -493,7 +493,7 @@ def test_health_is_told_while_a_write_waits(store: Path) -> None:
 def test_a_worker_multiplies_on_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A thread a core in each worker made a thousand lists take minutes."""
     code = (
-        "import numpy, threadpoolctl; from recsys.threads import one_blas_thread; one_blas_thread()\n"
+        "import numpy, threadpoolctl; from recsys.util.threads import one_blas_thread; one_blas_thread()\n"
         "print({one['num_threads'] for one in threadpoolctl.threadpool_info() if one['user_api'] == 'blas'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

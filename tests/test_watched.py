@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.serving.watched import PASSING, Watched
+from recsys.util.watched_file import PASSING, Watched
 
 
 @pytest.fixture

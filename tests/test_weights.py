@@ -12,9 +12,9 @@ from recsys.hybrid import weights as learning
 from recsys.hybrid.blend import Blend, BlendSettings, Part, join
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, at_random
 from recsys.hybrid.weights import LEAST, Learned, evenly, learn_weights, settle
-from recsys.progress import Silent
-from recsys.rank import top_k
 from recsys.types import Float32, Plays
+from recsys.util.progress import Silent
+from recsys.util.topk import top_k
 
 SETTINGS = BlendSettings(validation_tracks=0)
 N_USERS, N_ITEMS = 30, 45

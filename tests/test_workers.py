@@ -19,8 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.errors import ConfigError
 from recsys.serving import workers
-from recsys.serving.fittings import OPEN
-from recsys.serving.ports import hold_port, parse_address
+from recsys.serving.context import OPEN
+from recsys.serving.sockets import hold_port, parse_address
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
@@ -35,7 +35,7 @@ import os, sys, time
 from pathlib import Path
 from recsys.errors import RecsysError, ArtefactError
 from recsys.serving import workers
-from recsys.serving.answers import Answers
+from recsys.serving.fast_path import Answers
 from recsys.types import RankedList, RankedTrack
 
 class StandIn:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from eval.report.drawn import INK, PAPER, SERIES, SOFT, Look
+from eval.report.figures import OURS, Point
 from eval.report.labels import label, label_ends, label_points
-from eval.report.read import OURS, Point
+from eval.report.svg import INK, PAPER, SERIES, SOFT, Look
 
 _WIDTH, _HEIGHT = 6.4, 3.9  # inches
 _GROUPS = (SERIES[0], SERIES[3], SERIES[4])  # dark, middle, light: groups of bars differ by lightness too

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import charts
+from eval.report.figures import REPRESENTATION, Found
 from eval.report.markup import Html, details, element, joined
-from eval.report.read import REPRESENTATION, Found
 from eval.report.sections import chart, chart_row
+from eval.report.summary_text import SPLITS, claim
 from eval.report.tables import Column, facts_table, heat_table, network_table
-from eval.report.words import SPLITS, claim
 
 _MOST_CURVES = 12  # drawn at once; the rest is folded away
 _LARGEST_MAP = 2_000_000  # bytes of a picture that is taken into the page

@@ -16,9 +16,9 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from eval.report.drawn import FONT, INK, REST, SOFT, Look, lay_out
-from eval.report.read import OURS
-from recsys.drawing import printable
+from eval.report.figures import OURS
+from eval.report.svg import FONT, INK, REST, SOFT, Look, lay_out
+from recsys.util.figures import printable
 
 Float64 = NDArray[np.float64]
 

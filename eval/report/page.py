@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import extras
-from eval.report.drawn import style
+from eval.report.figures import COLD_USER, Found, per_user
 from eval.report.markup import Html, element
-from eval.report.read import COLD_USER, Found, per_user
 from eval.report.sections import Material, ablation, cold_users, looks_in, split_section
-from eval.report.words import summary
+from eval.report.summary_text import summary
+from eval.report.svg import style
 from eval.results import Evaluation, write_beside
 
 REPORT = "report.html"

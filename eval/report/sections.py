@@ -14,13 +14,13 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from eval.judge import WITHOUT
-from eval.metrics import bootstrap_ci
+from eval.metrics.accuracy import bootstrap_ci
 from eval.report import charts
-from eval.report.drawn import Look, looks_of, svg_of
+from eval.report.figures import COLD_USER, OURS, Found, Point, best, is_baseline, tests_of
 from eval.report.markup import Html, details, element, joined
-from eval.report.read import COLD_USER, OURS, Found, Point, best, is_baseline, tests_of
+from eval.report.summary_text import SPLITS
+from eval.report.svg import Look, looks_of, svg_of
 from eval.report.tables import Column, model_table
-from eval.report.words import SPLITS
 
 LEAST_BIAS = 0.001  # of models in mean popularity percentile, where there is something to draw
 ACCURACY = ("recall", "ndcg", "map", "hit_rate", "mrr", "coverage")

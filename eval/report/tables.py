@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.report.figures import OURS, Point, best
 from eval.report.markup import Html, element, joined
-from eval.report.read import OURS, Point, best
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from eval.representation.settings import RepresentationSettings
+from recsys.catalogue.names import one_spelling
 from recsys.errors import DataError
-from recsys.names import one_spelling
 from recsys.types import Int32, Tags, Tracks
 
 

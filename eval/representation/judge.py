@@ -26,9 +26,9 @@ from eval.representation.models import Fit, Fitted
 from eval.representation.probes import artist_hits, genre_hits, tag_scores
 from recsys.audio.sample import ClipSample
 from recsys.errors import DataError
-from recsys.progress import Bar, Progress
-from recsys.threads import in_threads
 from recsys.types import Clip, Float32, Int32, Tags, Tracks
+from recsys.util.progress import Bar, Progress
+from recsys.util.threads import in_threads
 
 _BLOCK_CLIPS = 8  # that a thread embeds at a time: 15 MB of samples
 _TIMED_CLIPS = 16

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from recsys.drawing import printable
 from recsys.types import Float32
+from recsys.util.figures import printable
 
 _MOST_GENRES = 9  # with a colour of their own; more cannot be told apart
 _LEAST_TRACKS = 20  # for t-SNE

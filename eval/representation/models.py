@@ -3,7 +3,7 @@
     musicnn-head, musicnn, conv1d, dense, untrained, mfcc, ...  ->  fits_of  ->  clips, tracks -> Fitted
 
 A fit gets the clips and tracks of the training folds and nothing else, so what is held out cannot reach it. All but
-``mfcc`` are the build's own networks, fitted by the build's own function (``recsys.audio.fitting``).
+``mfcc`` are the build's own networks, fitted by the build's own function (``recsys.audio.fit``).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from typing import Any
 
 from eval.representation.mfcc import N_STATISTICS, fit_mfcc
 from eval.representation.settings import NetworkName
-from recsys.audio.fitting import fit_sound_model
+from recsys.audio.fit import fit_sound_model
+from recsys.audio.networks.weights import musicnn_weights
 from recsys.audio.settings import AudioSettings
-from recsys.audio.weights import musicnn_weights
 from recsys.content.targets import targets_of
-from recsys.progress import Progress
 from recsys.types import Clip, Float32, Tags, Tracks
+from recsys.util.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)

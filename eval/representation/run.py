@@ -28,14 +28,14 @@ from eval.representation.map import draw_map, on_a_plane
 from eval.representation.models import WHAT, Fit, Fitted, fits_of
 from eval.representation.settings import RepresentationSettings
 from recsys.audio.cache import FileMark
-from recsys.audio.frozen import remembered_features
+from recsys.audio.networks.frozen import remembered_features
+from recsys.audio.networks.weights import musicnn_weights
 from recsys.audio.sample import ClipSample, read_sample
 from recsys.audio.settings import AudioSettings
-from recsys.audio.weights import musicnn_weights
-from recsys.drawing import save_picture
 from recsys.errors import DataError
-from recsys.progress import Progress
 from recsys.types import Clip, Float32, Int32, Tags, Tracks
+from recsys.util.figures import save_picture
+from recsys.util.progress import Progress
 
 GIVEN = "given"
 Reader = Callable[[Sequence[tuple[int, Path]], AudioSettings, BinaryIO, Progress], tuple[Int32, ClipSample]]

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 NetworkName = Literal[
     "auto",

@@ -20,7 +20,7 @@ from mutagen.id3 import COMM, ID3, TALB, TCON, TDRC, TIT2, TPE1, USLT, Frame
 from pipelines.synth.music import perform
 from pipelines.synth.plan import Plan, Song, SynthSettings, plan, slug
 from recsys.errors import ArtefactError
-from recsys.progress import Bar, Progress
+from recsys.util.progress import Bar, Progress
 
 _NOTE = "Simulated music, composed by the demo of recsys; artist, title and words are invented."
 _COMPRESSION = 0.6  # of libsndfile's scale from 0 to 1: 64 kbit/s at 22.05 kHz (measured)

@@ -18,7 +18,7 @@ from pydantic import Field
 from pipelines.synth import words
 from pipelines.synth.genres import GENRES, Genre
 from recsys.errors import ConfigError
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 Float64 = NDArray[np.float64]
 

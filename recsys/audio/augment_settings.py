@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import lmdb
 import numpy as np
 
-from recsys.audio.decode import DECODER, AudioProblem
+from recsys.audio.decoding.decode import DECODER, AudioProblem
 from recsys.errors import ArtefactError
 from recsys.types import Float32
 

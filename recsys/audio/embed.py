@@ -18,15 +18,15 @@ from typing import TypeVar
 import numpy as np
 
 from recsys.audio.cache import CachedSound, FileMark, VectorCache
-from recsys.audio.decode import DECODER, SILENT, Decoded, mislabelled
+from recsys.audio.decoding.decode import DECODER, SILENT, Decoded, mislabelled
+from recsys.audio.decoding.pool import DecodeFailure, DecodeWorkers
 from recsys.audio.model import SoundModel
 from recsys.audio.settings import AudioSettings
-from recsys.audio.workers import DecodeFailure, DecodeWorkers
 from recsys.catalogue.problems import Problems
 from recsys.errors import DataError
-from recsys.progress import Bar, Progress, Silent
-from recsys.threads import in_threads
 from recsys.types import Float32, Int32
+from recsys.util.progress import Bar, Progress, Silent
+from recsys.util.threads import in_threads
 
 __all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed_paths"]
 

@@ -5,7 +5,7 @@
 
 The one function that training, batch embedding, uploads and evaluation all go through, so a vector never
 depends on where it was made. ``version`` names the weights and all that comes before them: vectors of one
-version compare. How a network comes to its weights is in ``recsys.audio.fitting``.
+version compare. How a network comes to its weights is in ``recsys.audio.fit``.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from recsys.audio.clips import clip_patches, of_one_length
-from recsys.audio.device import device_of, move
-from recsys.audio.frozen import clip_features
-from recsys.audio.head import Headed, empty_headed
-from recsys.audio.networks import Pooled, build_network
+from recsys.audio.networks.clips import clip_patches, of_one_length
+from recsys.audio.networks.conv1d import Pooled, build_network
+from recsys.audio.networks.device import device_of, move
+from recsys.audio.networks.frozen import clip_features
+from recsys.audio.networks.head import Headed, empty_headed
 from recsys.audio.settings import AudioSettings
 from recsys.errors import ArtefactError
-from recsys.threads import torch_threads
-from recsys.training import Curve
 from recsys.types import Clip, Float32
+from recsys.util.threads import torch_threads
+from recsys.util.training import Curve
 
 _FORMAT = 3  # of the folder; 2 heard every patch by both published networks
 

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.audio.decoding.pool import DecodeFailure, DecodeWorkers
 from recsys.audio.settings import AudioSettings
-from recsys.audio.workers import DecodeFailure, DecodeWorkers
-from recsys.progress import Progress
 from recsys.types import Clip, Int32
+from recsys.util.progress import Progress
 
 _FULL_SCALE = 32_767
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from recsys.audio.augment_settings import AugmentSettings
 from recsys.content.settings import TaskSettings
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 
 class DecodeSettings(Settings):

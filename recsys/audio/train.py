@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from recsys.audio.augment import augmented, masked
-from recsys.audio.device import device_of
 from recsys.audio.logmel import log_mel, patches
-from recsys.audio.networks import Pooled, build_network
+from recsys.audio.networks.conv1d import Pooled, build_network
+from recsys.audio.networks.device import device_of
 from recsys.audio.settings import AudioSettings, NetworkSettings
 from recsys.content.contrast import contrastive_cost
 from recsys.content.settings import TaskSettings
 from recsys.content.tasks import Heads, Targets
-from recsys.progress import Progress
-from recsys.threads import torch_threads
-from recsys.training import Checkpoint, Curve, StopSettings, run_epochs
 from recsys.types import Clip, Float32
+from recsys.util.progress import Progress
+from recsys.util.threads import torch_threads
+from recsys.util.training import Checkpoint, Curve, StopSettings, run_epochs
 
 _MIN_HELD_OUT = 4  # tracks; with fewer to judge by, the training cost itself says when to stop
 

@@ -13,7 +13,7 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from recsys.errors import DataError
-from recsys.shown import shown
+from recsys.util.printable import shown
 
 IDS = ("user_id", "track_id", "track_ids")
 FEWEST = 2  # values that do not fit before a column is at fault; a single one is a bad value

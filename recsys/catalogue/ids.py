@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import mapped, read
 from recsys.errors import ArtefactError, DataError, NotFoundError
 from recsys.types import NO_ITEM, Int32
+from recsys.util.npy import mapped, read
 
 _PARTS: dict[str, type[np.generic]] = {
     "text": np.uint8,

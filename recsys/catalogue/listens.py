@@ -14,15 +14,15 @@ import polars as pl
 from pydantic import Field
 from scipy.sparse import csr_matrix
 
-from recsys.catalogue.alike import report_alike, with_known_tracks
 from recsys.catalogue.cells import as_text, check_fits, check_type, is_scalar, one_sentence
+from recsys.catalogue.lookalikes import report_alike, with_known_tracks
 from recsys.catalogue.numbers import read_numbers, report_numbers
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import read_table, split_list, text_column
 from recsys.catalogue.times import read_times, to_the_second
 from recsys.errors import DataError
-from recsys.settings import Settings
 from recsys.types import LISTENS_SCHEMA, Listens, Plays
+from recsys.util.settings import Settings
 
 RATING_SCALES = ((0.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))  # guessed in this order
 SIGNED_SCALE = (-1.0, 1.0)

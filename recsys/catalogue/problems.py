@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.shown import shown, shown_values
+from recsys.util.printable import shown, shown_values
 
 PROBLEMS_SCHEMA = pl.Schema(
     {

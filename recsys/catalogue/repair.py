@@ -19,7 +19,7 @@ import polars as pl
 
 from recsys.catalogue.problems import MAX_VALUE_CHARS, Problems
 from recsys.errors import DataError
-from recsys.shown import shown
+from recsys.util.printable import shown
 
 ID_COLUMNS = frozenset({"user_id", "track_id", "track_ids", "tracks_id"})  # without its id a row is nothing
 FEW = 5  # values of a column that are told one by one; more are a fault of the column, and told as one

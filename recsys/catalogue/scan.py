@@ -2,7 +2,7 @@
 
     folder  ->  scan  ->  frame in ``SCAN_SCHEMA``, a row a file  ->  write_table  ->  table
 
-Tags inside the files are read in limited processes (``recsys.catalogue.inside``), as a file may be made to harm; no
+Tags inside the files are read in limited processes (``recsys.catalogue.tags``), as a file may be made to harm; no
 sound is decoded, so that a damaged recording with good tags is left for the build to find. A track id is made of the
 file's name and a hash of its path below the folder: it can be read, and it stays when the folder moves or tags are
 mended, but not when the file is renamed.
@@ -19,14 +19,14 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.catalogue.inside.fields import Inside
-from recsys.catalogue.inside.kinds import HEAD_BYTES, marked_kind
-from recsys.catalogue.inside.readers import TagReaders
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import SEPARATORS
+from recsys.catalogue.tags.fields import Inside
+from recsys.catalogue.tags.kinds import HEAD_BYTES, marked_kind
+from recsys.catalogue.tags.pool import TagReaders
 from recsys.errors import DataError
-from recsys.progress import Progress
-from recsys.threads import n_cores
+from recsys.util.progress import Progress
+from recsys.util.threads import n_cores
 
 __all__ = ["AUDIO_SUFFIXES", "SCAN_SCHEMA", "scan", "track_id_of", "write_table"]
 

@@ -24,7 +24,7 @@ from recsys.catalogue.notation import separated, text_of
 from recsys.catalogue.problems import MAX_VALUE_CHARS, Problems
 from recsys.catalogue.repair import Undecodable, good_lines, read_records
 from recsys.errors import DataError
-from recsys.shown import shown
+from recsys.util.printable import shown
 
 __all__ = ["SEPARATORS", "as_text", "read_table", "read_text", "require", "split_list", "text_column"]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.catalogue.alike import report_alike, with_known_tracks
 from recsys.catalogue.cells import check_fits, check_type, one_sentence
+from recsys.catalogue.lookalikes import report_alike, with_known_tracks
+from recsys.catalogue.names import fold_names
 from recsys.catalogue.numbers import read_numbers, report_numbers
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import read_table, split_list, text_column
 from recsys.catalogue.years import FIRST_YEAR, last_year, year_in
-from recsys.names import fold_names
 from recsys.types import TAGS_SCHEMA, TRACKS_SCHEMA, Tags, Tracks
 
 __all__ = ["FIRST_YEAR", "last_year", "read_tags", "read_tracks"]

@@ -12,10 +12,10 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.errors import DataError
-from recsys.progress import Progress, Silent
-from recsys.settings import Settings
-from recsys.threads import in_numpy_threads
 from recsys.types import Factors, Float32, Plays
+from recsys.util.progress import Progress, Silent
+from recsys.util.settings import Settings
+from recsys.util.threads import in_numpy_threads
 
 
 class ALSSettings(Settings):

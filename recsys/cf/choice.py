@@ -12,10 +12,10 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.cf.als import ALSSettings, fit_als
-from recsys.progress import Progress
-from recsys.rank import top_k
-from recsys.settings import Settings
 from recsys.types import Plays
+from recsys.util.progress import Progress
+from recsys.util.settings import Settings
+from recsys.util.topk import top_k
 
 K = 20
 

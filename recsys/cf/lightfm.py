@@ -12,9 +12,9 @@ from pydantic import Field
 from scipy.sparse import csr_matrix, diags, hstack
 
 from recsys.errors import DataError
-from recsys.progress import Progress
-from recsys.settings import Settings
 from recsys.types import Factors, Float32, Int32, Plays
+from recsys.util.progress import Progress
+from recsys.util.settings import Settings
 
 
 class LightFMSettings(Settings):

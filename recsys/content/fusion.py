@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from recsys.content.lyrics import LyricsSettings, LyricsTower
 from recsys.content.metadata import Metadata
-from recsys.settings import Settings
 from recsys.types import Float32, Int32
+from recsys.util.settings import Settings
 
 MODALITIES = ("sound", "lyrics", "genres", "tags", "artist", "year")
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from recsys.content.sentence import load_sentence_encoder, sentence_vectors
 from recsys.errors import DataError
-from recsys.progress import Progress, Silent
-from recsys.settings import Settings
 from recsys.types import Float32, Int32
+from recsys.util.progress import Progress, Silent
+from recsys.util.settings import Settings
 
 PADDING, _UNKNOWN = 0, 1  # the unknown token exists because the library wants one; bytes stand in for it
 BLOCK = 500  # texts read at a time

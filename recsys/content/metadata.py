@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_matrix, hstack
 
-from recsys.names import fold_names
-from recsys.settings import Settings
+from recsys.catalogue.names import fold_names
 from recsys.types import Tags, Tracks
+from recsys.util.settings import Settings
 
 UNKNOWN = -1
 

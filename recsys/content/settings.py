@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 
 class TaskSettings(Settings):

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.catalogue.names import one_spelling
 from recsys.content.settings import TaskSettings
 from recsys.errors import DataError
-from recsys.names import one_spelling
 from recsys.types import Float32, Int32, Tags, Tracks
 
 _MIN_TRACKS = 2  # of a genre, tag or artist, else there is nothing to have in common

@@ -20,11 +20,11 @@ from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Metadata, Vocabulary
 from recsys.content.settings import FusionTaskSettings
 from recsys.content.tasks import Heads, Targets
-from recsys.progress import Progress
-from recsys.settings import Settings
-from recsys.threads import torch_threads
-from recsys.training import Curve, StopSettings, run_epochs
 from recsys.types import Float32, Int32
+from recsys.util.progress import Progress
+from recsys.util.settings import Settings
+from recsys.util.threads import torch_threads
+from recsys.util.training import Curve, StopSettings, run_epochs
 
 BATCH = 2048  # tracks encoded at a time
 

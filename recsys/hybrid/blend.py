@@ -20,8 +20,8 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
-from recsys.settings import Settings
 from recsys.types import Float32
+from recsys.util.settings import Settings
 
 Fold = Literal["solve", "mean", "constant", "level"]
 POPULARITY, NEW = "popularity", "new"

@@ -19,8 +19,8 @@ from recsys.content.train import ContentModel, modalities_of
 from recsys.hybrid.blend import NEW, Blend, unit_rows
 from recsys.hybrid.kernel import Features
 from recsys.hybrid.mapping import FactorMap
-from recsys.progress import Progress
 from recsys.types import Float32, Int32, Tags, Tracks
+from recsys.util.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,8 +15,8 @@ from pydantic import Field, PositiveFloat
 from scipy.linalg import cholesky, eigh, solve_triangular
 
 from recsys.hybrid.kernel import BLOCK, Features, Kernel
-from recsys.settings import Settings
 from recsys.types import Float32
+from recsys.util.settings import Settings
 
 _JITTER = 1e-5  # of the kernel's mean diagonal: float32 likenesses of alike landmarks are no exact ones
 _LEAST_FREEDOM = 1e-3  # of a track in its own prediction

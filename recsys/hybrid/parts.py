@@ -23,9 +23,9 @@ from recsys.hybrid.blend import NEW, POPULARITY, Part, profile_weights
 from recsys.hybrid.encoder import Encoder, LightFMColumns, Scaler, lightfm_features, popularity
 from recsys.hybrid.mapping import MapSettings, fit_map
 from recsys.hybrid.prior import PriorSettings, exposed_gram, exposure_weight, prior_item_step
-from recsys.progress import Progress
-from recsys.settings import Settings
 from recsys.types import Factors, Float32, Plays, Tags, Tracks
+from recsys.util.progress import Progress
+from recsys.util.settings import Settings
 
 
 class WideSettings(Settings):

@@ -15,8 +15,8 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, solve_rows, without_empty_rows
-from recsys.settings import Settings
 from recsys.types import Float32, Int32, Plays
+from recsys.util.settings import Settings
 
 
 class PriorSettings(Settings):

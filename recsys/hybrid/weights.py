@@ -19,9 +19,9 @@ from scipy.sparse import csr_matrix
 from recsys.hybrid.blend import NEW, POPULARITY, Blend, BlendSettings
 from recsys.hybrid.level import Rivals, Standing, level_at_share, level_of_new
 from recsys.hybrid.validation import MIN_PAIRS, MIN_TRACKS, HeldOut
-from recsys.progress import Progress
-from recsys.rank import top_k
 from recsys.types import NO_ITEM, Float32, Plays
+from recsys.util.progress import Progress
+from recsys.util.topk import top_k
 
 STEPS = (0.0, 0.25, 0.5, 2.0, 4.0)  # times the weight that a part has
 DEPTH = 200  # candidates that each part names

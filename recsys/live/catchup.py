@@ -9,16 +9,16 @@ comes between it and the rename of CURRENT. Listens go on meanwhile: whoever ser
 import logging
 from pathlib import Path
 
-from recsys.live import near
-from recsys.live.derive import Deriver
+from recsys.eventlog.snapshot import Snapshot
+from recsys.eventlog.store import LiveStore, open_live
+from recsys.eventlog.view import Views
+from recsys.live import neighbour_insert
 from recsys.live.settings import LiveSettings
-from recsys.live.snapshot import Snapshot
-from recsys.live.stored import Stored
-from recsys.live.view import Views
+from recsys.live.stored_lists import Stored
+from recsys.live.updater import Deriver
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import LiveStore, open_live
-from recsys.store.opened import open_generation
+from recsys.store.manifest import open_generation
 
 FORGOTTEN_AT_ONCE = 2000  # values of a past generation that a transaction takes away: others who write wait for it
 MOST_ROUNDS = 5  # of embedding what came meanwhile: what is left to do under the live lock keeps uploads waiting
@@ -75,7 +75,7 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
     if not late:
         return 0
     try:
-        from recsys.uploads import embed_late
+        from recsys.live.add_track import embed_late
     except ModuleNotFoundError as error:  # going back must not wait for an installation
         _LOG.warning(
             "%d uploads are not shown under generation %s until the next build: embedding them needs %s: "
@@ -84,7 +84,7 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
         return 0
     embed_late(store, live, late, recommender, models)
     with live.writing() as writing:
-        near.begin_at(writing, recommender.generation, late[0][0])
+        neighbour_insert.begin_at(writing, recommender.generation, late[0][0])
         if (writing.applied(recommender.generation) or 0) >= late[0][0]:  # users' lists likewise: twice is as once
             writing.set_applied(recommender.generation, late[0][0] - 1)
     return len(late)

@@ -4,7 +4,7 @@
 
 Opened once a process, after the fork, and again for another generation. What a method has written is on disk when it
 returns and seen by all processes: from then on nobody shows a deleted user's list, a deleted track, or to a user what
-that user heard or barred. Lists are made after the commit (``recsys.live.derive``), those of a few users before the
+that user heard or barred. Lists are made after the commit (``recsys.live.updater``), those of a few users before the
 method returns.
 """
 
@@ -18,20 +18,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
-from recsys.fresh import Uploads
-from recsys.live.checks import lost_log, refusal, time_of
-from recsys.live.derive import USERS_AT_ONCE, Deriver, Follower
-from recsys.live.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.pinned_reader import Glances
+from recsys.eventlog.snapshot import Snapshot
+from recsys.eventlog.store import open_as_allowed
+from recsys.eventlog.transactions import Reading, Writing
+from recsys.eventlog.view import View, Views
 from recsys.live.settings import LiveSettings
-from recsys.live.snapshot import Snapshot
-from recsys.live.stored import Stored
-from recsys.live.view import View, Views
+from recsys.live.stored_lists import Stored
+from recsys.live.updater import USERS_AT_ONCE, Deriver, Follower
+from recsys.live.validation import lost_log, refusal, time_of
+from recsys.ranking.uploaded_tracks import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, moved
-from recsys.store.glances import Glances
-from recsys.store.live import open_as_allowed
-from recsys.store.lookup import space_key
-from recsys.store.transactions import Reading, Writing
+from recsys.store.lmdb_lookup import space_key
 from recsys.types import Float32, Space
 
 _LOG = logging.getLogger(__name__)

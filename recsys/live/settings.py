@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from recsys.settings import Settings
+from recsys.util.settings import Settings
 
 
 class LiveSettings(Settings):

@@ -3,9 +3,9 @@
 store, number of the log that a generation took in  ->  happened_since  ->  uploads, listens, deletions
 """
 
-from recsys.live.events import Event, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.events import Event, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.store import open_live
 from recsys.store.generation import Store
-from recsys.store.live import open_live
 
 KINDS: dict[type[Event], str] = {
     Upload: "uploads",

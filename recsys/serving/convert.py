@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from recsys.errors import ConfigError
-from recsys.filters import Filters
-from recsys.live.events import Listened
+from recsys.eventlog.events import Listened
 from recsys.live.service import Recorded
+from recsys.ranking.filters import Filters
 from recsys.types import SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 

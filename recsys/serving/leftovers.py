@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from recsys.errors import ArtefactError
-from recsys.live.embedding import SOCKET, SOCKET_FOLDER, WARM_FOLDER
-from recsys.serving.copies import COPY
 from recsys.store.generation import PARTIAL, UPLOAD_LIMIT_S, Store
+from recsys.uploads.embed_client import SOCKET, SOCKET_FOLDER, WARM_FOLDER
+from recsys.uploads.spool import COPY
 
 OLD_S = 3600.0  # nothing takes that long to start
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recsys.errors import ArtefactError
-from recsys.serving.calls import CALL
+from recsys.serving.call_context import CALL
 from recsys.serving.settings import ServeSettings
 
 LINES_S = 20  # refusals that a process tells in a second: a flood of them must not become one of lines

@@ -1,6 +1,6 @@
 """Counts of calls, in memory that the worker processes share.
 
-    each worker: Meter.ended(method, path, status, seconds) -> its row of a Board -> recsys.serving.exposition
+    each worker: Meter.ended(method, path, status, seconds) -> its row of a Board -> recsys.serving.prometheus
 
 A worker writes only its own row, one addition of about 0.1 µs each, and a process that takes its place goes on with
 it: nothing is lost with a worker but what it said about itself (the age of its generation, its backlog). This is what
@@ -19,8 +19,8 @@ from datetime import datetime
 import grpc
 
 from recsys.errors import RecsysError
-from recsys.serving.calls import PATHS
-from recsys.serving.limits import shared_floats
+from recsys.serving.call_context import PATHS
+from recsys.serving.rate_limits import shared_floats
 
 BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

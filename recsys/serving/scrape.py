@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from recsys.serving.ports import is_loopback, text_of
+from recsys.serving.sockets import is_loopback, text_of
 
 MAX_CALLERS = 16  # connected at once, before the one that has been silent longest is let go
 MAX_REQUEST = 8192  # bytes that are read of a request; what matters is its first line

@@ -1,6 +1,6 @@
 """One gRPC server over one open store: ``create_server(current, address)`` gives a server to start.
 
-    request -> stored bytes (recsys.serving.answers), on the loop                                  -> response or status
+    request -> stored bytes (recsys.serving.fast_path), on the loop                    -> response or status
             -> or arguments (recsys.serving.convert) -> Recommender, on a thread -> message -> bytes
 
 The event loop moves bytes and cuts them; what is computed takes milliseconds, so that runs on threads: reads on some,
@@ -38,10 +38,10 @@ from recsys.errors import (
 from recsys.live.service import Live
 from recsys.recommender import Recommender
 from recsys.serving import convert
-from recsys.serving.answers import QUICK, Answers, Current, Quick
-from recsys.serving.doors import Doors
+from recsys.serving.access import Doors
+from recsys.serving.fast_path import QUICK, Answers, Current, Quick
 from recsys.serving.metrics import Meter
-from recsys.serving.uploading import TrackUploads, upload_handler
+from recsys.serving.upload_handler import TrackUploads, upload_handler
 from recsys.v1 import recommender_pb2 as pb
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
@@ -141,7 +141,7 @@ def delete_user(live: Live, request: pb.DeleteUserRequest) -> pb.DeleteUserRespo
     return pb.DeleteUserResponse()
 
 
-# Every method that writes a message's worth; uploads are in recsys.serving.uploading.
+# Every method that writes a message's worth; uploads are in recsys.serving.upload_handler.
 WRITES: dict[str, tuple[Callable[[Live, Any], Any], type[Any]]] = {
     "RecordListens": (record_listens, pb.RecordListensRequest),
     "DeleteTrack": (delete_track, pb.DeleteTrackRequest),

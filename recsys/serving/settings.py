@@ -1,6 +1,6 @@
 """What ``recsys serve`` can be told beyond store, address and processes; every default works on loopback.
 
-Without a file of tokens the server starts only where nobody else can reach it; ``recsys.serving.fittings`` checks that.
+Without a file of tokens the server starts only where nobody else can reach it; ``recsys.serving.context`` checks that.
 """
 
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys.live.upload_settings import UploadSettings
-from recsys.settings import Settings
+from recsys.uploads.settings import UploadSettings
+from recsys.util.settings import Settings
 
 
 class ServeSettings(Settings):

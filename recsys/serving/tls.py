@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 
 from recsys.errors import ConfigError
-from recsys.pem import expiry_told, read_authority, read_pair
 from recsys.serving.settings import ServeSettings
-from recsys.serving.watched import Watched
+from recsys.util.pem import expiry_told, read_authority, read_pair
+from recsys.util.watched_file import Watched
 
 _LOG = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from recsys.errors import ConfigError, NotFoundError
-from recsys.serving.watched import Watched
+from recsys.util.watched_file import Watched
 
 PREFIX = "recsys_"  # so that a token is known for one where it should not be, as in a repository
 LOOK_S = 0.5  # between two looks at the file

@@ -28,23 +28,23 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.live.embedding import Embedder, EmbeddingProcess, can_embed
-from recsys.serving.answers import Current
-from recsys.serving.checking import Checker
-from recsys.serving.fittings import Fittings, fitted
+from recsys.serving.context import Fittings, fitted
+from recsys.serving.fast_path import Current
+from recsys.serving.integrity import Checker
 from recsys.serving.leftovers import clear_leftovers
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
-from recsys.serving.place import QUICK_DEATH_S, Place
-from recsys.serving.ports import hold_port, text_of
+from recsys.serving.reload import follow, open_serving
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
-from recsys.serving.swap import follow, open_serving
+from recsys.serving.sockets import hold_port, text_of
 from recsys.serving.transport import raise_descriptors
-from recsys.serving.uploading import TrackUploads, serving_now
+from recsys.serving.upload_handler import TrackUploads, serving_now
+from recsys.serving.worker_process import QUICK_DEATH_S, Place
 from recsys.store.damage import n_met
 from recsys.store.generation import Store
-from recsys.threads import one_blas_thread
+from recsys.uploads.embed_client import Embedder, EmbeddingProcess, can_embed
+from recsys.util.threads import one_blas_thread
 
 DRAIN_S = 5.0  # calls in flight have this long to end once a stop is asked for
 STOP_S = 7.0  # then workers are killed: the whole stop takes less than 10 s

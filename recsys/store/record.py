@@ -12,7 +12,7 @@ answering is slicing. Beside the bytes stand the rows of the tracks, for filters
 
 The second line is the first part, the third one the rest; the checksum of the first part goes on from the first number,
 that of the rest from the former. So an answer of up to 50 tracks costs a look at 4 KB, not at 17. Whoever reads checks
-what it reads. Format 1, of older generations, has no checksums: ``recsys.store.old_record``.
+what it reads. Format 1, of older generations, has no checksums: ``recsys.store.record_v1``.
 """
 
 import struct
@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from recsys.errors import DamagedError, NewerError
-from recsys.store import old_record
+from recsys.store import record_v1
 from recsys.types import Found, Int32
 from recsys.v1 import recommender_pb2 as pb
 
@@ -136,7 +136,7 @@ class Record:
                 raise NewerError(f"a stored list has the format {mark >> 8}, expected {FORMAT} or less")
             if mark:
                 raise DamagedError(DAMAGED)
-            self.n, self.head, self._at, self._ends, self._rows = old_record.read(buffer)
+            self.n, self.head, self._at, self._ends, self._rows = record_v1.read(buffer)
             self._m = self._stop = self._checksum = 0
             return
         try:

@@ -30,16 +30,16 @@ from audio_files import encoded, melody
 
 from pipelines.build import Inputs, build
 from recsys.config import RunSettings
-from recsys.live.events import Listened
-from recsys.live.intake import read_live
+from recsys.eventlog.events import Listened
+from recsys.eventlog.replay import read_live
+from recsys.eventlog.store import open_live
+from recsys.eventlog.transactions import TRACK, USER
+from recsys.live.add_track import NewTrack, add_track
 from recsys.live.service import Live
-from recsys.progress import Silent
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.live import open_live
-from recsys.store.opened import open_store, read_facts
-from recsys.store.transactions import TRACK, USER
-from recsys.uploads import NewTrack, add_track
+from recsys.store.manifest import open_store, read_facts
+from recsys.util.progress import Silent
 
 HERE = Path(__file__).parent
 WORK = Path("/tmp/golden-store")  # stands in the store: paths of inputs and audio are absolute

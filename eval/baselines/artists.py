@@ -1,0 +1,100 @@
+"""What the artist alone says of a track: the mean factor of the artist's tracks, listeners, the user's own artists.
+
+    ALS item factors, artist  ->  a cold track has the mean of its artist's tracks  ->  ByVectors
+    Plays, artist             ->  listeners of the artist, or the user's plays of the artist  ->  ByScores
+
+A track whose artist has no other track stands for itself.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from eval.baselines.base import Choice, Number, Params, Peer
+from eval.baselines.features import Material, valued
+from eval.baselines.rankers import ByScores, ByVectors
+from eval.baselines.simple import Ranker
+from recsys.types import Float32, Int32
+
+ALS_CHOICES: dict[str, Number | Choice] = {  # a grid, so that trials share fits
+    "n_factors": Choice((64, 32, 128)),
+    "l2": Choice((10.0, 3.0, 30.0)),
+    "mean_confidence": Choice((8.0, 4.0, 16.0, 32.0)),
+}
+
+
+def _fit_mean(material: Material, params: Params, seed: int) -> Ranker:
+    plays = material.plays
+    factors = material.als(params["n_factors"], params["l2"], params["mean_confidence"], seed)
+    played = plays.n_listeners > 0
+    everyone = factors.item_factors[played].mean(axis=0)
+    artists = csr_matrix(material.artists)
+    of_played = csr_matrix(artists[played])
+    shrinkage = params["shrinkage"]
+    counts = np.asarray(of_played.sum(axis=0)).ravel()[:, None]
+    means = (of_played.T @ factors.item_factors[played] + shrinkage * everyone) / (counts + shrinkage)
+    known = np.asarray(artists.sum(axis=1)).ravel()[:, None] > 0
+    cold = np.where(known, artists @ means, everyone)
+    items = np.where(played[:, None], factors.item_factors, cold).astype(np.float32)
+    return ByVectors(plays, factors.user_factors, items)
+
+
+def _fit_popularity(material: Material, params: Params, seed: int) -> Ranker:
+    artist = _artist_or_self(material)
+    plays = material.plays
+    if params["counted"] == "listeners":
+        heard = valued(plays.counts, "binary") @ _one_hot(artist)
+        weight = np.bincount(csr_matrix(heard).indices, minlength=int(artist.max(initial=-1)) + 1)
+    else:
+        weight = np.bincount(artist, weights=plays.n_plays)
+    scores = weight[artist].astype(np.float32)
+    return ByScores(plays, lambda user_rows: np.tile(scores, (len(user_rows), 1)), seed)
+
+
+def _fit_own(material: Material, params: Params, seed: int) -> Ranker:
+    artist = _artist_or_self(material)
+    plays = material.plays
+    heard = csr_matrix(valued(plays.counts, params["value"]) @ _one_hot(artist))
+
+    def score(user_rows: Int32) -> Float32:
+        return np.asarray(heard[user_rows].toarray()[:, artist], dtype=np.float32)
+
+    return ByScores(plays, score, seed)
+
+
+def _artist_or_self(material: Material) -> Int32:
+    """Number the artists (n_items,); a track without a known artist is an artist of its own."""
+    artist = material.metadata.artist
+    alone = artist < 0
+    numbers = np.where(alone, material.n_artists + np.cumsum(alone) - 1, artist)
+    return numbers.astype(np.int32)
+
+
+def _one_hot(artist: Int32) -> csr_matrix:
+    n = len(artist)
+    return csr_matrix((np.ones(n, np.float32), (np.arange(n), artist)), shape=(n, int(artist.max(initial=-1)) + 1))
+
+
+ARTIST_MEAN = Peer(
+    "artist-mean",
+    _fit_mean,
+    {**ALS_CHOICES, "shrinkage": Number(0.01, 10, 0.5, log=True)},  # as if so many average tracks were the artist's too
+    ranks_cold=True,
+    uses_features=True,
+    needs="artists",
+)
+ARTIST_POPULARITY = Peer(
+    "artist-popularity",
+    _fit_popularity,
+    {"counted": Choice(("listeners", "plays"))},
+    ranks_cold=True,
+    uses_features=True,
+    needs="artists",
+)
+OWN_ARTISTS = Peer(
+    "own-artists",
+    _fit_own,
+    {"value": Choice(("raw", "log", "binary"))},
+    ranks_cold=True,
+    uses_features=True,
+    needs="artists",
+)

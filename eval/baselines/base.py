@@ -1,0 +1,73 @@
+"""What a peer is: a name, a way to fit it, and the settings that tuning may choose.
+
+    Material, params, seed  ->  Peer.fit  ->  Ranker
+
+``Number`` and ``Choice`` describe a search space without the library that searches it, so that a space and its
+defaults can be read, hashed and written as JSON.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from eval.baselines.features import Material
+from eval.baselines.simple import Ranker
+
+Params = Mapping[str, Any]  # numbers, texts and truth values by name
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number from ``low`` to ``high``; ``log`` searches its logarithm, ``whole`` keeps to whole numbers."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of ``options``, the default first."""
+
+    options: tuple[Any, ...]
+
+    @property
+    def default(self) -> Any:
+        """The first option."""
+        return self.options[0]
+
+
+Space = Mapping[str, Number | Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One model to compare with.
+
+    ``ranks_cold`` says whether it tells tracks without plays apart; ``uses_features`` whether it reads anything but
+    plays; ``needs`` what the catalogue must have for it.
+    """
+
+    name: str
+    fit: Callable[[Material, Params, int], Ranker]
+    space: Space
+    ranks_cold: bool = False
+    uses_features: bool = False
+    needs: Literal["plays", "features", "artists"] = "plays"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings that are tried first."""
+        return {name: dimension.default for name, dimension in self.space.items()}
+
+    def lacks(self, material: Material) -> str:
+        """Say in a few words what the material lacks for this model; empty where nothing is missing."""
+        if not material.plays.counts.nnz:
+            return "there are no plays"
+        if self.needs == "features" and not material.has_features:
+            return "nothing is known of any track"
+        if self.needs == "artists" and not material.n_artists:
+            return "no artist has two tracks"
+        return ""

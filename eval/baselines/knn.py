@@ -1,0 +1,71 @@
+"""Item-based nearest neighbours on plays: cosine, TF-IDF and BM25 weights of ``implicit``.
+
+    Plays  ->  the K most similar items of each (csr)  ->  score = plays of the user x similarity  ->  ByScores
+
+Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004. A track without plays is similar to nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from eval.baselines.base import Choice, Number, Params, Peer
+from eval.baselines.features import Material, valued
+from eval.baselines.rankers import ByScores
+from eval.baselines.simple import Ranker
+from recsys.types import Float32, Int32
+
+_SPACE: dict[str, Number | Choice] = {
+    "K": Number(10, 1000, 200, log=True, whole=True),
+    "item_value": Choice(("log", "binary", "raw")),  # of a play in the similarity
+    "user_value": Choice(("binary", "log", "raw")),  # of a play in the score
+}
+
+
+def _cosine(counts: csr_matrix, params: Params) -> Any:
+    from implicit.nearest_neighbours import normalize
+
+    return normalize(counts.T).T
+
+
+def _tfidf(counts: csr_matrix, params: Params) -> Any:
+    from implicit.nearest_neighbours import normalize, tfidf_weight
+
+    return normalize(tfidf_weight(counts.T)).T
+
+
+def _bm25(counts: csr_matrix, params: Params) -> Any:
+    from implicit.nearest_neighbours import bm25_weight
+
+    return bm25_weight(counts.T, params["K1"], params["B"]).T
+
+
+def _fitted(weighted: Callable[[csr_matrix, Params], Any]) -> Callable[[Material, Params, int], Ranker]:
+    def fit(material: Material, params: Params, seed: int) -> Ranker:
+        """Find the neighbours of every item; every row is made by itself, so threads do not matter."""
+        from implicit.nearest_neighbours import ItemItemRecommender
+
+        plays = material.plays
+        model = ItemItemRecommender(K=params["K"])
+        counts = valued(plays.counts, params["item_value"]).astype(np.float64)
+        model.fit(csr_matrix(weighted(counts, params)), show_progress=False)
+        similarity = csr_matrix(model.similarity, dtype=np.float32)
+        taste = valued(plays.counts, params["user_value"])
+
+        def score(user_rows: Int32) -> Float32:
+            return np.asarray((taste[user_rows] @ similarity).toarray(), dtype=np.float32)
+
+        return ByScores(plays, score, seed)
+
+    return fit
+
+
+COSINE = Peer("knn-cosine", _fitted(_cosine), _SPACE)
+TFIDF = Peer("knn-tfidf", _fitted(_tfidf), _SPACE)
+BM25 = Peer(
+    "knn-bm25",
+    _fitted(_bm25),
+    {**_SPACE, "K1": Number(0.1, 100, 1.2, log=True), "B": Number(0, 1, 0.75)},
+)

@@ -1,0 +1,30 @@
+"""All peers, in the order in which they are tuned and listed: cheap ones first, so that a short budget shows most."""
+
+from eval.baselines.artists import ARTIST_MEAN, ARTIST_POPULARITY, OWN_ARTISTS
+from eval.baselines.base import Peer
+from eval.baselines.dropoutnet import DROPOUTNET
+from eval.baselines.ease import EASE
+from eval.baselines.factors import ALS, BPR
+from eval.baselines.knn import BM25, COSINE, TFIDF
+from eval.baselines.lightfm import LIGHTFM, LIGHTFM_FEATURES
+from eval.baselines.profile import PROFILE
+from eval.baselines.ridge import RIDGE
+
+PEERS: tuple[Peer, ...] = (
+    COSINE,
+    TFIDF,
+    BM25,
+    ARTIST_POPULARITY,
+    OWN_ARTISTS,
+    PROFILE,
+    ALS,
+    ARTIST_MEAN,
+    RIDGE,
+    BPR,
+    DROPOUTNET,
+    EASE,
+    LIGHTFM,
+    LIGHTFM_FEATURES,
+)
+NAMES: tuple[str, ...] = tuple(peer.name for peer in PEERS)
+WITHOUT_FEATURES: frozenset[str] = frozenset(peer.name for peer in PEERS if not peer.uses_features)  # plays alone

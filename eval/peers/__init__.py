@@ -1,1 +1,0 @@
-"""Baselines of other libraries and papers, each tuned as hard as ours (``eval.tuning``)."""

@@ -1,0 +1,124 @@
+"""What the published networks hear in a clip: their layers, pooled over time and over patches, as they come.
+
+    patches (n, n_patches, 96, n_frames)  ->  Frozen  ->  features (n, n_features)
+    clips  ->  clip_features  ->  features (n, n_features)
+
+Both networks of the package are asked (trained on the Million Song Dataset and on MagnaTagATune): together they tell
+genres apart better than either. Of two, the first hears every second patch: a quarter of the cost is saved, and no
+figure falls (``docs/findings-audio.md``). ``recsys.audio.networks.head`` learns what of it matters.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recsys.audio.networks.clips import clip_patches, of_one_length
+from recsys.audio.networks.device import device_of, move
+from recsys.audio.networks.musicnn import DIM, N_POOLED, MusicNN
+from recsys.audio.networks.weights import tensors_sha256
+from recsys.audio.settings import AudioSettings
+from recsys.types import Clip, Float32
+from recsys.util.threads import torch_threads
+
+_N_TAGS = 50
+# of one network, in the order of ``_statistics``
+BLOCKS = {
+    "mean": N_POOLED,
+    "max": N_POOLED,
+    "penultimate": DIM,
+    "before": DIM,
+    "tags": _N_TAGS,
+    "highest": N_POOLED,
+    "spread": N_POOLED,
+    "before_spread": DIM,
+}
+
+_remembered: ContextVar[dict[bytes, Float32] | None] = ContextVar("features", default=None)
+
+
+class Frozen(nn.Module):
+    """Published networks whose weights stay as they are."""
+
+    def __init__(self, networks: Sequence[MusicNN]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks).requires_grad_(False)
+        self.block_sizes = tuple(BLOCKS.values()) * len(networks)
+        self.n_features = sum(self.block_sizes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Describe clips (n, n_patches, 96, n_frames) by (n, n_features)."""
+        networks = [network for network in self.networks if isinstance(network, MusicNN)]
+        steps = [1] * len(networks) if len(networks) < 2 else [2, *[1] * (len(networks) - 1)]
+        parts = [_statistics(network, clips[:, ::step]) for network, step in zip(networks, steps, strict=True)]
+        return torch.cat(parts, dim=1)
+
+
+def _statistics(network: MusicNN, clips: Tensor) -> Tensor:
+    """Pool one network's layers: means over patches, then the greatest and the deviation over patches of some."""
+    maxima, means = network.pooled(network.front_end(clips.flatten(0, 1)))
+    before, features = network.dense_layer(maxima, means)
+    layers = {
+        "mean": means,
+        "max": maxima,
+        "penultimate": features,
+        "before": before,
+        "tags": network.to_tags(features),
+    }
+    by_clip = {name: layer.view(*clips.shape[:2], -1) for name, layer in layers.items()}
+    pooled = [layer.mean(dim=1) for layer in by_clip.values()]
+    pooled.append(by_clip["max"].amax(dim=1))
+    pooled += [by_clip[name].std(dim=1, correction=0) for name in ("mean", "before")]
+    return torch.cat(pooled, dim=1)
+
+
+def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings) -> Float32:
+    """Describe clips of any lengths, each by itself: (n, n_features) float32 in their order.
+
+    Raises:
+        DataError: a clip has another sample rate.
+    """
+    device = device_of(settings.device)
+    move(frozen, device)
+
+    def features(samples: Float32) -> Float32:
+        with torch.inference_mode(), torch_threads(1):
+            found: Float32 = frozen(clip_patches(samples[None], settings, device))[0].cpu().numpy()
+        return found
+
+    rows_of = np.zeros((len(clips), frozen.n_features), np.float32)
+    for rows, samples in of_one_length(clips, settings.decode.sample_rate):
+        for row, one in zip(rows, samples, strict=True):  # a batch is no faster, and a clip's bits are then its own
+            rows_of[row] = remembered(frozen, one, settings.log_mel.model_dump_json(), partial(features, one))
+    return rows_of
+
+
+def remembered(frozen: Frozen, samples: Float32, what: str, make: Callable[[], Float32]) -> Float32:
+    """Make features, or inside ``remembered_features`` give those that were made of the same samples before.
+
+    ``what`` says what is made of the samples, besides the networks' weights.
+    """
+    memory = _remembered.get()
+    if memory is None:
+        return make()
+    digest = hashlib.blake2b(f"{tensors_sha256(frozen.state_dict())} {what}".encode())
+    digest.update(samples.tobytes())
+    if digest.digest() not in memory:
+        memory[digest.digest()] = make()
+    return memory[digest.digest()]
+
+
+@contextmanager
+def remembered_features() -> Iterator[None]:
+    """Keep features by the samples' content inside a ``with`` block: folds of an evaluation hear the same clips."""
+    memory = _remembered.get()
+    token = _remembered.set({} if memory is None else memory)  # one inside another remembers with it
+    try:
+        yield
+    finally:
+        _remembered.reset(token)

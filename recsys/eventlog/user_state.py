@@ -1,0 +1,208 @@
+"""What a touched user has heard under one generation, and what that makes of them.
+
+    plays of the generation, listens of the log since  ->  Heard  ->  fold-in  ->  Taste: query and standards
+
+Both are kept beside the user's list, so that a further listen reads only itself and not all that came before. They are
+sealed with a format number and a checksum (``recsys.store.sealed``); those of format 1 have neither.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import DamagedError, NewerError
+from recsys.eventlog.events import Listened
+from recsys.eventlog.transactions import Reading, user_key
+from recsys.ranking.catalogue_view import Touched
+from recsys.store.damage import met
+from recsys.store.keys import key_of
+from recsys.store.record import is_whole
+from recsys.store.sealed import SIZE, is_sealed, sealed, unsealed
+from recsys.types import NO_ITEM, NOBODY_ID, Float32, Int32
+
+FORMAT = 2  # of what a user heard, and of their taste
+_UP_TO = struct.Struct("<Q")
+_STANDARDS = struct.Struct("<iff")
+BARRED = -1.0  # plays of a track that the user dislikes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Item ``items`` (n,), rising, with their ``plays``, of everything up to number ``up_to`` of the log."""
+
+    items: Int32
+    plays: Float32
+    up_to: int
+
+    @classmethod
+    def read(cls, value: bytes) -> "Heard":
+        """Read what ``packed`` wrote.
+
+        Raises:
+            DamagedError: it is not as it was written.
+            NewerError: it is of a later format.
+        """
+        if is_sealed(value):
+            value = unsealed(value, FORMAT, "what a user heard")
+        n, over = divmod(len(value) - _UP_TO.size, 8)
+        if n < 0 or over:
+            raise DamagedError("what a user heard is of a length that it cannot have")
+        items = np.frombuffer(value, "<i4", n, _UP_TO.size)
+        return cls(items, np.frombuffer(value, "<f4", n, _UP_TO.size + 4 * n), _UP_TO.unpack_from(value)[0])
+
+    def packed(self) -> bytes:
+        """Write it."""
+        numbers = [_UP_TO.pack(self.up_to), self.items.astype("<i4").tobytes(), self.plays.astype("<f4").tobytes()]
+        return sealed(FORMAT, b"".join(numbers))
+
+    def with_listens(self, listens: Sequence[Listened], rows: Int32, up_to: int) -> "Heard":
+        """Add listens of tracks at ``rows``, -1 for those that the generation does not know; a dislike is for good."""
+        known = rows != NO_ITEM
+        plays = np.array([BARRED if one.disliked else one.plays for one in listens], dtype=np.float32)[known]
+        items, places = np.unique(np.concatenate([self.items, rows[known]]), return_inverse=True)
+        joined = np.concatenate([self.plays, plays])
+        sums = np.bincount(places, np.maximum(joined, 0), len(items)).astype(np.float32)
+        sums[places[joined == BARRED]] = BARRED
+        return Heard(items.astype(np.int32), sums, up_to)
+
+    def __contains__(self, item: int) -> bool:
+        """Whether an item was heard or barred."""
+        place = int(np.searchsorted(self.items, item))
+        return place < len(self.items) and int(self.items[place]) == item
+
+    @property
+    def played(self) -> NDArray[np.bool_]:
+        """Which of the items were played and are not disliked."""
+        return np.asarray(self.plays > 0)
+
+
+def known(value: bytes) -> Heard | None:
+    """Read what a user heard; None, and it is told, where that is damaged: the generation and the log know it, too."""
+    try:
+        return Heard.read(value)
+    except DamagedError as error:
+        met(error, "it is made anew from the generation and the log")
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taste:
+    """``row`` of the user or -1, the scores at place 20 and at the last of a full list, and the query (d,)."""
+
+    row: int
+    edge: float
+    last: float
+    query: Float32
+
+    def packed(self) -> bytes:
+        """Write it; all of a generation are of one size."""
+        numbers = _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
+        return sealed(FORMAT, numbers)
+
+
+def known_up_to(reading: Reading, generation: str, key: bytes, applied: int) -> int:
+    """Up to which number of the log the list of a user's key takes in what the user heard.
+
+    ``applied`` is the number up to which all lists do; that of a few users may be ahead of the others.
+    """
+    kept = reading.get("heard", f"{generation}/".encode() + key)
+    heard = None if kept is None else known(kept)  # one that is damaged takes nothing in for sure
+    return applied if heard is None else max(applied, heard.up_to)
+
+
+def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -> Touched:
+    """Put together what is known of a user since a generation that took in ``taken_in`` entries.
+
+    A damaged list is left out and told: it can be computed.
+
+    Raises:
+        DamagedError: what they heard, or their taste, is damaged.
+    """
+    key = user_key(generation, user_id)
+    record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > taken_in
+    fresh = _fresh(reading, generation, taken_in, user_id)
+    kept, taste = reading.get("heard", key), reading.get("tastes", key)
+    popular = reading.list_of(generation, NOBODY_ID)
+    lists = record, popular
+    record, popular = (None if one is None or not is_whole(one) else one for one in lists)
+    lost = (record, popular) != lists
+    if lost:
+        met(DamagedError("a list of live.lmdb does not match its checksum"), "it is computed until it is written anew")
+    if kept is None:
+        return Touched(record, is_gone, popular=popular, fresh=fresh, lost=lost and record is None)
+    heard = Heard.read(kept)
+    query = None if taste is None else query_of(taste)
+    played, barred = heard.items[heard.played], heard.items[heard.plays == BARRED]
+    return Touched(record, is_gone, query, played, barred, popular, fresh, lost and record is None)
+
+
+def _fresh(reading: Reading, generation: str, taken_in: int, user_id: str) -> dict[str, bool]:
+    """Tracks that a user heard or barred and that the list does not take in yet, with whether they were barred."""
+    applied = reading.applied(generation)
+    up_to = known_up_to(reading, generation, key_of(user_id), taken_in if applied is None else applied)
+    if up_to >= reading.last_number():
+        return {}
+    fresh: dict[str, bool] = {}
+    for _, listen in reading.listens_of(user_id, up_to):
+        fresh[listen.track_id] = fresh.get(listen.track_id, False) or listen.disliked
+    return fresh
+
+
+def query_of(taste: bytes) -> Float32:
+    """Read the query (d,) of what ``Taste.packed`` wrote.
+
+    Raises:
+        DamagedError: it is not as it was written.
+    """
+    if is_sealed(taste):
+        taste = unsealed(taste, FORMAT, "a user's taste")
+    if len(taste) < _STANDARDS.size:
+        raise DamagedError("a user's taste is shorter than it must be")
+    return np.frombuffer(taste, "<f4", offset=_STANDARDS.size)
+
+
+def is_readable(taste: bytes, dim: int) -> bool:
+    """Whether a taste has the format and the length that it must have; where not it is damaged, which is told.
+
+    Raises:
+        NewerError: it is whole, and of a later format.
+    """
+    size = _STANDARDS.size + 4 * dim
+    if len(taste) == size or (len(taste) == size + SIZE and taste[0] == FORMAT):
+        return True
+    try:
+        query_of(taste)
+        raise DamagedError("a user's taste is of a length that it cannot have")
+    except DamagedError as error:
+        met(error, "it is made anew when the user listens")
+        return False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tastes:
+    """Many of them, field by field: ``rows``, ``edges``, ``lasts`` (n,), ``queries`` (n, d)."""
+
+    rows: Int32
+    edges: Float32
+    lasts: Float32
+    queries: Float32
+
+    @classmethod
+    def read(cls, values: Sequence[bytes], dim: int) -> "Tastes":
+        """Read what ``Taste.packed`` wrote; the formats are looked at, the checksums, of so many, are not.
+
+        Raises:
+            DamagedError: one is of another length than those of ``dim`` are.
+            NewerError: one is of a later format.
+        """
+        kind = np.dtype([("row", "<i4"), ("edge", "<f4"), ("last", "<f4"), ("query", "<f4", (dim,))])
+        if any(is_sealed(value) and value[0] > FORMAT for value in values):
+            raise NewerError(f"a user's taste has a later format, expected {FORMAT} or less")
+        plain = [value[SIZE:] if is_sealed(value) else value for value in values]
+        if any(len(value) != kind.itemsize for value in plain):
+            raise DamagedError("a user's taste is of a length that it cannot have")
+        table = np.frombuffer(b"".join(plain), dtype=kind)
+        return cls(table["row"], table["edge"], table["last"], table["query"].reshape(len(table), dim))

@@ -1,0 +1,70 @@
+"""Which listens are taken in, and whether the log is the one that a generation was built with."""
+
+import math
+from datetime import UTC, datetime
+
+from recsys.catalogue.times import FIRST as FIRST_KNOWN
+from recsys.catalogue.times import TOLERANCE
+from recsys.eventlog.events import Listened
+from recsys.eventlog.transactions import Reading
+
+MOST_PLAYS = 1_000_000.0  # of one event
+MAX_ID_BYTES = 1000  # of a track or a user
+LONGEST_EVENT_ID = 100  # bytes
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
+    """Say why a listen cannot be taken in, None where it can; ``is_built`` says that the generation has its track."""
+    if not listen.user_id:
+        return "the user id is empty"
+    if not listen.track_id:
+        return "the track id is empty"
+    for name, given in (("user", listen.user_id), ("track", listen.track_id)):
+        if len(given.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            return f"the {name} id is longer than {MAX_ID_BYTES} bytes"
+    if len(listen.event_id.encode("utf-8", "surrogatepass")) > LONGEST_EVENT_ID:
+        return f"the event id is longer than {LONGEST_EVENT_ID} bytes"
+    if not listen.disliked and not (math.isfinite(listen.plays) and 0 < listen.plays <= MOST_PLAYS):
+        return f"plays are {listen.plays:g}, expected above 0 and at most {MOST_PLAYS:g}"
+    if listen.at and _time(listen.at) is None:
+        return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
+    if reading.track_gone(listen.track_id):
+        return f"the track {listen.track_id!r} was deleted"
+    if not is_built and not reading.upload_number(listen.track_id):
+        return f"no track {listen.track_id!r} in the catalogue"
+    return None
+
+
+def time_of(listen: Listened, now: str) -> str:
+    """When a listen that is taken in was heard: now, where it does not say, or says a time that cannot be known.
+
+    A player without a clock counts from 1970; tables leave such times out (``recsys.catalogue.times``).
+    """
+    time = _time(listen.at)
+    return listen.at if time is not None and time >= FIRST_KNOWN else now
+
+
+def _time(text: str) -> datetime | None:
+    """Read an ISO 8601 time from 1970 until now, None for anything else."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    time = time.replace(tzinfo=time.tzinfo or UTC)
+    return time if EPOCH <= time <= datetime.now(UTC) + TOLERANCE else None
+
+
+def lost_log(reading: Reading, taken_in: int) -> str | None:
+    """Say what to do where the log ends before the last entry that a generation took in, None where it does not.
+
+    New entries would take numbers that the generation knows already: no list and no deletion would ever see them.
+    """
+    last = reading.last_number()
+    if last >= taken_in:
+        return None
+    return (
+        f"the live log ends at entry {last:,}, but the generation was built with {taken_in:,} entries of it: "
+        "it was lost, emptied, or is an older one. Restore live.lmdb from a backup; or, to give up what it held, start"
+        " a new one above the old numbers with `recsys restart-log`; until then lists are served, nothing is written"
+    )

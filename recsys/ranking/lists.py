@@ -1,0 +1,293 @@
+"""One list at a time: from a user or a query to tracks, their scores and the reasons for them.
+
+    stored list, or Ranking over generation and uploads  ->  Lists  ->  [(track id, score, reason), ...], best first
+
+Lists that were stored are taken as they are wherever they say what is asked; the rest is computed. Ids of arguments
+were checked by ``recsys.recommender``.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import NoSpaceError
+from recsys.ranking.attributes import Traits
+from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched, Uploads
+from recsys.ranking.diversity import ListSettings, Source, Variety, choose
+from recsys.ranking.filters import NO_FILTERS, Filters, artists_of, first_places
+from recsys.ranking.ranker import MAX_K, Ranking, most_alike
+from recsys.store.record import Record
+from recsys.types import NO_ITEM, Float32, Found, Int32, Space, Tables
+from recsys.util.topk import behind_all, top_k
+
+BLOCK = 262_144  # tracks scored at a time: their vectors are gathered, and the whole catalogue might not fit twice
+NOTHING = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Person:
+    """Whose list is wanted: the ``row`` of a user, -1 for somebody unknown, and what happened since the build."""
+
+    row: int
+    user_id: str
+    touched: Touched = UNTOUCHED
+
+
+NOBODY = Person(NO_ITEM, "")
+
+
+class Lists:
+    """Makes the lists of one generation with its uploads; thread-safe, nothing changes after construction."""
+
+    def __init__(self, ranking: Ranking, tables: Tables, settings: ListSettings, traits: Traits) -> None:
+        self._ranking, self._model, self._traits = ranking, ranking.model, traits
+        self._tables, self._settings = tables, settings
+        self.catalogue = Catalogue(self._model, Uploads.none(self._model.item_vectors.shape[1], len(self._model.items)))
+        self._built: Lists | None = None  # of the generation as it was built, where this is over uploads
+
+    def over(self, uploads: Uploads) -> "Lists":
+        """Give the same over the catalogue with uploads and deletions."""
+        other = Lists(self._ranking, self._tables, self._settings, self._traits)
+        other.catalogue, other._built = Catalogue(self._model, uploads), self._built or self
+        return other
+
+    def of_user(
+        self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS, *, capped: bool = False
+    ) -> list[Found]:
+        """The list of a user: k tracks, or more where more are at hand; fewer only where there are no more.
+
+        ``capped`` says that the cap per artist was asked for; else that of popular lists gives way rather than leave
+        the list short.
+        """
+        personal = self.personal(person)
+        fill = not (personal or capped)
+        if not filters.nothing:
+            return self._filtered(person, k, variety, filters, fill)
+        if variety != self._settings.usual(personal) or not (personal or fill):
+            return self._varied(person, k, variety, fill)
+        stored = self._stored(person, variety)
+        if stored is None or (len(stored) < k and (self.catalogue.uploads.gone or person.touched.fresh)):
+            return self._varied(person, MAX_K, variety, fill)
+        return stored
+
+    def _stored(self, person: Person, variety: Variety) -> list[Found] | None:
+        """The usual list of a user as it is kept, less what was deleted since; None where none is."""
+        if person.touched.record is not None:
+            return self._of_now(person.touched.record, person)
+        if person.touched.lost:
+            return None
+        if person.row == NO_ITEM:
+            now = person.touched.popular
+            return self._shown((self._built or self)._popular, person) if now is None else self._of_now(now, person)
+        if variety.plain:
+            return self._plain(person)
+        stored = self._tables.recommended(person.user_id)
+        return None if stored is None else self._shown(stored, person)
+
+    def of_query(self, query: Float32, heard: Int32, k: int) -> list[Found]:
+        """The list for one query (1, d) from what was heard (item rows), which is left out."""
+        source = self._source(lambda depth: self._best(query, self._but(heard), depth))
+        return self._with_reasons(*choose(source, k, self._settings.usual(personal=True)), heard)
+
+    def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
+        """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.
+
+        Raises:
+            NoSpaceError: the track has no vector there.
+        """
+        catalogue = self.catalogue
+        stored = self._tables.neighbours(track_id, space) if item < catalogue.n_built else None
+        if catalogue.uploads.gone and stored is not None:
+            stored = [(other, score) for other, score in stored if catalogue.find(other) != NO_ITEM]
+        own = None if stored is None or k > len(stored) else catalogue.unit_vector(item, space)
+        if stored is None or own is None:
+            return self.nearest(item, track_id, k, space)
+        rows, vectors = catalogue.uploads_in(space)
+        if not len(rows):
+            return stored
+        best = top_k(own, vectors, min(k, len(rows)))  # which adds scores up as those of the stored ones were
+        ids = catalogue.ids(rows[best.items[0]])
+        fresh = zip(ids, best.scores[0].tolist(), strict=True)
+        return sorted([*stored, *fresh], key=lambda found: -found[1])[:k]  # of equal ones those of the lower row first
+
+    def nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
+        """Exact neighbours of a track by one pass over the space, uploads among them.
+
+        Raises:
+            NoSpaceError: the track has no vector there.
+        """
+        own = self.catalogue.unit_vector(item, space)
+        if own is None:
+            raise NoSpaceError(f"track {track_id!r} has no vector in the space {space!r}; try another space")
+        items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
+        for rows, vectors in self.catalogue.space(space, BLOCK):
+            others = np.flatnonzero(rows != item).astype(np.int32) if item in rows else None
+            n_others = len(rows if others is None else others)
+            best = top_k(own, vectors, min(k, n_others), candidates=others)
+            items.append(rows[best.items[0]])
+            scores.append(best.scores[0])
+        found, theirs = _joined(items, scores, k)
+        return [(self.catalogue.id(row), score) for row, score in zip(found.tolist(), theirs.tolist(), strict=True)]
+
+    def personal(self, person: Person) -> bool:
+        """Whether anything is known of a user's taste."""
+        if person.touched.record is not None:
+            return Record(person.touched.record).is_personal
+        if person.touched.query is not None:
+            return True
+        return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _popular(self) -> list[Found]:
+        return self._varied(NOBODY, MAX_K, self._settings.popular, fill=True)
+
+    def _plain(self, person: Person) -> list[Found]:
+        """The list of now where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
+        is_plain = self._settings.usual(self.personal(person)).plain
+        if is_plain and person.touched.record is not None:
+            return self._of_now(person.touched.record, person)
+        is_stored = is_plain and person.row != NO_ITEM and not person.touched.lost
+        stored = self._tables.recommended(person.user_id) if is_stored else None
+        if stored is None:
+            query, left_out = self._query(person)
+            return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
+        return self._shown(stored, person)
+
+    def _of_now(self, record: bytes, person: Person) -> list[Found]:
+        """Read a list of the live store; an upload of this very moment is not known here yet."""
+        fresh, find = person.touched.fresh, self.catalogue.find
+        return [line for line in Record(record).found() if line[0] not in fresh and find(line[0]) != NO_ITEM]
+
+    def _shown(self, stored: list[Found], person: Person) -> list[Found]:
+        """Leave out what was deleted since, or heard or barred so lately that the list does not know."""
+        fresh, find = person.touched.fresh, self.catalogue.find
+        if not self.catalogue.uploads.gone and not fresh:
+            return stored
+        return [line for line in stored if line[0] not in fresh and find(line[0]) != NO_ITEM]
+
+    def _varied(self, person: Person, k: int, variety: Variety, fill: bool) -> list[Found]:
+        """A list with variety, from the plain one where that is deep enough."""
+
+        def best(depth: int) -> tuple[Int32, Float32]:
+            plain = [] if depth > MAX_K else self._plain(person)
+            # a stored list is as long as the catalogue was when it was made; what was deleted since left it short
+            if depth > MAX_K or (len(plain) < depth and self.catalogue.uploads.gone):
+                query, left_out = self._query(person)
+                return self._best(query, self._but(left_out), depth)
+            items = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            return items, np.array([score for _, score, _ in plain], dtype=np.float32)
+
+        return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._heard(person))
+
+    def _source(self, best: Callable[[int], tuple[Int32, Float32]]) -> Source:
+        def likeness(items: Int32) -> Float32:
+            return self._model.blend.likeness(self.catalogue.vectors_of(items))
+
+        return Source(best, self._artists, likeness, self.catalogue.are_unknown)
+
+    def _artists(self, items: Int32) -> list[Hashable | None]:
+        return artists_of(items, self._traits, self.catalogue.uploads)
+
+    def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters, fill: bool) -> list[Found]:
+        """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
+        ids = filters.exclude_track_ids
+        excluded = np.array([row for row in map(self.catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
+
+        def passing(rows: Int32) -> NDArray[np.bool_]:
+            return filters.allowed(rows, self._traits, self.catalogue.uploads, excluded)
+
+        if variety.diversity == 0 and not filters.include_heard:
+            plain = self._plain(person)
+            rows = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
+            places = first_places(passing(rows), lambda at: self._artists(rows[at]), variety.max_per_artist, k)
+            if len(places) == k:
+                return [plain[place] for place in places]
+        query, left_out = self._query(person)
+        if filters.include_heard:
+            left_out = self._barred(person)
+        allowed = self._but(left_out)
+        allowed &= passing(np.arange(len(self.catalogue), dtype=np.int32))
+        source = self._source(lambda depth: self._best(query, allowed, depth))
+        return self._with_reasons(*choose(source, k, variety, fill=fill), self._heard(person))
+
+    def _query(self, person: Person) -> tuple[Float32, Int32]:
+        """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""
+        left_out = np.union1d(self._heard(person), self._barred(person)).astype(np.int32)
+        if person.touched.query is not None:
+            return person.touched.query[None], left_out
+        if person.row == NO_ITEM:
+            return self._ranking.nobody, left_out
+        return self._ranking.queries(np.array([person.row], dtype=np.int32)), left_out
+
+    def _heard(self, person: Person) -> Int32:
+        known = person.touched.heard
+        if known is None:
+            known = NOTHING if person.row == NO_ITEM else self._model.heard(person.row)
+        return self._with_fresh(known, person, barred=False)
+
+    def _barred(self, person: Person) -> Int32:
+        known = person.touched.barred
+        if known is None:
+            known = NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
+        return self._with_fresh(known, person, barred=True)
+
+    def _with_fresh(self, known: Int32, person: Person, barred: bool) -> Int32:
+        """Add the rows of what was heard, or barred, so lately that nothing else knows of it."""
+        fresh = [self.catalogue.find(track) for track, is_barred in person.touched.fresh.items() if is_barred == barred]
+        rows = [row for row in fresh if row != NO_ITEM]
+        return np.union1d(known, np.array(rows, dtype=np.int32)).astype(np.int32) if rows else known
+
+    def _but(self, left_out: Int32) -> NDArray[np.bool_]:
+        """Mark all tracks but some rows, (n_items,)."""
+        allowed = np.ones(len(self.catalogue), dtype=bool)
+        allowed[left_out[left_out < len(allowed)]] = False
+        allowed[self.catalogue.hidden] = False
+        return allowed
+
+    def _best(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
+        """Rank the allowed tracks for one query (1, d): up to k rows and scores, unknown tracks after all others."""
+        unknown = self.catalogue.unknown
+        if not len(unknown) or not allowed[unknown].any():
+            return self._best_of(query, allowed, k)
+        known = allowed.copy()
+        known[unknown] = False
+        items, scores = self._best_of(query, known, k)
+        if len(items) == k:
+            return items, scores
+        rest, theirs = self._best_of(query, allowed & ~known, k - len(items))
+        return np.concatenate([items, rest]), np.concatenate([scores, behind_all(scores, theirs)])
+
+    def _best_of(self, query: Float32, allowed: NDArray[np.bool_], k: int) -> tuple[Int32, Float32]:
+        """Rank the allowed tracks for one query (1, d), block by block: up to k rows and scores."""
+        items, scores = [NOTHING], [np.zeros(0, dtype=np.float32)]
+        for start, vectors in self.catalogue.blocks(BLOCK):
+            rows = np.flatnonzero(allowed[start : start + len(vectors)]).astype(np.int32)
+            best = top_k(query, vectors, min(k, len(rows)), candidates=rows)
+            items.append(best.items[0] + np.int32(start))
+            scores.append(best.scores[0])
+        return _joined(items, scores, k)
+
+    def _with_reasons(self, items: Int32, scores: Float32, heard: Int32) -> list[Found]:
+        """Name the tracks, and for each the heard track that is most like it, where anything was heard."""
+        reasons: list[str | None] = [None] * len(items)
+        heard = heard[heard < len(self.catalogue)]  # one that was uploaded and heard this very moment is not known yet
+        if len(self.catalogue.hidden):
+            heard = heard[~np.isin(heard, self.catalogue.hidden)]
+        if len(heard):
+            vectors_of = self.catalogue.vectors_of
+            places = most_alike(self._model.blend, vectors_of(items), vectors_of(heard))
+            reasons = [self.catalogue.id(int(row)) for row in heard[places]]
+        tracks = [self.catalogue.id(int(item)) for item in items]
+        return list(zip(tracks, scores.tolist(), reasons, strict=True))
+
+
+def _joined(items: list[Int32], scores: list[Float32], k: int) -> tuple[Int32, Float32]:
+    """Give the best k of what several blocks found, ties by row."""
+    found, theirs = np.concatenate(items), np.concatenate(scores)
+    order = np.lexsort((found, -theirs))[:k]
+    return found[order], theirs[order]
