@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from conftest import TinyCatalogue
 
+from helpers.catalogues import TinyCatalogue
 from recsys.errors import ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.recommender import Recommender
 from recsys.types import NO_ITEM, Candidates, Int32, Plays, RankedList, RankedTrack

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import copied
-from test_live_lists import with_reach
 
+from helpers.live_store import with_reach
+from helpers.stores import copied
 from recsys.eventlog.events import Listened, Upload
 from recsys.live.service import Live
 from recsys.ranking import lists

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from audio_files import encoded, melody
-from conftest import CLIPS, QUICK, AudioCatalogue, clip, copied, rows, run
 
+from helpers.audio_files import encoded, melody
+from helpers.catalogues import CLIPS, QUICK, AudioCatalogue, clip
+from helpers.command import run
+from helpers.stores import copied, rows
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 

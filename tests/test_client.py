@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
-from conftest import clip, copied
-from served import served
 
+from helpers.catalogues import clip
+from helpers.served import served
+from helpers.stores import copied
 from recsys.client import Client, Listen, Recorded
 from recsys.errors import ConfigError, NotFoundError, RefusedError
 from recsys.recommender import Recommender

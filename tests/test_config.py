@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from helpers.places import ROOT
 from recsys.config import RunSettings, load_settings
 from recsys.errors import ConfigError
 from recsys.util.settings import Settings
 
-PIPELINES = Path(__file__).parent.parent / "pipelines"
+PIPELINES = ROOT / "pipelines"
 
 
 def written(folder: Path, text: str) -> Path:

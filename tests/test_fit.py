@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import pytest
-from conftest import quick_settings
-from contracts import ids
-from made import made_listens, made_tags, made_tracks
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize
 
+from contracts import ids
+from helpers.catalogues import quick_settings
+from helpers.made import made_listens, made_tags, made_tracks
 from recsys.cf.als import ALSSettings
 from recsys.config import RunSettings
 from recsys.content.metadata import sparse_features

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import rows, run
 
+from helpers.command import run
+from helpers.places import ROOT
+from helpers.stores import rows
 from recsys.recommender import Recommender
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
-ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 REDUCED = """
 [hybrid]

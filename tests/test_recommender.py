@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts import ALL_TRACKS, ALL_USERS, N_TRACKS, Ranker, RankerContract, RecommenderContract, ids, scores
 from scipy.sparse import csr_matrix
 
+from contracts import ALL_TRACKS, ALL_USERS, N_TRACKS, Ranker, RankerContract, RecommenderContract, ids, scores
 from eval.baselines.simple import Part, Popularity, Random
 from recsys.ranking.model import Model
 from recsys.recommender import Recommender

@@ -26,8 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audio_files import encoded, melody
-
+from helpers.audio_files import encoded, melody
 from pipelines.build import Inputs, build
 from recsys.config import RunSettings
 from recsys.eventlog.events import Listened
