@@ -5,7 +5,9 @@
 
 A gRPC client in Python takes as long for a call as the server does, and on few cores would measure itself. This one
 speaks just enough HTTP/2 for unary calls: the frames of a request are joined bytes, and of an answer only the ends of
-streams are looked at, and that the trailers say grpc-status 0.
+streams are looked at, and that the trailers say grpc-status 0. As any client, it keeps to the number of calls at a time
+that the server allows a connection, and sends again what was refused before anybody looked at it (RFC 9113, 8.7): the
+latency of what had to wait counts from when it was due.
 """
 
 import select
@@ -18,8 +20,10 @@ from time import perf_counter
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0x0, 0x1, 0x4, 0x6, 0x7, 0x8
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
+_MOST_STREAMS = 0x3  # of the settings: how many the server allows at a time
 _LARGE = (1 << 31) - 1
 _FIRST_WINDOW = 65535
+_REFUSED = struct.pack(">I", 0x7)  # before anybody looked at it
 _OK = b"grpc-status\x010"
 
 
@@ -65,6 +69,9 @@ class Load:
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + window)
         self._next, self._window, self._buffer = 1, _FIRST_WINDOW, b""
         self._out = b""
+        self._most: int | None = None  # calls at a time, until the server has said
+        while self._most is None:
+            self._exchange()
 
     def close(self) -> None:
         """Hang up."""
@@ -96,34 +103,48 @@ class Load:
         headers = b"\x83\x86" + b"\x04" + bytes([len(method)]) + method.encode()  # POST, http, the path
         headers += b"\x01" + bytes([len(self._authority)]) + self._authority
         headers += b"\x0f\x10\x10application/grpc" + _literal(b"te", b"trailers")
-        begun: dict[int, float] = {}
+        begun: dict[int, tuple[float, bytes]] = {}
+        refused: list[tuple[float, bytes]] = []
         latencies: list[float] = []
         n_sent = n_failed = 0
         start = perf_counter()
         while True:
             now = perf_counter()
-            for _ in range(n_due(now, n_sent, len(begun))):
-                message = request(n_sent)
+            n_open = len(begun) + len(refused)
+            for _ in range(min(n_due(now, n_sent, n_open) + len(refused), (self._most or 0) - len(begun))):
+                if refused:
+                    due, message = refused.pop()
+                else:
+                    due, message = now if due_at is None else due_at(n_sent), request(n_sent)
+                    n_sent += 1
                 body = b"\x00" + struct.pack(">I", len(message)) + message
                 if len(body) > self._window:
+                    refused.append((due, message))
                     break
                 self._window -= len(body)
                 stream, self._next = self._next, self._next + 2
                 self._out += _frame(_HEADERS, _END_HEADERS, stream, headers)
                 self._out += _frame(_DATA, _END_STREAM, stream, body)
-                begun[stream] = now if due_at is None else due_at(n_sent)
-                n_sent += 1
+                begun[stream] = due, message
             finished = n_sent == total if total is not None else n_due(perf_counter(), n_sent, len(begun)) <= 0
-            if not begun and finished:
+            if not begun and not refused and finished:
                 break
             for stream, is_good in self._exchange():
-                if stream in begun:
-                    latencies.append(perf_counter() - begun.pop(stream))
+                if stream not in begun:
+                    continue
+                due, message = begun.pop(stream)
+                if is_good is None:
+                    refused.append((due, message))
+                else:
+                    latencies.append(perf_counter() - due)
                     n_failed += not is_good
         return Loaded(len(latencies), n_failed, perf_counter() - start, latencies)
 
-    def _exchange(self) -> list[tuple[int, bool]]:
-        """Send what is to be sent, read what is there, and give the streams that ended, with whether well."""
+    def _exchange(self) -> list[tuple[int, bool | None]]:
+        """Send what is to be sent, read what is there, and give the streams that ended, with whether well.
+
+        None stands for a call that was refused before the server began it.
+        """
         readable, writable, _ = select.select([self._socket], [self._socket] if self._out else [], [], 0.0005)
         if writable:
             self._out = self._out[self._socket.send(self._out) :]
@@ -134,8 +155,8 @@ class Load:
             raise ConnectionError("the server hung up")
         return self._frames(self._buffer + received)
 
-    def _frames(self, buffer: bytes) -> list[tuple[int, bool]]:
-        ended: list[tuple[int, bool]] = []
+    def _frames(self, buffer: bytes) -> list[tuple[int, bool | None]]:
+        ended: list[tuple[int, bool | None]] = []
         at = 0
         while len(buffer) - at >= 9:
             length = int.from_bytes(buffer[at : at + 3], "big")
@@ -148,10 +169,13 @@ class Load:
                 if flags & _END_STREAM:
                     ended.append((stream, _OK in payload))
             elif kind == 0x3:  # the stream was reset
-                ended.append((stream, False))
+                ended.append((stream, None if payload == _REFUSED else False))
             elif kind == _WINDOW and stream == 0:
                 self._window += int.from_bytes(payload, "big")
             elif kind in (_SETTINGS, _PING) and not flags & _ACK:
+                if kind == _SETTINGS:
+                    told = dict(struct.iter_unpack(">HI", payload))
+                    self._most = told.get(_MOST_STREAMS, self._most or _LARGE)
                 self._out += _frame(kind, _ACK, 0, payload if kind == _PING else b"")
             elif kind == _GOAWAY:
                 raise ConnectionError("the server sends its clients away")

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -44,19 +44,20 @@ def test_the_store_that_is_made_up_is_one_that_opens(tmp_path: Path) -> None:
 
 
 @contextmanager
-def echoing() -> Iterator[int]:
+def echoing(options: Sequence[tuple[str, int]] = ()) -> Iterator[int]:
     """A server that answers what it is asked, and refuses every message that begins with "no"."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def echo(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        await asyncio.sleep(0.005 if request == b"slow" else 0)
         if request.startswith(b"no"):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
         return request
 
     async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=options)
         handler = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handler),))
         port = server.add_insecure_port("127.0.0.1:0")
@@ -80,6 +81,15 @@ def test_load_counts_answers_and_refusals() -> None:
         assert found.n_failed == pytest.approx(found.n / 4, abs=2)
         unknown = load.peak("/t.T/Other", lambda _: b"", 0.05, at_once=2)
         assert unknown.n == unknown.n_failed > 0
+
+
+def test_no_more_calls_run_than_a_server_allows() -> None:
+    with echoing([("grpc.max_concurrent_streams", 3)]) as port, closing(Load("127.0.0.1", port)) as load:
+        found = load.peak("/t.T/Echo", lambda _: b"slow", 0.2, at_once=40)
+        assert (found.n > 20, found.n_failed) == (True, 0)
+        found = load.steady("/t.T/Echo", lambda _: b"slow", 0.1, rate=2000)
+        assert (found.n, found.n_failed) == (200, 0)
+        assert max(found.latencies) > 0.1, "what waits for a place is late"
 
 
 def test_steady_load_is_as_much_as_was_asked_for() -> None:
