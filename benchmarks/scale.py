@@ -18,14 +18,13 @@ from benchmarks.children import in_a_child
 from benchmarks.listens import made_listens, model_of
 from benchmarks.table import Row
 from recsys.cf.als import ALSSettings, fit_als
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking.candidates import PoolSettings, user_blocks
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import NeighbourSettings
 from recsys.ranking.ranker import MAX_K
 from recsys.types import Factors, Float32, Int32, Plays
 from recsys.util.progress import Bar
-from recsys.util.topk import top_k
+from recsys.util.topk import top_k, unit_rows
 
 DEPTH = 50
 PROBES = (4, 6, 8, 12, 16, 24, 32, 48)  # tried on the smaller catalogue, until its recall is that of the larger

@@ -12,11 +12,11 @@ from time import perf_counter
 
 import grpc
 
+from recsys.recommender import Backend
 from recsys.serving.fast_path import Current
 from recsys.serving.reload import follow, open_answers
 from recsys.serving.server import create_server
 from recsys.serving.workers import imports_frozen
-from recsys.store.manifest import Backend
 
 EMPTY_SERVICE = "recsys.bench.Empty"
 

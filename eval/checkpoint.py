@@ -1,25 +1,73 @@
-"""Judged splits of a run, kept under the report's folder (see ``eval.partial``).
+"""Finished parts of a run, kept under the report's folder, so that one that was killed goes on where it was.
 
+    folder/<fingerprint>/<name>.npz                                     <->  arrays by name, facts for ``json``
     out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz          <->  Judged, and the report of the split
                                          <protocol>-<seed>-<model>.npz  <->  of a model that was fitted by itself
 
-The fingerprint is of all that decides what is judged: listens, tracks, tags, audio files, settings, peers, versions.
+The fingerprint is of all that decides the parts (listens, tracks, tags, audio files, settings, peers, versions): a
+folder with another one is not read. A file is written beside and renamed; one that cannot be read is made again.
+``eval.run`` removes the folder when the report is written.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from eval.judge import Judged
-from eval.partial import Partial
+from eval.results import make_folder, write_beside
 from recsys.audio.cache import FileMark
+from recsys.errors import DataError
 from recsys.types import Listens, Tags, Tracks
+
+_FORMAT = 1
+
+T = TypeVar("T")
 
 PARTIAL = "evaluation.partial"
 _REPORT = 2  # what a split's report holds; one of an earlier form is made again
+
+
+class Partial:
+    """Parts by name.
+
+    Args:
+        folder: of the kind of run, under the report's. decides: what ``json`` can write and decides the parts.
+    """
+
+    def __init__(self, folder: Path, decides: Mapping[str, Any]) -> None:
+        text = json.dumps({"format": _FORMAT, **decides}, sort_keys=True, default=str)
+        self._folder = folder / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def get(self, name: str, read: Callable[[Mapping[str, Any], Any], T]) -> T | None:
+        """Read a part from its arrays and facts; None where there is none, or the file is damaged."""
+        try:
+            with np.load(self._file(name), allow_pickle=False) as arrays:
+                return read(arrays, json.loads(str(arrays["facts"])))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, DataError):
+            return None
+
+    def put(self, name: str, arrays: Mapping[str, Any], facts: Any) -> None:
+        """Keep a part.
+
+        Raises:
+            ArtefactError: the folder cannot be written.
+        """
+        make_folder(self._folder)
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+        write_beside(self._file(name), write)
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.npz"
 
 
 class KeptSplits:

@@ -75,8 +75,6 @@ def save(evaluation: Evaluation, out: Path) -> None:
     Raises:
         ArtefactError: the folder cannot be written.
     """
-    from eval.report.page import write_report  # report.html; loads matplotlib
-
     write_database(evaluation.figures, out / "evaluation.duckdb")
     if evaluation.per_user is None:
         (out / "per_user.parquet").unlink(missing_ok=True)  # an earlier evaluation's
@@ -85,7 +83,6 @@ def save(evaluation: Evaluation, out: Path) -> None:
     rows = [{name: _finite(value) for name, value in row.items()} for row in evaluation.figures.to_dicts()]
     text = json.dumps({**evaluation.about, "figures": rows}, indent=1, allow_nan=False)
     write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    write_report(evaluation, out)
 
 
 def current_generation(store: Path) -> str:

@@ -90,9 +90,12 @@ def evaluate(
         about |= {"unfinished": found.unfinished, "curves": found.curves}
     if REPRESENTATION in evaluation_settings.protocols:
         figures = figures.vstack(_represented(tracks, tags, settings, evaluation_settings, out, progress, tools, about))
+    from eval.report.page import write_report  # loads matplotlib
+
     about["seconds"] = round(time.perf_counter() - started, 2)
     evaluation = Evaluation(figures, about, of_users)
     save(evaluation, out)
+    write_report(evaluation, out)
     if store is not None and generation is not None:
         save_to_store(evaluation, store, generation)
     for partial in (PARTIAL, checkpoint.PARTIAL):

@@ -22,18 +22,16 @@ from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError
 from recsys.eventlog.archive import move_listens
-from recsys.fit import Artefacts
 from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.thresholds import bars_file
 from recsys.ranking.candidates import PoolSettings, user_blocks
 from recsys.ranking.model import Model
 from recsys.ranking.ranker import DEFAULT_K, MAX_K
-from recsys.recommender import Recommender
+from recsys.recommender import Artefacts, Recommender, open_store
 from recsys.store.checksums import described
 from recsys.store.duckdb_tables import FILE, count_rows, write_tables
 from recsys.store.generation import Store
 from recsys.store.lmdb_compile import compile_lookup
-from recsys.store.manifest import open_store
 from recsys.store.weights import save_models
 from recsys.types import NO_ITEM, Candidates, Float32, Space
 from recsys.util.progress import Progress

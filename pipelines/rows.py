@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 
 from recsys.config import RunSettings
-from recsys.fit import Artefacts
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import find_neighbours
-from recsys.recommender import Recommender
+from recsys.recommender import Artefacts, Recommender
 from recsys.types import NO_ITEM, SPACES, Float32, Neighbours, Space
 from recsys.util.progress import Progress
 

@@ -9,7 +9,7 @@ read + fit + publish + resume; evaluation calls this same function for each fold
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,41 +33,15 @@ from recsys.content.metadata import learn_vocabulary
 from recsys.content.targets import targets_of
 from recsys.errors import DataError
 from recsys.hybrid.blend import join
-from recsys.hybrid.encoder import Encoder, Scaler, line_up
+from recsys.hybrid.encoder import Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
 from recsys.hybrid.weights import Learned, learn_weights, settle
 from recsys.ranking.attributes import Traits
 from recsys.ranking.model import Model, SpaceVectors
-from recsys.recommender import Recommender
-from recsys.types import Factors, Float32, Int32, Listens, Plays, Space, Tags, Tracks
+from recsys.recommender import Artefacts, CatalogueSound, Fitted, Recommender
+from recsys.types import Factors, Listens, Plays, Space, Tags, Tracks
 from recsys.util.progress import Progress, Silent
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CatalogueSound:
-    """Sound vectors of a catalogue: item ``rows`` (m,), ``vectors`` (m, d), and facts of the files beside the rows.
-
-    ``model`` is None, ``durations_s`` NaN and ``hashes`` empty where the vectors came with the tracks.
-    """
-
-    rows: Int32
-    vectors: Float32
-    durations_s: Float32
-    hashes: tuple[str, ...]
-    model: SoundModel | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Artefacts:
-    """What a fit made besides the model's arrays: needed to publish it and to embed later uploads."""
-
-    encoder: Encoder
-    sound: CatalogueSound
-    tracks: Tracks
-    listens: Listens | None
-    tags: Tags | None
-    durations: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +140,7 @@ def fit(
     traits = Traits.of(tracks.frame, plays.n_plays)
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(
-        model, InMemory(tracks, plays, sound), {}, artefacts=artefacts, lists=settings.lists, traits=traits
+        Fitted(model, InMemory(tracks, plays, sound), lists=settings.lists, traits=traits, artefacts=artefacts)
     )
 
 

@@ -7,38 +7,108 @@ of its current generation, with what was uploaded since laid over them. Nothing 
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.errors import ConfigError, DataError, NoSpaceError
+from recsys.errors import ArtefactError, ChangedError, ConfigError, DataError, NoSpaceError
+from recsys.eventlog.snapshot import SinceBuild, Snapshot
 from recsys.hybrid.foldin import fold_in
 from recsys.ranking.attributes import Traits
 from recsys.ranking.audience import SPARE
 from recsys.ranking.audience import audience as rank_audience
-from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched, Uploads
-from recsys.ranking.diversity import ListSettings
+from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Uploads
+from recsys.ranking.diversity import ListSettings, Variety
 from recsys.ranking.filters import NO_FILTERS, Filters
 from recsys.ranking.lists import NOBODY, Lists, Person
 from recsys.ranking.model import Model
 from recsys.ranking.ranker import DEFAULT_K, MAX_K, Ranking
 from recsys.ranking.request import asked, check_k, ranked_tracks, short_note
-from recsys.types import NO_ITEM, SPACES, Candidates, Float32, Found, Int32, Plays, RankedList, Space, Tables
+from recsys.store.checksums import check_files, check_sizes
+from recsys.store.duckdb_tables import FILE, StoredTables
+from recsys.store.generation import Store
+from recsys.store.lmdb_lookup import FILE as LOOKUP
+from recsys.store.lmdb_lookup import Lookup, open_lookup
+from recsys.store.manifest import read_facts
+from recsys.types import (
+    NO_ITEM,
+    SPACES,
+    Candidates,
+    Float32,
+    Found,
+    Int32,
+    Listens,
+    Plays,
+    RankedList,
+    Space,
+    Tables,
+    Tags,
+    Tracks,
+)
+from recsys.util.npy import read
+
+if TYPE_CHECKING:  # both load torch
+    from recsys.audio.model import SoundModel
+    from recsys.hybrid.encoder import Encoder
+
+Backend = Literal["duckdb", "lmdb"]
+_LOG = logging.getLogger(__name__)
 
 
-class Since(Protocol):
-    """What is known of users since a generation was built (``recsys.store.manifest``)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class CatalogueSound:
+    """Sound vectors of a catalogue: item ``rows`` (m,), ``vectors`` (m, d), and facts of the files beside the rows.
 
-    def touched(self, user_id: str) -> Touched:
-        """What happened to one user."""
+    ``model`` is None, ``durations_s`` NaN and ``hashes`` empty where the vectors came with the tracks.
+    """
 
-    def close(self) -> None:
-        """Let go of the file."""
+    rows: Int32
+    vectors: Float32
+    durations_s: Float32
+    hashes: tuple[str, ...]
+    model: "SoundModel | None"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefacts:
+    """What a fit made besides the model's arrays: needed to publish it and to embed later uploads."""
+
+    encoder: "Encoder"
+    sound: CatalogueSound
+    tracks: Tracks
+    listens: Listens | None
+    tags: Tags | None
+    durations: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What a fit has learned, or a generation keeps of one.
+
+    ``tables`` hold stored lists and what is known of tracks, ``facts`` what meta.json says of the build. ``lists`` is
+    the variety that lists have where nobody says otherwise, as the stored ones have it. ``traits`` of the tracks are
+    what filters look at; without them nothing is known of any track. ``edges`` (n_users,) are the scores at place 20
+    of the plain lists, computed when needed where they are None; ``lasts`` (n_users,) those at the last place of plain
+    lists that are full, -inf for the others; where they are not known the edges stand for them. ``artefacts`` is what
+    publishing needs of a fit, ``since`` looks up what happened since a generation was built; each is None for the
+    other.
+    """
+
+    model: Model
+    tables: Tables
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    lists: ListSettings = field(default_factory=ListSettings)
+    traits: Traits | None = None
+    edges: Float32 | None = None
+    lasts: Float32 | None = None
+    artefacts: Artefacts | None = None
+    since: SinceBuild | None = None
 
 
 class Recommender:
@@ -48,35 +118,16 @@ class Recommender:
     with rank from 1, where they come from, and the generation. Ids are text, as they came in.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        tables: Tables,
-        facts: Mapping[str, Any],
-        uploads: Uploads | None = None,
-        edges: Float32 | None = None,
-        artefacts: Any = None,
-        lists: ListSettings | None = None,
-        traits: Traits | None = None,
-        lasts: Float32 | None = None,
-        since: Since | None = None,
-    ) -> None:
-        """Join the arrays, the tables, what is known of the build, and the uploads since.
-
-        ``edges`` (n_users,) are the scores at place 20 of the plain lists, computed when needed by default.
-        ``artefacts`` is what publishing needs of a fit (see ``recsys.fit``); None for an opened store.
-        ``lists`` is the variety that lists have where nobody says otherwise, as the stored ones have it.
-        ``traits`` of the tracks are what filters look at; without them nothing is known of any track.
-        ``lasts`` (n_users,) are the scores at the last place of plain lists that are full, -inf for the others; where
-        they are not known the edges stand for them. ``since`` looks up what happened to a user since the build.
-        """
-        self._edges, self._lasts, self._since = edges, lasts, since
-        self.lists = lists or ListSettings()
-        self.model, self.ranking = model, Ranking(model)
-        self.artefacts, self.tables, self.facts = artefacts, tables, dict(facts)
-        self.traits = traits or Traits.unknown(np.asarray(model.counts.sum(axis=0)).ravel())
-        built = Lists(self.ranking, tables, self.lists, self.traits)
-        self._lists = built if uploads is None else built.over(uploads)
+    def __init__(self, fitted: Fitted) -> None:
+        """Join what was learned, the tables, and the uploads since."""
+        self.fitted = fitted
+        self.lists, self.tables = fitted.lists, fitted.tables
+        self.facts = dict(fitted.facts)
+        self.model, self.ranking = fitted.model, Ranking(fitted.model)
+        plays = np.asarray(fitted.model.counts.sum(axis=0)).ravel()
+        self.traits = Traits.unknown(plays) if fitted.traits is None else fitted.traits
+        built = Lists(self.ranking, fitted.tables, self.lists, self.traits)
+        self._lists = built if fitted.since is None else built.over(fitted.since.uploads())
 
     @classmethod
     def open(cls, store: Path | str) -> "Recommender":
@@ -85,8 +136,6 @@ class Recommender:
         Raises:
             ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
         """
-        from recsys.store.manifest import open_store
-
         return open_store(Path(store))
 
     # ---- what there is -------------------------------------------------------------------------------------------
@@ -95,6 +144,17 @@ class Recommender:
     def generation(self) -> str:
         """Id of the generation that answers; 'memory' after a fit."""
         return str(self.facts.get("generation", "memory"))
+
+    @property
+    def artefacts(self) -> Artefacts:
+        """What publishing needs of a fit.
+
+        Raises:
+            ArtefactError: this was opened from a store, which keeps none.
+        """
+        if self.fitted.artefacts is None:
+            raise ArtefactError(f"generation {self.generation} was opened from a store; publish what `fit` returns")
+        return self.fitted.artefacts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -138,8 +198,8 @@ class Recommender:
     def close(self) -> None:
         """Let go of the files."""
         self.tables.close()
-        if self._since is not None:
-            self._since.close()
+        if self.fitted.since is not None:
+            self.fitted.since.close()
 
     # ---- lists ---------------------------------------------------------------------------------------------------
 
@@ -247,12 +307,12 @@ class Recommender:
     @property
     def edges(self) -> Float32:
         """Score of each user's 20th candidate, (n_users,); -inf for a list that is shorter."""
-        return self.ranking.edges if self._edges is None else self._edges
+        return self.ranking.edges if self.fitted.edges is None else self.fitted.edges
 
     @property
     def lasts(self) -> Float32:
         """Score at the last place of each user's full list, (n_users,); -inf for the others."""
-        return self.edges if self._lasts is None else self._lasts
+        return self.edges if self.fitted.lasts is None else self.fitted.lasts
 
     def with_uploads(self, uploads: Uploads) -> "Recommender":
         """Give the same with other uploads and deletions; all else is shared."""
@@ -308,7 +368,7 @@ class Recommender:
         return self._lists.catalogue
 
     def _person(self, user_id: str) -> Person:
-        touched = UNTOUCHED if self._since is None else self._since.touched(user_id)
+        touched = UNTOUCHED if self.fitted.since is None else self.fitted.since.touched(user_id)
         return Person(NO_ITEM if touched.is_gone else int(self.model.users.find([user_id])[0]), user_id, touched)
 
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -318,3 +378,90 @@ class Recommender:
     def _list(self, found: Sequence[Found], source: str, describe: bool) -> RankedList:
         about = self._about([track for track, _, _ in found]) if describe else {}
         return RankedList(ranked_tracks(found, about), source, self.generation)
+
+
+def open_store(
+    folder: Path, backend: Backend | Lookup = "duckdb", name: str | None = None, strict: bool = False
+) -> Recommender:
+    """Open a generation, read-only.
+
+    Args:
+        folder: of the store.
+        backend: where stored lists are looked up: in the DuckDB file, or in serving.lmdb, which says the same and may
+            be open already.
+        name: of the generation; the current one by default.
+        strict: refuse a DuckDB file that others have changed or hold; by default serving.lmdb stands in for it.
+
+    Raises:
+        ArtefactError: there is no such store, nothing was published in it, or a file is damaged.
+    """
+    store = Store(folder)
+    return open_generation(store, store.current() if name is None else store.generation(name), backend, strict)
+
+
+def open_generation(
+    store: Store, generation: Path, backend: Backend | Lookup = "duckdb", strict: bool = False
+) -> Recommender:
+    """Open a generation by its folder, which may still be one that is being written, read-only.
+
+    Raises:
+        ArtefactError: a file is missing or damaged.
+    """
+    facts = read_facts(generation)
+    # a store that has lost serving.lmdb still serves, if slower
+    changed = check_files(generation, facts, but={LOOKUP} if backend == "duckdb" else ())
+    name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
+    arrays = generation / "arrays"
+    model = Model.load(arrays)
+    tables = _tables(backend, generation, changed, strict)
+    return Recommender(
+        Fitted(
+            model,
+            tables,
+            facts,
+            _list_settings(facts),
+            Traits.load(arrays),
+            edges=_scores(arrays / "edges.npy"),
+            lasts=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
+            since=SinceBuild(store, Snapshot.at(model, name, store.uploads, taken_in)),
+        )
+    )
+
+
+def _tables(backend: Backend | Lookup, generation: Path, changed: ChangedError | None, strict: bool) -> Tables:
+    """Open what lists are looked up in: serving.lmdb too where the DuckDB file is another one now, or is held."""
+    if changed is not None and strict:
+        raise changed
+    if backend != "duckdb":
+        if changed is not None:
+            _LOG.warning("%s; the lists come from serving.lmdb", changed)
+        return backend if isinstance(backend, Lookup) else open_lookup(generation / LOOKUP)
+    try:
+        if changed is not None:
+            raise changed
+        return StoredTables(generation / FILE)
+    except ChangedError as error:
+        if strict:
+            raise
+        try:
+            facts = read_facts(generation)
+            check_sizes(generation, {n: size for n, size in dict(facts.get("files", {})).items() if n == LOOKUP})
+            lookup = open_lookup(generation / LOOKUP)
+        except ArtefactError:
+            raise error from None
+        _LOG.warning("%s; the lists come from serving.lmdb", error)
+        return lookup
+
+
+def _list_settings(facts: Mapping[str, Any]) -> ListSettings:
+    """How the stored lists were made; lists from before there was a choice are plain."""
+    known = facts.get("settings", {}).get("lists")
+    return ListSettings(popular=Variety()) if known is None else ListSettings.model_validate(known)
+
+
+def _scores(file: Path) -> Float32:
+    try:
+        scores: Float32 = read(file)
+    except (OSError, EOFError, ValueError) as error:
+        raise ArtefactError(f"cannot read {file}: {error}; build again") from error
+    return scores

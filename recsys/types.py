@@ -22,6 +22,7 @@ Space = Literal["sound", "content", "taste", "hybrid"]
 SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
 
 NO_ITEM = -1  # marks an empty place in a list of items
+ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 NOBODY_ID = ""  # of the user of whom nothing is known; no other has this id
 
 TRACKS_SCHEMA = pl.Schema(

@@ -15,11 +15,10 @@ from recsys.ranking import lists
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import Filters, artists_of
 from recsys.ranking.ranker import MAX_K
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store
 from recsys.store.record import Record
 from recsys.v1 import recommender_pb2 as pb
 

@@ -19,10 +19,10 @@ from recsys.cf.als import ALSSettings
 from recsys.config import RunSettings
 from recsys.content.metadata import sparse_features
 from recsys.errors import DataError, NoSpaceError
-from recsys.fit import Artefacts, fit
+from recsys.fit import fit
 from recsys.hybrid.foldin import fold_in
 from recsys.hybrid.validation import MIN_PAIRS
-from recsys.recommender import Recommender
+from recsys.recommender import Artefacts, Recommender
 from recsys.types import Listens, Plays, Tags, Tracks
 from recsys.util.progress import Silent
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from contracts import ALL_TRACKS, ALL_USERS, N_TRACKS, Ranker, RankerContract, RecommenderContract, ids, scores
 from eval.baselines.simple import Part, Popularity, Random
 from recsys.ranking.model import Model
-from recsys.recommender import Recommender
+from recsys.recommender import Fitted, Recommender
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +115,14 @@ def test_folding_in_is_recommending_from_tracks(tiny_fit: Recommender) -> None:
 
 def test_the_arrays_of_a_fit_outlive_it(tiny_fit: Recommender, tmp_path: Path) -> None:
     tiny_fit.model.save(tmp_path / "arrays")
-    loaded = Recommender(Model.load(tmp_path / "arrays"), tiny_fit.tables, {}, traits=tiny_fit.traits)
+    loaded = Recommender(Fitted(Model.load(tmp_path / "arrays"), tiny_fit.tables, traits=tiny_fit.traits))
     for user in ALL_USERS:
         assert ids(loaded.recommend(user, 200)) == ids(tiny_fit.recommend(user, 200))
 
 
 def test_nothing_that_answers_loads_torch(tiny_store: Path) -> None:
     code = (
-        "import sys; from recsys.recommender import Recommender\n"
+        "import sys; from recsys.recommender import Fitted, Recommender\n"
         f"r = Recommender.open({str(tiny_store)!r})\n"
         "r.recommend('u0'); r.recommend('x'); r.similar('t0', 60); r.recommend_from_tracks(['t1']); r.audience('t39')\n"
         "r.score(['u0'], ['t0'])\n"

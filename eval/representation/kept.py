@@ -1,4 +1,4 @@
-"""Finished folds of a run, kept under the report's folder (see ``eval.partial``).
+"""Finished folds of a run, kept under the report's folder (see ``eval.checkpoint``).
 
 out/representation.partial/<fingerprint>/<network>-<fold>.npz  <->  FoldValues
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.partial import Partial
+from eval.checkpoint import Partial
 from eval.representation.figures import FoldValues
 from eval.representation.settings import PARTIAL
 

@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from eval.baselines.simple import Fitted, Part
+from eval.checkpoint import Partial
 from eval.metrics.panels import panels_of
-from eval.partial import Partial
 from eval.split_run import Fit
 from eval.splitting.leakage import assert_no_leak
 from eval.splitting.split import Split

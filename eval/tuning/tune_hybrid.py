@@ -22,10 +22,9 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from eval.baselines.base import Choice, Number, Space
-from eval.checkpoint import facts_of
+from eval.checkpoint import Partial, facts_of
 from eval.facts import versions
 from eval.held_out import build_fit, shuffled
-from eval.partial import Partial
 from eval.results import make_folder
 from eval.split_run import Fit
 from eval.splitting.protocols import splits

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt
 from torch import Tensor
 
-from recsys.audio.augment_settings import AugmentSettings, MaskSettings
+from recsys.audio.settings import AugmentSettings, MaskSettings
 from recsys.errors import DataError
 from recsys.types import Float32
 

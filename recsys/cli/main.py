@@ -238,7 +238,7 @@ def spectrogram(
 @app.command()
 def status(store: options.Store) -> None:
     """Say what a store holds: the generation that answers, what happened since, and where one can go back to."""
-    from recsys.live.since import happened_since, other_generations
+    from recsys.eventlog.replay import happened_since, other_generations
     from recsys.recommender import Recommender
     from recsys.store.generation import Store
 

@@ -21,7 +21,6 @@ from recsys.eventlog.lmdb_env import FIRST
 from recsys.eventlog.store import LiveStore
 from recsys.eventlog.transactions import TRACK, USER, Reading, number_of
 from recsys.eventlog.user_state import known_up_to
-from recsys.live.neighbour_insert import are_kept
 
 # The list of now of a user, None where it is the stored one; whether what the generation knows of the user must not be
 # used; item rows that nobody must be shown.
@@ -156,7 +155,7 @@ class Glances:
         applied = taken_in if applied is None else applied
         self._applied = None if applied >= reading.last_number() else applied
         self._deleted = reading.last_deletion()
-        self._has_near = are_kept(reading, self._generation, taken_in)
+        self._has_near = reading.has_all_neighbours(self._generation, taken_in)
 
     def _lags(self, key: bytes) -> bool:
         """Whether a user has events that the list does not take in; nobody has where all lists take everything in."""

@@ -16,13 +16,19 @@ import polars as pl
 
 from recsys.errors import ArtefactError, LogLostError
 from recsys.eventlog.archive import read_journal, row_of
-from recsys.eventlog.events import Listened, TrackDeleted, Upload, UserDeleted
-from recsys.eventlog.store import LiveStore, open_live
-from recsys.live.validation import lost_log
+from recsys.eventlog.events import Event, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.store import LiveStore, lost_log, open_live
 from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Tracks
 from recsys.util.progress import Progress
+
+KINDS: dict[type[Event], str] = {
+    Upload: "uploads",
+    Listened: "listens",
+    TrackDeleted: "deletions",
+    UserDeleted: "deletions",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,3 +133,25 @@ def tracks_of(uploads: Sequence[Upload], folder: Path) -> Tracks:
         for u in uploads
     ]  # fmt: skip
     return Tracks(pl.DataFrame(rows, schema=TRACKS_SCHEMA))
+
+
+def happened_since(store: Store, number: int) -> dict[str, int]:
+    """Count the entries of the live log above ``number``; those of deleted users are no more.
+
+    Raises:
+        ArtefactError: the live store is damaged.
+    """
+    counts = dict.fromkeys(KINDS.values(), 0)
+    with open_live(store.live) as live:
+        if live is not None:
+            with live.reading() as reading:
+                for _, event in reading.whole_events(number):
+                    if type(event) in KINDS:
+                        counts[KINDS[type(event)]] += 1
+    return counts
+
+
+def other_generations(store: Store) -> list[str]:
+    """Ids of the generations that a rollback can make current, newest first."""
+    current = store.current().name
+    return [name for name in reversed(store.names()) if name != current]

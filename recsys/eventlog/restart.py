@@ -12,8 +12,7 @@ import polars as pl
 from recsys.errors import ArtefactError
 from recsys.eventlog.archive import AT_ONCE, journal_files
 from recsys.eventlog.replay import taken_in_by_all
-from recsys.eventlog.store import open_live
-from recsys.live.validation import lost_log
+from recsys.eventlog.store import lost_log, open_live
 from recsys.store.generation import Store
 
 

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from recsys.eventlog.events import Upload
+from recsys.eventlog.store import LiveReader
 from recsys.eventlog.transactions import TRACK, Reading
-from recsys.hybrid.blend import unit_rows
-from recsys.ranking.catalogue_view import Catalogue
+from recsys.eventlog.user_state import touched_of
+from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched
 from recsys.ranking.model import Model
 from recsys.ranking.uploaded_tracks import Fresh, Uploads
+from recsys.store.generation import Store
 from recsys.store.keys import key_of
-from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
-
-ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
+from recsys.types import ITEM, NO_ITEM, SPACES, Float32, Int32, Space
+from recsys.util.topk import unit_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,3 +109,26 @@ def _about(upload: Upload, folder: Path, place: int) -> dict[str, Any]:
         "genres": upload.genres, "year": upload.year, "duration_s": upload.duration_s,
         "path": str(folder / upload.file), "plays": 0.0, "is_cold": True, "place": place,
     }  # fmt: skip
+
+
+class SinceBuild:
+    """What happened since a generation was built, as whoever opened it reads it: in one environment for its life."""
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self._live, self._snapshot = LiveReader(store.live), snapshot
+
+    def uploads(self) -> Uploads:
+        """The uploads that the generation does not know yet, and what was deleted."""
+        with self._live.reading() as reading:
+            return (self._snapshot if reading is None else self._snapshot.extended(reading)).uploads
+
+    def touched(self, user_id: str) -> Touched:
+        """What happened to one user's list, by whatever process."""
+        with self._live.reading() as reading:
+            if reading is None:
+                return UNTOUCHED
+            return touched_of(reading, self._snapshot.generation, self._snapshot.seen, user_id)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._live.close()

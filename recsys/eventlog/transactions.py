@@ -249,6 +249,22 @@ class Reading:
         """Up to which number uploads are in its lists of neighbours; None where those were not begun."""
         return self._mark(near_mark(generation))
 
+    def last_upload(self) -> int:
+        """Number of the newest upload, 0 where there is none."""
+        uploads = self.databases["uploads"]
+        if uploads is None:  # nothing was written yet, or by an older version
+            return max((number for number, _ in self.uploads()), default=0)
+        with self.transaction.cursor(uploads) as cursor:
+            return number_of(cursor.key()) if cursor.last() else 0
+
+    def has_all_neighbours(self, generation: str, taken_in: int) -> bool:
+        """Whether the neighbour lists of a generation have every upload that was acknowledged.
+
+        Whoever acknowledges one puts it into them first; but an older program did not, nor who was killed before, so
+        that they are made complete once, from when on they are.
+        """
+        return self.near_up_to(generation) is not None or self.last_upload() <= taken_in
+
     def generations(self) -> list[str]:
         """The generations that have lists."""
         prefix = _applied_key("")

@@ -22,6 +22,7 @@ from scipy.sparse import csr_matrix
 from recsys.errors import ConfigError
 from recsys.types import Float32
 from recsys.util.settings import Settings
+from recsys.util.topk import unit_rows
 
 Fold = Literal["solve", "mean", "constant", "level"]
 POPULARITY, NEW = "popularity", "new"
@@ -195,12 +196,6 @@ class Blend:
     def to_json(self) -> list[dict[str, Any]]:
         """Give the layout as plain values; the matrices are kept as arrays."""
         return [asdict(p) for p in self.parts]
-
-
-def unit_rows(vectors: Float32) -> Float32:
-    """Scale rows to unit length; all-zero rows stay."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def join(

@@ -16,11 +16,12 @@ from recsys.content.fusion import Modalities
 from recsys.content.lyrics import LyricsReader
 from recsys.content.metadata import Vocabulary, encode, sparse_features
 from recsys.content.train import ContentModel, modalities_of
-from recsys.hybrid.blend import NEW, Blend, unit_rows
+from recsys.hybrid.blend import NEW, Blend
 from recsys.hybrid.kernel import Features
 from recsys.hybrid.mapping import FactorMap
 from recsys.types import Float32, Int32, Tags, Tracks
 from recsys.util.progress import Progress
+from recsys.util.topk import unit_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,36 +9,27 @@ The file is decoded in a limited process, embedded with the current generation's
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from recsys.audio.decoding.pool import DecodeFailure, decode_many
 from recsys.audio.decoding.worker import content_hash
-from recsys.audio.embed import embed_file, embed_paths
+from recsys.audio.embed import embed_file
 from recsys.audio.settings import DecodeSettings, WorkerSettings
-from recsys.catalogue.problems import Problems
 from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.catalogue.tags.fields import Inside, with_sure_year
 from recsys.catalogue.tags.pool import tags_of
 from recsys.errors import DataError
 from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Upload
-from recsys.eventlog.replay import tracks_of
-from recsys.eventlog.snapshot import ITEM
-from recsys.eventlog.store import LiveStore
-from recsys.hybrid.blend import Blend
-from recsys.hybrid.encoder import Encoder
 from recsys.live.service import Live
-from recsys.recommender import Recommender
+from recsys.recommender import open_generation
 from recsys.store.generation import Store, disk_errors
-from recsys.store.manifest import open_generation
 from recsys.store.weights import load_encoder, load_sound_model
 from recsys.types import Float32
 from recsys.uploads.metadata import NewTrack, ignored_words, upload_of
-from recsys.util.progress import Silent
+from recsys.uploads.vectors import vectors_of
 
 __all__ = ["Added", "NewTrack", "add_track", "vectors_of"]
 
@@ -148,31 +139,3 @@ def _hear(copy: Path, models: Path) -> _Heard:
 def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard, inside: Inside) -> Upload:
     name = audio.stem.encode("utf-8", "replace").decode()
     return upload_of(about, with_sure_year(inside.tags), heard.content_hash, heard.duration_s, suffix, name)
-
-
-def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: Blend) -> dict[str, Float32]:
-    """Vectors (d,) of an upload by space, the joint item vector among them, as nobody has played it."""
-    given = None if sound is None else (np.zeros(1, dtype=np.int32), sound[None])
-    tracks = encoder.modalities(tracks_of([upload], Path()), None, given)
-    content = encoder.content.encode(tracks)
-    vectors = {ITEM: encoder.item_vectors(tracks, content, blend)[0]}
-    if sound is not None:
-        vectors["sound"] = sound
-    if content.any():
-        vectors["content"] = content[0]
-    return vectors
-
-
-def embed_late(
-    store: Store, live: LiveStore, late: Sequence[tuple[int, Upload]], recommender: Recommender, models: Path
-) -> None:
-    """Give uploads, with their numbers in the log, their vectors under a generation that had none of them."""
-    encoder, model = load_encoder(models), load_sound_model(models)
-    sounds: dict[int, Float32] = {}  # by place; a file may be damaged or taken away since: placed by what else is known
-    if model is not None:
-        paths = [store.uploads / upload.file for _, upload in late]
-        heard = embed_paths(paths, model, model.settings, None, Problems(), Silent())
-        sounds = dict(zip(heard.rows.tolist(), heard.vectors, strict=True))
-    for place, (number, upload) in enumerate(late):
-        vectors = vectors_of(upload, sounds.get(place), encoder, recommender.model.blend)
-        live.set_vectors(recommender.generation, number, vectors)

@@ -16,9 +16,8 @@ from recsys.live import neighbour_insert
 from recsys.live.settings import LiveSettings
 from recsys.live.stored_lists import Stored
 from recsys.live.updater import Deriver
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_generation
 from recsys.store.generation import Store
-from recsys.store.manifest import open_generation
 
 FORGOTTEN_AT_ONCE = 2000  # values of a past generation that a transaction takes away: others who write wait for it
 MOST_ROUNDS = 5  # of embedding what came meanwhile: what is left to do under the live lock keeps uploads waiting
@@ -75,7 +74,7 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
     if not late:
         return 0
     try:
-        from recsys.live.add_track import embed_late
+        from recsys.uploads.vectors import embed_late
     except ModuleNotFoundError as error:  # going back must not wait for an installation
         _LOG.warning(
             "%d uploads are not shown under generation %s until the next build: embedding them needs %s: "

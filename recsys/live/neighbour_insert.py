@@ -19,7 +19,7 @@ import numpy as np
 from recsys.errors import ArtefactError, DamagedError
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore
-from recsys.eventlog.transactions import Reading, Writing, near_mark, number_key, number_of
+from recsys.eventlog.transactions import Reading, Writing, near_mark, number_key
 from recsys.live.cosines import ROUNDING, Best, exact_of, scored
 from recsys.live.stored_lists import Stored
 from recsys.ranking.catalogue_view import Catalogue
@@ -62,27 +62,9 @@ def merged_up_to(reading: Reading, generation: str, taken_in: int) -> int:
     return max(reading.near_up_to(generation) or 0, taken_in)
 
 
-def last_upload(reading: Reading) -> int:
-    """Number of the newest upload, 0 where there is none."""
-    uploads = reading.databases["uploads"]
-    if uploads is None:  # nothing was written yet, or by an older version
-        return max((number for number, _ in reading.uploads()), default=0)
-    with reading.transaction.cursor(uploads) as cursor:
-        return number_of(cursor.key()) if cursor.last() else 0
-
-
 def is_behind(reading: Reading, generation: str, taken_in: int) -> bool:
     """Whether the lists of a generation lack an upload."""
-    return last_upload(reading) > merged_up_to(reading, generation, taken_in)
-
-
-def are_kept(reading: Reading, generation: str, taken_in: int) -> bool:
-    """Whether the lists of a generation have whatever upload was acknowledged.
-
-    Whoever acknowledges one puts it into them first; but an older program did not, nor who was killed before, so that
-    they are made complete once, from when on they are.
-    """
-    return reading.near_up_to(generation) is not None or last_upload(reading) <= taken_in
+    return reading.last_upload() > merged_up_to(reading, generation, taken_in)
 
 
 def begin_at(writing: Writing, generation: str, number: int) -> None:
@@ -137,7 +119,7 @@ def follow(live: LiveStore, stored: Stored, snapshot_at: Callable[[Reading], Sna
         ArtefactError: the store cannot be written, or a file of the generation is damaged.
     """
     with live.reading() as reading:
-        last = last_upload(reading)
+        last = reading.last_upload()
     while True:
         with live.reading() as reading:
             if merged_up_to(reading, stored.generation, stored.taken_in) >= last:

@@ -8,9 +8,9 @@ Nothing is deleted, so a rollback can be rolled back. Servers notice within a se
 from pathlib import Path
 
 from recsys.errors import ArtefactError
+from recsys.recommender import open_store
 from recsys.store.generation import Store, disk_errors, write_text
 from recsys.store.lmdb_lookup import FILE, open_lookup
-from recsys.store.manifest import open_store
 
 
 def rollback(folder: Path, name: str | None = None) -> str:

@@ -21,13 +21,13 @@ from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
 from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
 from recsys.eventlog.pinned_reader import Glances
 from recsys.eventlog.snapshot import Snapshot
-from recsys.eventlog.store import open_as_allowed
+from recsys.eventlog.store import lost_log, open_as_allowed
 from recsys.eventlog.transactions import Reading, Writing
 from recsys.eventlog.view import View, Views
 from recsys.live.settings import LiveSettings
 from recsys.live.stored_lists import Stored
 from recsys.live.updater import USERS_AT_ONCE, Deriver, Follower
-from recsys.live.validation import lost_log, refusal, time_of
+from recsys.live.validation import refusal, time_of
 from recsys.ranking.uploaded_tracks import Uploads
 from recsys.recommender import Recommender
 from recsys.store.generation import Store, moved

@@ -53,18 +53,3 @@ def _time(text: str) -> datetime | None:
         return None
     time = time.replace(tzinfo=time.tzinfo or UTC)
     return time if EPOCH <= time <= datetime.now(UTC) + TOLERANCE else None
-
-
-def lost_log(reading: Reading, taken_in: int) -> str | None:
-    """Say what to do where the log ends before the last entry that a generation took in, None where it does not.
-
-    New entries would take numbers that the generation knows already: no list and no deletion would ever see them.
-    """
-    last = reading.last_number()
-    if last >= taken_in:
-        return None
-    return (
-        f"the live log ends at entry {last:,}, but the generation was built with {taken_in:,} entries of it: "
-        "it was lost, emptied, or is an older one. Restore live.lmdb from a backup; or, to give up what it held, start"
-        " a new one above the old numbers with `recsys restart-log`; until then lists are served, nothing is written"
-    )

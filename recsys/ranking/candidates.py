@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking.model import Model
 from recsys.types import Float32, Int32
 from recsys.util.settings import Settings
+from recsys.util.topk import unit_rows
 
 MARGIN = 3.0  # deviations
 TRAINING_ROUNDS = 10  # of k-means, on so many users a group

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import NotFoundError
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking.model import Model
 from recsys.ranking.uploaded_tracks import Uploads
 from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
+from recsys.util.topk import unit_rows
 
 __all__ = ["UNTOUCHED", "Catalogue", "Touched", "Uploads"]
 

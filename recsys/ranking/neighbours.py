@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_matrix
 
-from recsys.hybrid.blend import unit_rows
 from recsys.types import NO_ITEM, Float32, Int32, Neighbours, Space
 from recsys.util.progress import Progress
 from recsys.util.settings import Settings
 from recsys.util.threads import in_numpy_threads
-from recsys.util.topk import blocks_of, top_k
+from recsys.util.topk import blocks_of, top_k, unit_rows
 
 BLOCK = 4096  # tracks at a time, so that a bar can move
 CELLS = 2.0  # times sqrt(n)

@@ -15,8 +15,8 @@ from recsys.serving.access import ROLES, Doors
 from recsys.serving.integrity import Findings
 from recsys.serving.logs import CallLog
 from recsys.serving.metrics import Board, Meter
+from recsys.serving.prometheus import Scrapes
 from recsys.serving.rate_limits import Rates, Uploads
-from recsys.serving.scrape import Scrapes
 from recsys.serving.settings import ServeSettings
 from recsys.serving.sockets import is_loopback
 from recsys.serving.tls import Certificates, read_certificates

@@ -19,11 +19,10 @@ from pathlib import Path
 from recsys.errors import ArtefactError, DamagedError
 from recsys.eventlog.store import open_as_allowed
 from recsys.live.service import Live
-from recsys.recommender import Recommender
+from recsys.recommender import Backend, Recommender, open_store
 from recsys.serving.fast_path import Answers, Current
 from recsys.store.generation import Store
 from recsys.store.lmdb_lookup import FILE, open_lookup
-from recsys.store.manifest import Backend, open_store
 from recsys.util.npy import giving_way
 
 LOOK_S = 0.5  # between looks at CURRENT

@@ -31,13 +31,13 @@ from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.errors import ArtefactError, DataError, RecsysError
 from recsys.hybrid.blend import Blend
 from recsys.hybrid.encoder import Encoder
-from recsys.live.add_track import vectors_of
 from recsys.ranking.model import Model
 from recsys.store.generation import Store
 from recsys.store.weights import load_encoder, load_sound_model
 from recsys.uploads.embed_client import WARM_FOLDER
 from recsys.uploads.metadata import NewTrack, upload_of
 from recsys.uploads.settings import UploadSettings
+from recsys.uploads.vectors import vectors_of
 from recsys.uploads.wire import packed, receive
 from recsys.util.threads import n_cores
 

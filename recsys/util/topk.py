@@ -182,3 +182,9 @@ def _key(scores: NDArray[np.float32] | np.float32, items: NDArray[np.int32] | np
     bits = np.asarray(0 - scores, dtype=np.float32).view(np.int32)  # 0 - 0.0 is 0.0, where -0.0 would be another number
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # below zero, floats rise as their bits fall
     return (rising.astype(np.int64) << 32) | np.asarray(items).view(np.uint32)
+
+
+def unit_rows(vectors: Float32) -> Float32:
+    """Scale rows to unit length; all-zero rows stay."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)

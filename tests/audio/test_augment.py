@@ -18,7 +18,7 @@ from recsys.audio.augment import (
     shifted,
     with_noise,
 )
-from recsys.audio.augment_settings import AugmentSettings, MaskSettings
+from recsys.audio.settings import AugmentSettings, MaskSettings
 from recsys.errors import DataError
 from recsys.types import Float32
 

@@ -17,8 +17,8 @@ from helpers.stores import copied
 from recsys import client
 from recsys.cli.main import app
 from recsys.eventlog.events import Listened
+from recsys.eventlog.replay import happened_since
 from recsys.live.service import Live
-from recsys.live.since import happened_since
 from recsys.recommender import Recommender
 from recsys.serving.call_context import PATHS
 from recsys.serving.settings import ServeSettings

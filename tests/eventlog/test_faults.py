@@ -33,7 +33,7 @@ from pathlib import Path
 from recsys.eventlog.events import Listened
 from recsys.live.service import Live
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store
+from recsys.recommender import open_store
 
 folder, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 live = Live(Store(folder), open_store(folder))

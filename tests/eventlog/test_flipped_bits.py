@@ -17,12 +17,11 @@ from helpers.stores import copied
 from recsys.errors import ArtefactError, DamagedError, NewerError
 from recsys.eventlog.events import FORMAT, KINDS, Listened, Upload, decoded, encoded
 from recsys.eventlog.lmdb_env import DATABASES
-from recsys.eventlog.replay import read_live
+from recsys.eventlog.replay import happened_since, read_live
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import USER, number_key, user_key
 from recsys.live.catchup import catch_up
 from recsys.live.neighbour_insert import near_key
-from recsys.live.since import happened_since
 from recsys.serving import server
 from recsys.serving.fast_path import Answers
 from recsys.serving.reload import open_answers

@@ -10,9 +10,9 @@ from helpers.command import run
 from helpers.stores import copied
 from pipelines.build import Inputs, build
 from recsys.eventlog.events import Listened
+from recsys.eventlog.replay import happened_since, other_generations
 from recsys.live.rollback import rollback
 from recsys.live.service import Live
-from recsys.live.since import happened_since, other_generations
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.util.progress import Silent

@@ -35,9 +35,9 @@ from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import TRACK, USER
 from recsys.live.add_track import NewTrack, add_track
 from recsys.live.service import Live
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store, read_facts
+from recsys.store.manifest import read_facts
 from recsys.util.progress import Silent
 
 HERE = Path(__file__).parent

@@ -10,14 +10,14 @@ from scipy.sparse import csr_matrix
 from helpers.stores import with_facts
 from recsys.eventlog.events import Listened, Upload
 from recsys.eventlog.user_state import touched_of
-from recsys.live.add_track import vectors_of
 from recsys.live.service import Live
 from recsys.ranking.catalogue_view import Touched
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store, read_facts
+from recsys.store.manifest import read_facts
 from recsys.store.record import Record
 from recsys.store.weights import load_encoder
+from recsys.uploads.vectors import vectors_of
 
 
 @contextmanager

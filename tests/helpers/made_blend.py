@@ -4,8 +4,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from recsys.cf.als import confidence, solve_rows
-from recsys.hybrid.blend import Blend, Part, join, profile_weights, unit_rows
+from recsys.hybrid.blend import Blend, Part, join, profile_weights
 from recsys.types import Float32
+from recsys.util.topk import unit_rows
 
 N_USERS, N_ITEMS, SCALE = 7, 13, 2.5
 NO_PLAYS = 4  # this user has none

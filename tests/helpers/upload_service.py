@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 
 from recsys.live.service import Live
+from recsys.recommender import open_store
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.upload_handler import Serving, TrackUploads, upload_handler
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store
 from recsys.uploads.settings import UploadSettings
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub

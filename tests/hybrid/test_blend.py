@@ -21,7 +21,8 @@ from helpers.made_blend import (
     some_parts,
 )
 from recsys.errors import ConfigError
-from recsys.hybrid.blend import Layout, Part, calibrated, join, profile_weights, unit_rows
+from recsys.hybrid.blend import Layout, Part, calibrated, join, profile_weights
+from recsys.util.topk import unit_rows
 
 
 def test_the_joint_score_is_the_weighted_sum_of_calibrated_parts() -> None:

@@ -23,12 +23,11 @@ from recsys.live.service import Live
 from recsys.live.stored_lists import Stored
 from recsys.live.thresholds import bar_of, bars_file
 from recsys.ranking.neighbours import NeighbourSettings
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.serving import call_context
 from recsys.serving.fast_path import Answers
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store
 from recsys.store.record import Record, head_of, pack, track_bytes
 from recsys.types import SPACES
 from recsys.util.progress import Silent

@@ -6,11 +6,10 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.listens import made_listens, model_of
 from recsys.cf.als import ALSSettings, fit_als
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking import candidates
 from recsys.ranking.candidates import PoolSettings, alike, pool_of, user_blocks
 from recsys.types import Factors, Float32, Int32
-from recsys.util.topk import top_k
+from recsys.util.topk import top_k, unit_rows
 
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 

@@ -15,9 +15,8 @@ from recsys.errors import ArtefactError
 from recsys.ranking.attributes import Traits
 from recsys.ranking.filters import NO_FILTERS, Filters, first_places
 from recsys.ranking.uploaded_tracks import Fresh, Uploads
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store
 from recsys.types import RankedList
 from recsys.util.progress import Silent
 

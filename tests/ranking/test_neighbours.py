@@ -5,10 +5,10 @@ import pytest
 
 from benchmarks.listens import made_listens
 from recsys.cf.als import ALSSettings, fit_als
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking.neighbours import BLOCK, NeighbourSettings, find_neighbours
 from recsys.types import NO_ITEM, Float32, Int32, Neighbours
 from recsys.util.progress import Bar, Silent
+from recsys.util.topk import unit_rows
 
 
 def found(vectors: Float32, depth: int = 4, rows: Int32 | None = None, **settings: int) -> Neighbours:

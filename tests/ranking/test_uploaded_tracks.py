@@ -17,9 +17,9 @@ from recsys.eventlog.events import Listened, TrackDeleted, Upload
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore
 from recsys.eventlog.transactions import TRACK, Reading, number_key
-from recsys.hybrid.blend import unit_rows
 from recsys.ranking.uploaded_tracks import Fresh, Uploads
 from recsys.store.keys import key_of
+from recsys.util.topk import unit_rows
 
 N_BUILT, DIM = 7, 3
 

@@ -16,8 +16,7 @@ from recsys.errors import ArtefactError
 from recsys.serving.access import ROLES
 from recsys.serving.call_context import PATHS
 from recsys.serving.metrics import BOUNDS_S, Board, moment
-from recsys.serving.prometheus import CONTENT_TYPE, exposition
-from recsys.serving.scrape import MAX_CALLERS, Scrapes
+from recsys.serving.prometheus import CONTENT_TYPE, MAX_CALLERS, Scrapes, exposition
 from recsys.serving.sockets import hold_port, parse_address
 
 METHODS = tuple(ROLES)

@@ -23,12 +23,12 @@ from helpers.stores import copied, with_facts
 from helpers.upload_service import pieces
 from recsys.errors import ArtefactError, NotFoundError
 from recsys.eventlog.events import GenerationMovedError, Upload
+from recsys.recommender import Backend
 from recsys.serving import reload
 from recsys.serving.fast_path import Answers, Current
 from recsys.serving.reload import follow, open_answers, open_serving
 from recsys.serving.upload_handler import NOT_NOW
 from recsys.store.generation import Store
-from recsys.store.manifest import Backend
 from recsys.v1 import recommender_pb2 as pb
 
 CALL_S = 10.0

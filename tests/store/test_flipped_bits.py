@@ -28,7 +28,7 @@ from recsys.errors import ArtefactError, ChangedError, DamagedError, NewerError
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import user_key
 from recsys.eventlog.user_state import Heard, Taste, Tastes, query_of
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, open_store
 from recsys.serving import server
 from recsys.serving.fast_path import Answers, Current
 from recsys.serving.integrity import Checker, Findings
@@ -37,7 +37,7 @@ from recsys.store import checksums
 from recsys.store.duckdb_tables import FILE as TABLES
 from recsys.store.duckdb_tables import query
 from recsys.store.generation import Store
-from recsys.store.manifest import open_store, read_facts
+from recsys.store.manifest import read_facts
 from recsys.store.record import FIRST, Record, first_of, head_of, pack, track_bytes
 from recsys.store.sealed import sealed, unsealed
 from recsys.util.progress import Silent

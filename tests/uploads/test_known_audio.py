@@ -14,11 +14,11 @@ from recsys.audio.decoding.worker import content_hash
 from recsys.errors import ChangedError, DamagedError
 from recsys.live.add_track import add_track
 from recsys.live.service import Live
+from recsys.recommender import open_store
 from recsys.serving.reload import open_answers
 from recsys.store.checksums import TABLES
 from recsys.store.generation import Store
 from recsys.store.lmdb_lookup import AUDIO, DATABASES, FILE, Lookup
-from recsys.store.manifest import open_store
 from recsys.uploads.metadata import NewTrack
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from eval.baselines.base import Choice, Number
-from eval.partial import Partial
+from eval.checkpoint import Partial
 from eval.splitting.protocols import splits
 from eval.tuning import trials as trying
 from eval.tuning import tune_hybrid as tuning
