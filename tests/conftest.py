@@ -16,6 +16,7 @@ from filelock import FileLock
 
 if TYPE_CHECKING:
     from helpers.catalogues import AudioCatalogue, TinyCatalogue
+    from pipelines.build import Inputs
     from recsys.recommender import Recommender
 
 # two threads of torch on cores that others use too are many times slower than one
@@ -33,15 +34,19 @@ hypothesis.settings.load_profile("here")
 
 @pytest.fixture(scope="session")
 def tiny_catalogue(tmp_path_factory: pytest.TempPathFactory) -> "TinyCatalogue":
-    from helpers.catalogues import write_tiny_catalogue
+    """The tables of the tiny catalogue; not to be written to."""
+    from helpers.catalogues import TinyCatalogue, write_tiny_catalogue
 
-    return write_tiny_catalogue(tmp_path_factory.mktemp("tiny"))
+    folder = _made_once("tiny", tmp_path_factory, lambda folder: folder.mkdir() or write_tiny_catalogue(folder))
+    return TinyCatalogue(folder / "tracks.csv", folder / "listens.csv")
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_store(tiny_catalogue: "TinyCatalogue", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store built from the tiny catalogue; not to be written to (copy it first)."""
-    return _built_once("tiny", tmp_path_factory)
+    from pipelines.build import Inputs
+
+    return _built_once("tiny", Inputs(tiny_catalogue.tracks, tiny_catalogue.listens), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -59,41 +64,42 @@ def tiny_fit(tiny_catalogue: "TinyCatalogue") -> "Recommender":
 
 @pytest.fixture(scope="session")
 def audio_catalogue(tmp_path_factory: pytest.TempPathFactory) -> "AudioCatalogue":
-    from helpers.catalogues import write_audio_catalogue
+    """Clips and their tables; not to be written to."""
+    from helpers.catalogues import AudioCatalogue, write_audio_catalogue
 
-    return write_audio_catalogue(tmp_path_factory.mktemp("audio"))
+    return AudioCatalogue(
+        _made_once("audio", tmp_path_factory, lambda folder: folder.mkdir() or write_audio_catalogue(folder))
+    )
 
 
 @pytest.fixture(scope="session")
-def audio_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def audio_store(audio_catalogue: "AudioCatalogue", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store built from the clips; not to be written to (copy it first)."""
-    return _built_once("audio", tmp_path_factory)
+    return _built_once("audio", audio_catalogue.inputs, tmp_path_factory)
 
 
-def _built_once(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _built_once(name: str, inputs: "Inputs", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a catalogue, built by the first process of the run that wants it, and copied for each."""
-    mine = tmp_path_factory.getbasetemp()
-    shared = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / f"{name}-built"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            _build(name, shared.with_suffix(".new"))
-            shared.with_suffix(".new").rename(shared)
-    return Path(shutil.copytree(shared, tmp_path_factory.mktemp(f"{name}-store") / "store"))
-
-
-def _build(name: str, folder: Path) -> None:
-    from helpers.catalogues import quick_settings, write_audio_catalogue, write_tiny_catalogue
-    from pipelines.build import Inputs, build
+    from helpers.catalogues import quick_settings
+    from pipelines.build import build
     from recsys.util.progress import Silent
 
-    files = folder.with_suffix(".files")
-    files.mkdir()
-    if name == "tiny":
-        tiny = write_tiny_catalogue(files)
-        inputs = Inputs(tiny.tracks, tiny.listens)
-    else:
-        inputs = write_audio_catalogue(files).inputs
-    build(inputs, folder, quick_settings(), Silent())
+    built = _made_once(
+        f"{name}-store", tmp_path_factory, lambda folder: build(inputs, folder, quick_settings(), Silent())
+    )
+    return Path(shutil.copytree(built, tmp_path_factory.mktemp(f"{name}-store") / "store"))
+
+
+def _made_once(name: str, tmp_path_factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
+    """A folder that all processes of the run share, made by the first one that wants it."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / f"shared-{name}"
+    done = folder.with_suffix(".done")
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture

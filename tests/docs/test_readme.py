@@ -11,9 +11,8 @@ import typer
 
 from helpers.catalogues import AudioCatalogue, clip
 from helpers.command import run
-from helpers.made_tuning import lines
 from helpers.places import ROOT
-from helpers.readme import BLOCKS, README, USED, words
+from helpers.readme import BLOCKS, README, USED, lines, words
 from pipelines.build import build
 from recsys.cli.main import app
 from recsys.config import RunSettings, load_settings
@@ -145,10 +144,10 @@ def test_own_music_as_the_readme_says(audio_catalogue: AudioCatalogue, tmp_path:
         "mystore": store,
         "listens.csv": audio_catalogue.inputs.listens,
         "anna": "v1",
-        "new-song.mp3": audio_catalogue.folder / "new.wav",
+        "new-song.mp3": tmp_path / "new.wav",
         "new-song.png": tmp_path / "new.png",
     }
-    (audio_catalogue.folder / "new.wav").write_bytes(clip("new.wav", 70))
+    (tmp_path / "new.wav").write_bytes(clip("new.wav", 70))
     for line in USED:
         command = words(line)
         if command[1] in ("scan", "recommend", "similar", "add", "spectrogram", "sql") and "demo-out" not in line:

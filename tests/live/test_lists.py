@@ -272,7 +272,7 @@ def test_nothing_of_it_loads_torch(store: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from recsys.live.service import Live; from recsys.eventlog.events import Listened\n"
-        "from recsys.store.generation import Store; from recsys.store.manifest import open_store\n"
+        "from recsys.store.generation import Store; from recsys.recommender import open_store\n"
         "from recsys.live.rollback import rollback\n"
         "live = Live(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
         "assert live.record([Listened('u0', 't2')]).recorded == 1\n"

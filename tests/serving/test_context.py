@@ -39,7 +39,7 @@ class Served:
     def workers(self) -> set[int]:
         """The processes that answer; the one that embeds uploads is started by a command line of its own."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {int(pid) for pid in children if "embedder" not in Path(f"/proc/{pid}/cmdline").read_text()}
+        return {int(pid) for pid in children if "embed_server" not in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def test_the_process_may_not_write_whatever_duckdb_is_told(tiny_store: Path, tmp
     import sys
 
     told = (
-        "import sys; from recsys.store import asking; sql.CLOSED = ()\n"
+        "import sys; from recsys.store import sql; sql.CLOSED = ()\n"
         "sys.stdout.buffer.write(sql.answer(__import__('pathlib').Path(sys.argv[1]), sys.argv[2]))"
     )
     file, out = Store(tiny_store).current() / FILE, tmp_path / "out.csv"
