@@ -17,8 +17,7 @@ from scipy.sparse import csr_matrix
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.hybrid.prior import PriorSettings, prior_item_step
 from recsys.ranking.neighbours import NeighbourSettings, find_neighbours
-from recsys.ranking.ranker import MAX_K
-from recsys.types import Plays
+from recsys.types import MAX_K, Plays
 from recsys.util.progress import Silent
 from recsys.util.topk import top_k
 

@@ -21,8 +21,7 @@ from recsys.cf.als import ALSSettings, fit_als
 from recsys.ranking.candidates import PoolSettings, user_blocks
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import NeighbourSettings
-from recsys.ranking.ranker import MAX_K
-from recsys.types import Factors, Float32, Int32, Plays
+from recsys.types import MAX_K, Factors, Float32, Int32, Plays
 from recsys.util.progress import Bar
 from recsys.util.topk import top_k, unit_rows
 

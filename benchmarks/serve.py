@@ -29,7 +29,7 @@ from recsys.client import Client
 from recsys.eventlog.events import Listened, Upload
 from recsys.serving.reload import open_answers
 from recsys.serving.server import SERVICE
-from recsys.store.generation import Store, write_text
+from recsys.store.generation import Store
 from recsys.util.progress import Bars, Progress
 from recsys.v1 import recommender_pb2 as pb
 
@@ -223,7 +223,7 @@ def measure_swaps(folder: Path, sizes: Sizes, progress: Progress) -> list[Row]:
         rate = load.peak(RECOMMEND, request, sizes.seconds).rate / 2
         for swap in range(sizes.n_swaps):
             calm.append(load.steady(RECOMMEND, request, 1.0, rate))
-            write_text(folder / "CURRENT", names[swap % 2] + "\n")
+            Store(folder).make_current(names[swap % 2])
             for _ in range(MOST_SECONDS):  # one, as a rule: servers look twice a second
                 swapped.append(load.steady(RECOMMEND, request, 1.0, rate))
                 if client.status()["generation"] == names[swap % 2]:

@@ -27,8 +27,7 @@ from benchmarks.table import Row, table
 from recsys.cf.als import ALSSettings, confidence, confidence_scale, fit_als
 from recsys.hybrid.prior import PriorSettings, prior_item_step
 from recsys.ranking.candidates import PoolSettings
-from recsys.ranking.ranker import MAX_K
-from recsys.types import Factors, Float32
+from recsys.types import MAX_K, Factors, Float32
 from recsys.util.progress import Bar, Bars, Progress
 from recsys.util.threads import n_cores
 from recsys.util.topk import top_k

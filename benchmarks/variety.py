@@ -24,9 +24,8 @@ from recsys.catalogue.problems import Problems
 from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.ranking.diversity import ListSettings, Variety
-from recsys.ranking.ranker import MAX_K
 from recsys.recommender import Recommender
-from recsys.types import Int32, Tracks
+from recsys.types import MAX_K, Int32, Tracks
 from recsys.util.progress import Bars
 
 K = 20

@@ -9,7 +9,6 @@ renamed, so what has the right name is whole. How figures come about is in ``eva
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.errors import ArtefactError, DataError
+from recsys.util.files import replace
 
 FIGURES_SCHEMA = pl.Schema(
     {
@@ -85,21 +85,6 @@ def save(evaluation: Evaluation, out: Path) -> None:
     write_beside(out / "report.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
-def current_generation(store: Path) -> str:
-    """Read the id of the store's current generation.
-
-    Raises:
-        ArtefactError: the store has none.
-    """
-    try:
-        generation = (store / "CURRENT").read_text(encoding="utf-8").strip()
-    except FileNotFoundError as error:
-        raise ArtefactError(f"{store} has no current generation; build it with recsys build first") from error
-    if not generation:
-        raise ArtefactError(f"{store / 'CURRENT'} is empty, expected the id of a generation; build the store again")
-    return generation
-
-
 def save_to_store(evaluation: Evaluation, store: Path, generation: str) -> Path:
     """Write the figures as a new file under ``store/evaluations``; the generation itself is never written.
 
@@ -128,7 +113,8 @@ def write_database(figures: pl.DataFrame, path: Path) -> None:
                 rows = "read_parquet(?, hive_partitioning = false)"  # a folder named key=value is no column
                 connection.execute(f"INSERT INTO evaluation BY NAME SELECT * FROM {rows}", [str(shard)])
         finally:
-            shard.unlink(missing_ok=True)
+            for left in (shard, beside.with_name(f"{beside.name}.wal")):
+                left.unlink(missing_ok=True)
 
     write_beside(path, write)
 
@@ -171,15 +157,7 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         ArtefactError: it cannot be written.
     """
     make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        beside.unlink(missing_ok=True)
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace(path, write)
     except (OSError, duckdb.IOException) as error:
         raise ArtefactError(f"cannot write {path} ({error!r}); give a folder with room and rights") from error
-    finally:
-        for left in (beside, beside.with_name(f"{beside.name}.wal")):
-            left.unlink(missing_ok=True)

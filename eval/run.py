@@ -19,11 +19,12 @@ from eval.facts import notes_of, versions
 from eval.held_out import judge_held_out
 from eval.metrics import accuracy, beyond_accuracy
 from eval.representation.settings import PARTIAL
-from eval.results import FIGURES_SCHEMA, Evaluation, current_generation, make_folder, save, save_to_store
+from eval.results import FIGURES_SCHEMA, Evaluation, make_folder, save, save_to_store
 from eval.settings import REPRESENTATION, EvaluationSettings
 from eval.split_run import Fit, Others, Peers
 from recsys.config import RunSettings
 from recsys.errors import DataError
+from recsys.store.generation import Store
 from recsys.types import Listens, Tags, Tracks
 from recsys.util.progress import Progress, Silent
 
@@ -74,7 +75,7 @@ def evaluate(
         raise DataError(
             f"there are no listens, and {' and '.join(on_listens)} need some to hold out; give them with --listens"
         )
-    generation = None if store is None else current_generation(store)  # fail before hours of work, not after
+    generation = None if store is None else Store(store).current().name  # fail before hours of work, not after
     make_folder(out)
     started = time.perf_counter()
     progress = progress or Silent()

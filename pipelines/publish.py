@@ -26,14 +26,13 @@ from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.thresholds import bars_file
 from recsys.ranking.candidates import PoolSettings, user_blocks
 from recsys.ranking.model import Model
-from recsys.ranking.ranker import DEFAULT_K, MAX_K
 from recsys.recommender import Artefacts, Recommender, open_store
 from recsys.store.checksums import described
 from recsys.store.duckdb_tables import FILE, count_rows, write_tables
 from recsys.store.generation import Store
 from recsys.store.lmdb_compile import compile_lookup
 from recsys.store.weights import save_models
-from recsys.types import NO_ITEM, Candidates, Float32, Space
+from recsys.types import DEFAULT_K, MAX_K, NO_ITEM, Candidates, Float32, Space
 from recsys.util.progress import Progress
 
 BLOCK = 2048  # users or tracks a block of rows

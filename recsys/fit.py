@@ -251,6 +251,17 @@ class InMemory:
     def neighbours(self, track_id: str, space: Space) -> None:
         """Nothing is stored."""
 
+    popular = b""  # nothing is stored
+
+    def list_of(self, user_id: str) -> None:
+        """Nothing is stored."""
+
+    def neighbours_of(self, track_id: str, space: Space) -> None:
+        """Nothing is stored."""
+
+    def track_of_audio(self, content_hash: str) -> None:
+        """Nothing is stored."""
+
     def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Describe tracks from the input."""
         known = {}

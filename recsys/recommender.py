@@ -28,7 +28,7 @@ from recsys.ranking.diversity import ListSettings, Variety
 from recsys.ranking.filters import NO_FILTERS, Filters
 from recsys.ranking.lists import NOBODY, Lists, Person
 from recsys.ranking.model import Model
-from recsys.ranking.ranker import DEFAULT_K, MAX_K, Ranking
+from recsys.ranking.ranker import Ranking
 from recsys.ranking.request import asked, check_k, ranked_tracks, short_note
 from recsys.store.checksums import check_files, check_sizes
 from recsys.store.duckdb_tables import FILE, StoredTables
@@ -37,6 +37,8 @@ from recsys.store.lmdb_lookup import FILE as LOOKUP
 from recsys.store.lmdb_lookup import Lookup, open_lookup
 from recsys.store.manifest import read_facts
 from recsys.types import (
+    DEFAULT_K,
+    MAX_K,
     NO_ITEM,
     SPACES,
     Candidates,

@@ -21,6 +21,8 @@ Int32 = NDArray[np.int32]
 Space = Literal["sound", "content", "taste", "hybrid"]
 SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
 
+DEFAULT_K = 20  # length of a list where nobody says otherwise
+MAX_K = 200  # the longest, as deep as lists are stored
 NO_ITEM = -1  # marks an empty place in a list of items
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 NOBODY_ID = ""  # of the user of whom nothing is known; no other has this id
@@ -248,6 +250,19 @@ class Tables(Protocol):
 
     def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What is known of tracks: the columns of the ``tracks`` table by track id."""
+
+    @property
+    def popular(self) -> bytes:
+        """The Record (``recsys.store.record``) of the popular list; empty if lists are not stored as records."""
+
+    def list_of(self, user_id: str) -> memoryview | None:
+        """The Record of a user's stored list; None if there is none, or lists are not stored as records."""
+
+    def neighbours_of(self, track_id: str, space: Space) -> memoryview | None:
+        """The Record of a track's stored neighbours; None if there is none, or they are not stored as records."""
+
+    def track_of_audio(self, content_hash: str) -> str | None:
+        """Id of the track whose audio file has this content."""
 
     def close(self) -> None:
         """Let go of files."""

@@ -14,12 +14,12 @@ from recsys.live.service import Live
 from recsys.ranking import lists
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import Filters, artists_of
-from recsys.ranking.ranker import MAX_K
 from recsys.recommender import Recommender, open_store
 from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
 from recsys.store.generation import Store
 from recsys.store.record import Record
+from recsys.types import MAX_K
 from recsys.v1 import recommender_pb2 as pb
 
 USERS = [*(f"u{n}" for n in range(28)), "newcomer", "nobody"]

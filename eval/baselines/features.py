@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, hstack
+from scipy.sparse import csr_matrix, hstack
 
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.content.metadata import Metadata, MetadataSettings, Vocabulary, encode, learn_vocabulary, one_hot
@@ -100,12 +100,6 @@ def valued(counts: csr_matrix, value: Value) -> csr_matrix:
     """Play counts as log(1 + plays), as they are, or as 1; same stored pairs."""
     data = counts.data if value == "raw" else np.log1p(counts.data) if value == "log" else np.ones_like(counts.data)
     return csr_matrix((data.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
-
-
-def unit_rows(matrix: csr_matrix) -> csr_matrix:
-    """Divide rows by their L2 norm; empty rows stay empty."""
-    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float32).ravel())
-    return csr_matrix(diags(np.where(norms > 0, 1 / np.maximum(norms, 1e-12), 0).astype(np.float32)) @ matrix)
 
 
 def _standardised(sound: tuple[Int32, Float32] | None, n_items: int) -> Float32:

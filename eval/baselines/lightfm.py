@@ -12,9 +12,10 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
 from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, unit_rows, valued
+from eval.baselines.features import Material, valued
 from eval.baselines.rankers import ByVectors, unplayed_last
 from eval.baselines.simple import Ranker
+from recsys.cf.lightfm import with_unit_rows
 from recsys.errors import DataError
 from recsys.types import Float32, Plays
 
@@ -35,7 +36,7 @@ def _fit_with_features(material: Material, params: Params, seed: int) -> Ranker:
     plays = material.plays
     columns = most_weighty(material.columns(params["tag_value"]), params["max_features"])
     if params["scaled_to"] != "nothing":
-        columns = unit_rows(columns) if params["scaled_to"] == "length" else sums_to_one(columns)
+        columns = with_unit_rows(columns) if params["scaled_to"] == "length" else sums_to_one(columns)
     identity = diags((plays.n_listeners > 0).astype(np.float32) * np.float32(params["identity"]))
     features = csr_matrix(hstack([columns, csr_matrix(identity)], format="csr", dtype=np.float32))
     users, items = _embeddings(plays, features, params, seed)

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
 from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, unit_rows, valued
+from eval.baselines.features import Material, valued
 from eval.baselines.rankers import ByScores
 from eval.baselines.simple import Ranker
+from recsys.cf.lightfm import with_unit_rows
 from recsys.types import Float32, Int32
 
 
@@ -39,8 +40,10 @@ def _vectors(material: Material, params: Params) -> tuple[csr_matrix, Float32]:
     idf = np.log1p(columns.shape[0] / np.maximum(frequency, 1)) ** params["idf_power"]
     weighted = csr_matrix(columns @ diags(idf.astype(np.float32)))
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1), dtype=np.float32).ravel())
-    sound = unit_rows(csr_matrix(material.sound)) * np.float32(params["sound_weight"])
-    return unit_rows(csr_matrix(hstack([unit_rows(weighted), sound], format="csr", dtype=np.float32))), lengths
+    sound = with_unit_rows(csr_matrix(material.sound)) * np.float32(params["sound_weight"])
+    return with_unit_rows(
+        csr_matrix(hstack([with_unit_rows(weighted), sound], format="csr", dtype=np.float32))
+    ), lengths
 
 
 PROFILE = Peer(

@@ -29,6 +29,7 @@ from recsys.errors import DataError
 from recsys.types import Clip, Float32, Int32, Tags, Tracks
 from recsys.util.progress import Bar, Progress
 from recsys.util.threads import in_threads
+from recsys.util.topk import unit_rows
 
 _BLOCK_CLIPS = 8  # that a thread embeds at a time: 15 MB of samples
 _TIMED_CLIPS = 16
@@ -93,10 +94,10 @@ def _embedded(fitted: Fitted, clips: Iterable[Clip], bar: Bar) -> Float32:
     for part in in_threads(fitted.embed, blocks):
         parts.append(part)
         bar.advance(len(part))
-    return unit_rows(np.concatenate(parts))
+    return unit_vectors(np.concatenate(parts))
 
 
-def unit_rows(vectors: Float32) -> Float32:
+def unit_vectors(vectors: Float32) -> Float32:
     """Scale vectors (n, d) to unit length; a vector of zeros stays.
 
     Raises:
@@ -104,9 +105,7 @@ def unit_rows(vectors: Float32) -> Float32:
     """
     if not np.isfinite(vectors).all():
         raise DataError(f"vectors {vectors.shape} have numbers that are not finite; train the network anew")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Float32 = (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
-    return unit
+    return unit_rows(vectors)
 
 
 def _embed_ms(fitted: Fitted, clips: ClipSample | None, rows: Int32) -> float | None:

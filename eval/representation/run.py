@@ -22,7 +22,7 @@ import polars as pl
 from eval.representation.distort import CONDITIONS, Distorted, check_conditions
 from eval.representation.figures import NOTES, FoldValues, summarise
 from eval.representation.folds import artist_folds, draw_tracks, labels_of
-from eval.representation.judge import Material, clean_vectors, fitted_to, fold_values, unit_rows
+from eval.representation.judge import Material, clean_vectors, fitted_to, fold_values, unit_vectors
 from eval.representation.kept import KeptFolds
 from eval.representation.map import draw_map, on_a_plane
 from eval.representation.models import WHAT, Fit, Fitted, fits_of
@@ -100,7 +100,7 @@ def represent(
         )
     if is_given:
         notes.append("the vectors that came with the tracks are judged, and no network: nothing is distorted")
-        vectors = unit_rows(np.array(drawn.frame["vector"].to_list(), np.float32))
+        vectors = unit_vectors(np.array(drawn.frame["vector"].to_list(), np.float32))
         material = _material(drawn, tags, settings, None, vectors)
         return _run(material, {GIVEN: _given}, audio, settings, n_resamples, out, progress, notes)
     tools = tools or _build_tools(settings, audio, notes)

@@ -23,12 +23,11 @@ from recsys.audio.decoding.pool import DecodeFailure, DecodeWorkers
 from recsys.audio.model import SoundModel
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.problems import Problems
-from recsys.errors import DataError
 from recsys.types import Float32, Int32
-from recsys.util.progress import Bar, Progress, Silent
+from recsys.util.progress import Bar, Progress
 from recsys.util.threads import in_threads
 
-__all__ = ["AudioSettings", "Heard", "Sound", "SoundModel", "embed_file", "embed_paths"]
+__all__ = ["AudioSettings", "Sound", "SoundModel", "embed_paths"]
 
 T = TypeVar("T")
 
@@ -100,35 +99,6 @@ def embed_paths(
             bar.advance(len(batch))
         run.flush()
     return run.sound()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Heard:
-    """One file: ``vector`` (d,) of unit length, the recording's length, and ``notes`` on what was odd.
-
-    There is no vector where there is nothing to hear.
-    """
-
-    content_hash: str
-    duration_s: float
-    vector: Float32 | None
-    notes: tuple[str, ...]
-
-
-def embed_file(path: Path, model: SoundModel) -> Heard:
-    """Embed one file, as uploads are: like a catalogue, but one that cannot be used, silence excepted, is an error.
-
-    Raises:
-        DataError: the file is missing, or nothing usable decodes.
-    """
-    problems = Problems()
-    sound = embed_paths([path], model, model.settings, None, problems, Silent())
-    notes = tuple(problems.frame()["reason"].to_list())
-    for silence in sound.silent:
-        return Heard(silence.content_hash, silence.duration_s, None, notes)
-    if not len(sound.rows):
-        raise DataError(f"{path} cannot be used: {'; '.join(notes)}")
-    return Heard(sound.hashes[0], float(sound.durations_s[0]), sound.vectors[0], notes)
 
 
 def batches(things: Iterator[T], n: int) -> Iterator[list[T]]:

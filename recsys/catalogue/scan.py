@@ -25,6 +25,7 @@ from recsys.catalogue.tags.fields import Inside
 from recsys.catalogue.tags.kinds import HEAD_BYTES, marked_kind
 from recsys.catalogue.tags.pool import TagReaders
 from recsys.errors import DataError
+from recsys.util.files import replace
 from recsys.util.progress import Progress
 from recsys.util.threads import n_cores
 
@@ -98,19 +99,19 @@ def write_table(frame: pl.DataFrame, out: Path) -> None:
     if "path" in frame.columns:
         here = os.path.abspath(out.parent).rstrip(os.sep) + os.sep
         frame = frame.with_columns(pl.col("path").str.strip_prefix(here))
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+
+    def write(beside: Path) -> None:
         if form == ".parquet":
             frame.write_parquet(beside)
         elif form in SEPARATORS:
             frame.write_csv(beside, separator=SEPARATORS[form])
         else:
             frame.write_ndjson(beside)
-        beside.replace(out)
+
+    try:
+        replace(out, write)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{out} cannot be written ({error}); choose another place or form") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _files(folder: Path, problems: Problems, others: Counter[str], mislabelled: Counter[str]) -> Iterator[Path]:

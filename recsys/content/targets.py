@@ -46,7 +46,7 @@ class Targets:
 
     def __post_init__(self) -> None:
         """Check that all have a row a track, and a column a name."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if hasattr(getattr(self, f.name), "shape")}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
         n_rows = {name: len(array) for name, array in arrays.items()}
         if len(set(n_rows.values())) != 1:
             raise DataError(f"targets have {n_rows} rows, expected one number, of the tracks")
@@ -64,7 +64,7 @@ class Targets:
     def take(self, rows: NDArray[np.integer[Any]]) -> Self:
         """Pick rows; classes stay as they are."""
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return type(self)(**{name: value[rows] if hasattr(value, "shape") else value for name, value in values})
+        return type(self)(**{name: value[rows] if isinstance(value, np.ndarray) else value for name, value in values})
 
 
 def targets_of(

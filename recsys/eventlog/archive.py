@@ -7,7 +7,6 @@ beside, synced and read back before the log lets go of what is in it. How far th
 store: a listen numbered up to there is in the journal alone, a later one in the log alone, whatever a kill left behind.
 """
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from recsys.errors import ArtefactError
 from recsys.eventlog.events import Listened
 from recsys.eventlog.store import LiveStore, open_live
 from recsys.eventlog.transactions import USER, Reading
-from recsys.store.generation import Store, sync_folder
+from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
 from recsys.types import LISTENS_SCHEMA
+from recsys.util.files import replace, sync_folder
 from recsys.util.progress import Progress
 
 IN_A_FILE = 250_000  # listens; their rows are in memory together
@@ -142,17 +142,13 @@ def _rows(live: LiveStore, start: int, stop: int) -> tuple[list[tuple[Any, ...]]
 def _write(file: Path, frame: pl.DataFrame) -> None:
     """Write a file beside its place, read it back, and move it there; durable when this returns."""
     file.parent.mkdir(exist_ok=True)
-    beside = file.with_suffix(".partial")
-    try:
+
+    def write(beside: Path) -> None:
         frame.write_parquet(beside)
-        with beside.open("rb") as stream:
-            os.fsync(stream.fileno())
         if not _read(_scan(beside), beside).equals(frame):
             raise ArtefactError(f"{beside} does not read back as it was written; check the disk")
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(file.parent)
+
+    replace(file, write)
     sync_folder(file.parent.parent)
 
 

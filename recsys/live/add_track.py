@@ -11,27 +11,23 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.audio.decoding.pool import DecodeFailure, decode_many
+from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.audio.decoding.worker import content_hash
-from recsys.audio.embed import embed_file
-from recsys.audio.settings import DecodeSettings, WorkerSettings
+from recsys.audio.settings import WorkerSettings
 from recsys.catalogue.scan import AUDIO_SUFFIXES
-from recsys.catalogue.tags.fields import Inside, with_sure_year
-from recsys.catalogue.tags.pool import tags_of
-from recsys.errors import DataError
-from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Upload
+from recsys.errors import ArtefactError, DataError
+from recsys.eventlog.events import GenerationMovedError, KnownAudioError
 from recsys.live.service import Live
-from recsys.recommender import open_generation
+from recsys.recommender import Recommender, open_generation
 from recsys.store.generation import Store, disk_errors
-from recsys.store.weights import load_encoder, load_sound_model
-from recsys.types import Float32
-from recsys.uploads.metadata import NewTrack, ignored_words, upload_of
-from recsys.uploads.vectors import vectors_of
+from recsys.uploads.metadata import Embedded, NewTrack, ignored_words, take_in
+from recsys.uploads.vectors import UploadModels, embed_upload
 
-__all__ = ["Added", "NewTrack", "add_track", "vectors_of"]
+__all__ = ["Added", "NewTrack", "add_track"]
+_TRIES = 3  # with generations that come and go
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +42,6 @@ class Added:
     has_sound: bool
     notes: tuple[str, ...]
     users_reached: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Heard:
-    content_hash: str
-    duration_s: float | None
-    vector: Float32 | None
-    notes: tuple[str, ...]
 
 
 def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
@@ -73,33 +61,41 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
     if not audio.is_file():
         raise DataError(f"there is no audio file {audio}")
     with disk_errors("writing the upload"), _copied(store, audio) as copy:
-        inside = tags_of(copy)
-        heard = _hear(copy, generation / "models")
-        upload = _upload(audio, copy.suffix, about, heard, inside)
-        while True:
+        for _ in range(_TRIES):
             try:
-                added = _place(store, generation, copy, upload, heard, about)
-                return replace(added, notes=added.notes + inside.notes)
+                return _placed(store, generation, copy, audio, about)
             except GenerationMovedError:  # a build has ended since, maybe with another network
                 generation = store.current()
-                heard = _hear(copy, generation / "models")
+    raise ArtefactError(f"generations changed {_TRIES} times while {audio} was added; try again")
 
 
-def _place(store: Store, generation: Path, copy: Path, upload: Upload, heard: _Heard, about: NewTrack) -> Added:
-    """Put a track that was heard with a generation's network into the live store, if that generation is current."""
+def _placed(store: Store, generation: Path, copy: Path, audio: Path, about: NewTrack) -> Added:
+    """Put a track into the live store, if the generation whose models listen to it is still current."""
     recommender = open_generation(store, generation)
     with closing(recommender), closing(Live(store, recommender)) as live:
-        known = live.track_of_audio(upload.content_hash)
+        known = live.track_of_audio(content_hash(copy))
         if known is not None:
-            return Added(known, True, heard.vector is not None, (*heard.notes, *ignored_words(about, known)))
-        upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
-        vectors = vectors_of(upload, heard.vector, load_encoder(generation / "models"), recommender.model.blend)
+            return _known(live, recommender, known, about)
+        embedded = _embedded(copy, about, generation)
         try:
-            n_reached = live.add(upload, vectors, copy)
+            title = audio.stem.encode("utf-8", "replace").decode()
+            track_id, n_reached = take_in(live, about, embedded, copy, copy.suffix, title)
         except KnownAudioError as error:  # sent twice at once
-            notes = (*heard.notes, *ignored_words(about, error.track_id))
-            return Added(error.track_id, True, heard.vector is not None, notes)
-    return Added(upload.track_id, False, heard.vector is not None, heard.notes, n_reached)
+            return _known(live, recommender, error.track_id, about)
+        return Added(track_id, False, embedded.has_sound, embedded.notes, n_reached)
+
+
+def _known(live: Live, recommender: Recommender, track_id: str, about: NewTrack) -> Added:
+    """Answer for audio that was there before."""
+    has_sound = recommender.with_uploads(live.uploads()).has_vector(track_id, "sound")
+    return Added(track_id, True, has_sound, ignored_words(about, track_id))
+
+
+def _embedded(copy: Path, about: NewTrack, generation: Path) -> Embedded:
+    """Listen to a file in a limited process of its own."""
+    models = UploadModels.of(generation)
+    with DecodeWorkers(models.decode, WorkerSettings(n_workers=1), confined=True) as workers:
+        return embed_upload(copy, about, models, workers)
 
 
 @contextmanager
@@ -118,24 +114,6 @@ def _copied(store: Store, audio: Path) -> Iterator[Path]:
             os.fsync(target.fileno())
         yield copy
     except DataError as error:
-        raise DataError(str(error).replace(str(copy), str(audio))) from error
+        raise DataError(str(error).replace("the audio", str(audio), 1)) from error
     finally:
         copy.unlink(missing_ok=True)
-
-
-def _hear(copy: Path, models: Path) -> _Heard:
-    """Decode in a limited process and embed, as the build does; a catalogue of given vectors has no audio network."""
-    model = load_sound_model(models)
-    if model is None:
-        [outcome] = decode_many([copy], DecodeSettings(), WorkerSettings())
-        if isinstance(outcome, DecodeFailure):
-            raise DataError(f"{copy} cannot be used: {outcome.reason}")
-        notes = ("the sound vectors of this catalogue came with its table, so this track has none",)
-        return _Heard(content_hash(copy), outcome.clip.duration_s, None, notes)
-    heard = embed_file(copy, model)
-    return _Heard(heard.content_hash, heard.duration_s, heard.vector, heard.notes)
-
-
-def _upload(audio: Path, suffix: str, about: NewTrack, heard: _Heard, inside: Inside) -> Upload:
-    name = audio.stem.encode("utf-8", "replace").decode()
-    return upload_of(about, with_sure_year(inside.tags), heard.content_hash, heard.duration_s, suffix, name)

@@ -8,10 +8,9 @@ from bisect import bisect_right
 import numpy as np
 
 from recsys.errors import DamagedError
-from recsys.ranking.ranker import MAX_K
 from recsys.store.damage import met
 from recsys.store.record import Record, is_whole, pack, read_tracks
-from recsys.types import Int32
+from recsys.types import MAX_K, Int32
 
 
 def score_at(record: Record, place: int) -> float:

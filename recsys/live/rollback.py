@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recsys.errors import ArtefactError
 from recsys.recommender import open_store
-from recsys.store.generation import Store, disk_errors, write_text
+from recsys.store.generation import Store, disk_errors
 from recsys.store.lmdb_lookup import FILE, open_lookup
 
 
@@ -35,7 +35,7 @@ def rollback(folder: Path, name: str | None = None) -> str:
         _catch_up(store, chosen)
         with store.live_lock(), disk_errors("going back"):
             _catch_up(store, chosen)
-            write_text(folder / "CURRENT", chosen.name + "\n")
+            store.make_current(chosen.name)
     return chosen.name
 
 

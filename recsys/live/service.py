@@ -30,9 +30,10 @@ from recsys.live.updater import USERS_AT_ONCE, Deriver, Follower
 from recsys.live.validation import refusal, time_of
 from recsys.ranking.uploaded_tracks import Uploads
 from recsys.recommender import Recommender
-from recsys.store.generation import Store, moved
+from recsys.store.generation import Store
 from recsys.store.lmdb_lookup import space_key
 from recsys.types import Float32, Space
+from recsys.util.files import moved
 
 _LOG = logging.getLogger(__name__)
 

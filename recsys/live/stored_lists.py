@@ -8,7 +8,6 @@ Tables that keep records (``recsys.store.lmdb_lookup``) give them as they are; t
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ class Stored:
 
     def __init__(self, recommender: Recommender, folder: Path) -> None:
         self._recommender, self._folder = recommender, folder
-        self._tables: Any = recommender.tables
+        self._tables = recommender.tables
         self._sql = _Sql(recommender.tables, folder)
         self.model: Model = recommender.model
         self.generation, self.lists = recommender.generation, recommender.lists
@@ -42,19 +41,18 @@ class Stored:
 
     def record_of(self, user_id: str) -> bytes | None:
         """The Record of a user's list; None for somebody unknown."""
-        if hasattr(self._tables, "list_of"):
-            kept = self._tables.list_of(user_id)
-            if kept is not None and is_whole(kept, key_of(user_id)):
-                return bytes(kept)
+        kept = self._tables.list_of(user_id)
+        if kept is not None and is_whole(kept, key_of(user_id)):
+            return bytes(kept)
         user = int(self.model.users.find([user_id])[0])
         if user == NO_ITEM:
             return None
         source = "personal" if len(self.model.heard(user)) else "popular"
-        return self.packed(self._tables.recommended(user_id), source)
+        return self.packed(self._tables.recommended(user_id) or [], source)
 
     def popular(self) -> bytes:
         """The Record of the list for somebody of whom nothing is known."""
-        kept: bytes = getattr(self._tables, "popular", b"")
+        kept = self._tables.popular
         return kept if kept and is_whole(kept, POPULAR) else self.packed(self._recommender.popular(), "popular")
 
     def popular_now(self, reading: Reading) -> bytes:
@@ -69,10 +67,9 @@ class Stored:
 
     def neighbours_of(self, track_id: str, space: Space) -> bytes | None:
         """The Record of a track's neighbours as the build stored them; None where there are none."""
-        if hasattr(self._tables, "neighbours_of"):
-            kept = self._tables.neighbours_of(track_id, space)
-            if kept is None or is_whole(kept, space_key(space) + key_of(track_id)):
-                return None if kept is None else bytes(kept)
+        kept = self._tables.neighbours_of(track_id, space)
+        if kept is not None and is_whole(kept, space_key(space) + key_of(track_id)):
+            return bytes(kept)
         found = self._tables.neighbours(track_id, space)
         return self.packed([(other, score, None) for other, score in found], "neighbours") if found else None
 
@@ -85,9 +82,7 @@ class Stored:
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track of the generation whose audio file has this content."""
-        tables = self._tables if hasattr(self._tables, "track_of_audio") else self._sql.tables()
-        found: str | None = tables.track_of_audio(content_hash)
-        return found
+        return self._tables.track_of_audio(content_hash)
 
     def close(self) -> None:
         """Let go of what was opened here."""

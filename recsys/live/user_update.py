@@ -22,9 +22,9 @@ from recsys.live.stored_lists import Stored
 from recsys.ranking.catalogue_view import Catalogue
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import artists_of
-from recsys.ranking.ranker import DEFAULT_K, MAX_K, most_alike
+from recsys.ranking.ranker import most_alike
 from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
-from recsys.types import NO_ITEM, Float32, Int32
+from recsys.types import DEFAULT_K, MAX_K, NO_ITEM, Float32, Int32
 from recsys.util.topk import behind_all, exact, ranked
 
 EXACT_BELOW = 20_000  # tracks; all of fewer are candidates, which costs a few milliseconds

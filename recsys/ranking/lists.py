@@ -18,9 +18,9 @@ from recsys.ranking.attributes import Traits
 from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched, Uploads
 from recsys.ranking.diversity import ListSettings, Source, Variety, choose
 from recsys.ranking.filters import NO_FILTERS, Filters, artists_of, first_places
-from recsys.ranking.ranker import MAX_K, Ranking, most_alike
+from recsys.ranking.ranker import Ranking, most_alike
 from recsys.store.record import Record
-from recsys.types import NO_ITEM, Float32, Found, Int32, Space, Tables
+from recsys.types import MAX_K, NO_ITEM, Float32, Found, Int32, Space, Tables
 from recsys.util.topk import behind_all, top_k
 
 BLOCK = 262_144  # tracks scored at a time: their vectors are gathered, and the whole catalogue might not fit twice

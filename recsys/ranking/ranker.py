@@ -17,11 +17,9 @@ from recsys.hybrid.blend import POPULARITY, Blend
 from recsys.hybrid.foldin import fold_in
 from recsys.ranking.diversity import ListSettings, Source, choose
 from recsys.ranking.model import Model
-from recsys.types import NO_ITEM, Candidates, Float32, Int32
+from recsys.types import DEFAULT_K, NO_ITEM, Candidates, Float32, Int32
 from recsys.util.topk import top_k
 
-MAX_K = 200  # the depth of the stored lists
-DEFAULT_K = 20
 EDGE_BLOCK = 4096  # users whose edges are computed at a time
 
 

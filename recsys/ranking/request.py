@@ -8,8 +8,7 @@ from typing import Any
 
 from recsys.errors import ConfigError
 from recsys.ranking.diversity import Variety
-from recsys.ranking.ranker import MAX_K
-from recsys.types import Found, RankedTrack
+from recsys.types import MAX_K, Found, RankedTrack
 
 
 def asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:

@@ -14,11 +14,9 @@ from recsys.errors import ConfigError
 from recsys.eventlog.events import Listened
 from recsys.live.service import Recorded
 from recsys.ranking.filters import Filters
-from recsys.types import SPACES, RankedList, Space
+from recsys.types import DEFAULT_K, MAX_K, SPACES, RankedList, Space
 from recsys.v1 import recommender_pb2 as pb
 
-DEFAULT_K = 20
-MAX_K = 200  # lists are stored 200 deep
 MAX_GIVEN_TRACKS = 1000  # a list of this length says all about a taste, and its look-ups stay in milliseconds
 DEFAULT_SPACE: Space = "hybrid"
 

@@ -18,7 +18,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -27,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from recsys.errors import ConfigError, NotFoundError
+from recsys.util.files import replace
 from recsys.util.watched_file import Watched
 
 PREFIX = "recsys_"  # so that a token is known for one where it should not be, as in a repository
@@ -184,24 +185,22 @@ def remove_token(file: Path, name: str) -> None:
 def _write(file: Path, tokens: Sequence[Token]) -> None:
     """Replace the file in one rename; its mode and owner stay, and a new one is its owner's alone."""
     file = file.resolve()  # where it is a link, that stays one
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     lines = [
         {"name": token.name, "role": token.role.word, "sha256": token.digest.hex(), "made_at": token.made_at}
         for token in tokens
     ]
-    try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+
+    def write(beside: Path) -> None:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
             out.writelines(json.dumps(line) + "\n" for line in lines)
-            out.flush()
-            os.fsync(out.fileno())
         if file.exists():
             before = file.stat()
             beside.chmod(stat.S_IMODE(before.st_mode))
             os.chown(beside, before.st_uid, before.st_gid)  # root may add a token for a server that is not root
-        beside.replace(file)
+
+    try:
+        replace(file, write)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise ConfigError(f"the tokens file {file} cannot be written: {error}") from error
 
 

@@ -11,7 +11,7 @@ of one: then the track is embedded again with the models of the new one.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,13 +19,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from recsys.errors import ArtefactError, DataError, FullDiskError, LimitError, NotFoundError
-from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Upload
+from recsys.eventlog.events import GenerationMovedError, KnownAudioError
 from recsys.serving.fast_path import Current
 from recsys.serving.upload_request import About, read_about
 from recsys.store.generation import Store, disk_errors
-from recsys.types import Float32, RankedTrack
-from recsys.uploads.embed_client import INSTALL, Embedded
-from recsys.uploads.metadata import NewTrack, ignored_words, upload_of
+from recsys.types import RankedTrack
+from recsys.uploads.embed_client import INSTALL
+from recsys.uploads.metadata import Embedded, NewTrack, TakesTracks, ignored_words, take_in
 from recsys.uploads.settings import UploadSettings
 from recsys.uploads.spool import Copy
 from recsys.v1 import recommender_pb2 as pb
@@ -40,17 +40,11 @@ T = TypeVar("T")
 Refusal = tuple[grpc.StatusCode, str]
 
 
-class Live(Protocol):
+class Live(TakesTracks, Protocol):
     """What an upload needs of the live store (``recsys.live.service``); called from threads."""
-
-    def add(self, upload: Upload, vectors: dict[str, Float32], audio: Path) -> int:
-        """Take in a track and move its audio to its place, durably; gives how many lists it came into."""
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the track with this audio, uploaded or built."""
-
-    def free_id(self, wanted: str) -> str:
-        """Give an id that no track has or had: the wanted one, or that with a number."""
 
 
 class Asked(Protocol):
@@ -149,10 +143,8 @@ class TrackUploads:
             embedded, _ = await _both(embedding, asyncio.to_thread(copy.sync))
             if embedded.content_hash != copy.content_hash:
                 raise ArtefactError(f"{copy.path} is not what was written")
-            described = embedded.inside, copy.content_hash, embedded.duration_s
-            upload = upload_of(about.track, *described, about.suffix, about.name)
             try:
-                added = asyncio.to_thread(_add, serving.live, upload, embedded.vectors, copy.path)
+                added = asyncio.to_thread(_take_in, serving.live, about, embedded, copy.path)
                 track_id, reached = await _to_its_end(added)
             except KnownAudioError as error:  # sent twice at once
                 return await self._known(serving, error.track_id, about)
@@ -217,10 +209,9 @@ async def _both(embedding: Awaitable[Embedded], syncing: Awaitable[None]) -> tup
     return embedded, None
 
 
-def _add(live: Live, upload: Upload, vectors: dict[str, Float32], audio: Path) -> tuple[str, int]:
-    upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
+def _take_in(live: Live, about: About, embedded: Embedded, audio: Path) -> tuple[str, int]:
     with disk_errors("writing the upload"):
-        return upload.track_id, live.add(upload, vectors, audio)
+        return take_in(live, about.track, embedded, audio, about.suffix, about.name)
 
 
 def upload_handler(

@@ -180,6 +180,14 @@ class StoredTables:
         )  # fmt: skip
         return [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
 
+    popular = b""  # records are in serving.lmdb alone
+
+    def list_of(self, user_id: str) -> None:
+        """Lists are not stored as records here."""
+
+    def neighbours_of(self, track_id: str, space: Space) -> None:
+        """Neighbours are not stored as records here."""
+
     def about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What is known of tracks: the columns of ``tracks`` by track id."""
         if not track_ids:

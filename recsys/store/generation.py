@@ -16,7 +16,6 @@ the new one is current. What a kill leaves behind is cleared by the next build.
 
 import errno
 import fcntl
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ArtefactError, FullDiskError
+from recsys.util.files import replace_text, sync_folder, sync_tree
 
 PARTIAL = ".partial"
 ID = "%Y%m%dT%H%M%S.%fZ"  # of a generation: when it was begun
@@ -120,8 +120,12 @@ class Store:
         folder = partial.with_suffix("")
         partial.rename(folder)
         sync_folder(self.generations)
-        write_text(self.folder / "CURRENT", folder.name + "\n")
+        self.make_current(folder.name)
         return folder
+
+    def make_current(self, name: str) -> None:
+        """Have a generation answer from now on, by one rename; durable when this returns."""
+        replace_text(self.folder / "CURRENT", f"{name}\n")
 
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest ``keep`` generations, never the current one; gives the ids that went."""
@@ -158,58 +162,6 @@ class Store:
         with (self.folder / "live.lock").open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a small file by one rename, durably: a reader sees the old text or the new one."""
-    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def moved(file: Path | None, to: Path) -> Iterator[None]:
-    """Have a file at its place, durably, and take it away again if the block fails, unless it was there before.
-
-    None is a file that is there already.
-    """
-    was_there = to.exists()
-    if file is not None and not was_there:
-        file.replace(to)
-        sync_folder(to.parent)
-    try:
-        yield
-    except BaseException:
-        if not was_there:
-            to.unlink(missing_ok=True)
-        raise
-
-
-def sync_tree(folder: Path) -> None:
-    """Make all files below a folder durable."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        else:
-            sync_folder(file)
-    sync_folder(folder)
 
 
 @contextmanager

@@ -17,16 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any, Self
 
 from recsys.errors import ArtefactError, DataError
 from recsys.types import Float32
-from recsys.uploads.metadata import NewTrack
+from recsys.uploads.metadata import Embedded, NewTrack
 from recsys.uploads.settings import UploadSettings
 from recsys.uploads.wire import packed, receive, received
 
@@ -43,22 +42,6 @@ _LOG = logging.getLogger(__name__)
 def can_embed() -> bool:
     """Whether what the embedding process needs is installed: the extra ``build``."""
     return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embedded:
-    """A file as it was heard: ``vectors`` (d,) by name, ``inside`` the tags in it, ``notes`` on what was odd."""
-
-    content_hash: str
-    duration_s: float
-    vectors: dict[str, Float32]
-    notes: tuple[str, ...]
-    inside: Mapping[str, str]
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether it has a vector of its sound."""
-        return "sound" in self.vectors
 
 
 class Embedder:

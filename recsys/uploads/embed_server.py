@@ -17,46 +17,23 @@ import tempfile
 import threading
 import wave
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.audio.decoding.decode import Decoded, mislabelled
-from recsys.audio.decoding.pool import DecodeFailure, DecodeWorkers
-from recsys.audio.decoding.worker import content_hash
-from recsys.audio.model import SoundModel
+from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.audio.settings import DecodeSettings, WorkerSettings
 from recsys.errors import ArtefactError, DataError, RecsysError
-from recsys.hybrid.blend import Blend
-from recsys.hybrid.encoder import Encoder
-from recsys.ranking.model import Model
 from recsys.store.generation import Store
-from recsys.store.weights import load_encoder, load_sound_model
 from recsys.uploads.embed_client import WARM_FOLDER
-from recsys.uploads.metadata import NewTrack, upload_of
+from recsys.uploads.metadata import NewTrack
 from recsys.uploads.settings import UploadSettings
-from recsys.uploads.vectors import vectors_of
+from recsys.uploads.vectors import UploadModels, embed_upload
 from recsys.uploads.wire import packed, receive
 from recsys.util.threads import n_cores
 
-NO_SOUND = "the sound vectors of this catalogue came with its table, so this track has none"
 _KEPT = 2  # generations: the current one, and the one before for requests that are on their way
 _HUNG = 70  # exit status of a process in which a request took too long
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Models:
-    """What a generation embeds with."""
-
-    sound: SoundModel | None
-    encoder: Encoder
-    blend: Blend
-
-    @property
-    def decode(self) -> DecodeSettings:
-        return DecodeSettings() if self.sound is None else self.sound.settings.decode
 
 
 class Embedding:
@@ -67,9 +44,8 @@ class Embedding:
         n_workers = min(settings.at_once, n_cores())
         limits = WorkerSettings(n_workers=n_workers, time_limit_s=settings.time_limit_s, memory_mb=settings.memory_mb)
         self._workers = DecodeWorkers(DecodeSettings(), limits, confined=True)
-        self._hashing = ThreadPoolExecutor(n_workers, "hash")
         self._places = threading.Semaphore(n_workers)
-        self._models: OrderedDict[str, _Models] = OrderedDict()
+        self._models: OrderedDict[str, UploadModels] = OrderedDict()
         self._loading = threading.Lock()
 
     def warm(self) -> None:
@@ -98,37 +74,17 @@ class Embedding:
 
     def _embedded(self, path: Path, about: NewTrack, generation: str) -> bytes:
         models = self._models_of(generation)
-        try:
-            hashed = self._hashing.submit(content_hash, path)  # while another process decodes
-            decoded, inside = self._heard(path, models.decode)
-            known = hashed.result(), decoded.clip.duration_s
-        except OSError as error:  # its upload was given up meanwhile
-            raise ArtefactError(f"cannot read the upload {path}: {error.strerror}") from error
-        sound = None if models.sound is None or decoded.is_silent else models.sound.embed([decoded.clip])[0]
-        problems = decoded.problems + mislabelled(path, decoded.format)
-        notes = [problem.reason for problem in problems] + ([NO_SOUND] if models.sound is None else [])
-        vectors = vectors_of(upload_of(about, inside, *known), sound, models.encoder, models.blend)
-        return packed({"content_hash": known[0], "duration_s": known[1], "notes": notes, "inside": inside}, vectors)
+        found = embed_upload(path, about, models, self._workers, self._settings.max_length_s)
+        facts = {"content_hash": found.content_hash, "duration_s": found.duration_s, "notes": list(found.notes)}
+        return packed(facts | {"inside": found.inside}, found.vectors)
 
-    def _heard(self, path: Path, settings: DecodeSettings) -> tuple[Decoded, dict[str, str]]:
-        with path.open("rb") as file:
-            outcome = self._workers.listen(file, settings)
-        if isinstance(outcome, DecodeFailure):
-            raise DataError(f"the audio cannot be used: {outcome.reason}")
-        duration_s, most_s = outcome[0].clip.duration_s, self._settings.max_length_s
-        if duration_s > most_s:
-            raise DataError(f"the recording lasts {duration_s:,.0f} s, expected {most_s:,.0f} s or less")
-        return outcome
-
-    def _models_of(self, generation: str) -> _Models:
+    def _models_of(self, generation: str) -> UploadModels:
         with self._loading:
             if generation not in self._models:
                 folder = self._store.generations / Path(generation).name
                 if not folder.is_dir():
                     raise ArtefactError(f"the generation {generation} is gone")
-                models = folder / "models"
-                blend = Model.load(folder / "arrays").blend
-                self._models[generation] = _Models(load_sound_model(models), load_encoder(models), blend)
+                self._models[generation] = UploadModels.of(folder)
                 while len(self._models) > _KEPT:
                     self._models.popitem(last=False)
             self._models.move_to_end(generation)

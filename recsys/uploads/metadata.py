@@ -1,16 +1,21 @@
 """A track on its way into the live store: what its uploader says, joined with what its file says.
 
     NewTrack, tags inside the file, content hash, length  ->  upload_of  ->  Upload, as the log keeps it
+    NewTrack, Embedded                                    ->  take_in    ->  the track's id, durably in the live store
 
-No audio is touched here, so the server's workers can use it without torch.
+The command line and the server take tracks in by the same steps: ``recsys.uploads.vectors.embed_upload`` listens to the
+file, ``take_in`` writes it. No audio is touched here, so the server's workers can use it without torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 from recsys.catalogue.tracks import FIRST_YEAR, last_year
 from recsys.eventlog.events import Upload
+from recsys.types import Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,59 @@ class NewTrack:
     genre: str | None = None  # several with ;
     year: int | None = None
     lyrics: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """A file as it was heard: ``vectors`` (d,) by name, ``inside`` the tags in it, ``notes`` on what was odd."""
+
+    content_hash: str
+    duration_s: float
+    vectors: dict[str, Float32]
+    notes: tuple[str, ...]
+    inside: Mapping[str, str]
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether it has a vector of its sound."""
+        return "sound" in self.vectors
+
+
+class TakesTracks(Protocol):
+    """What taking a track in needs of the live store (``recsys.live.service``)."""
+
+    def add(self, upload: Upload, vectors: dict[str, Float32], audio: Path) -> int:
+        """Take in a track and move its audio to its place, durably; gives how many lists it came into."""
+
+    def free_id(self, wanted: str) -> str:
+        """An id that no track has or had: the wanted one, or that with a number."""
+
+
+def take_in(
+    live: TakesTracks, about: NewTrack, embedded: Embedded, audio: Path, suffix: str, name: str | None
+) -> tuple[str, int]:
+    """Write a track that was embedded into the live store.
+
+    Args:
+        live: of the generation that it was embedded with.
+        about: what its uploader says of it.
+        embedded: what was heard.
+        audio: the file, durably written, which moves to its place.
+        suffix: with its dot, of the file that keeps the audio.
+        name: the title where neither uploader nor tags say one.
+
+    Returns:
+        The track's id, made from the content where none was given, and how many lists it came into.
+
+    Raises:
+        GenerationMovedError: another generation is current; nothing was written.
+        KnownAudioError: this audio is another track.
+        TakenError: the id belongs to another track.
+        ArtefactError: it cannot be written.
+    """
+    upload = upload_of(about, embedded.inside, embedded.content_hash, embedded.duration_s, suffix, name)
+    upload = replace(upload, track_id=upload.track_id or live.free_id(f"upload-{upload.content_hash[:12]}"))
+    return upload.track_id, live.add(upload, embedded.vectors, audio)
 
 
 def ignored_words(about: NewTrack, track_id: str) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ shared and no window opens. What is drawn is decided elsewhere (``recsys.audio.s
 
 import os
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from recsys.errors import DataError
+from recsys.util.files import replace
 
 PICTURE_SUFFIXES = (".png", ".svg")
 _DOTS_PER_INCH = 150
@@ -42,18 +42,17 @@ def save_picture(figure: Figure, out: Path) -> None:
         DataError: as ``check_picture``, or the file cannot be written.
     """
     check_picture(out)
-    beside = out.with_name(f".{out.stem}.{os.getpid()}.tmp{out.suffix}")
     _take_texts_as_they_are(figure)
-    try:
+
+    def draw(beside: Path) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
             figure.savefig(beside, dpi=_DOTS_PER_INCH, format=out.suffix[1:].lower())
-        beside.replace(out)
+
+    try:
+        replace(out, draw)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        with suppress(OSError):  # a name that is too long cannot even be looked for
-            beside.unlink(missing_ok=True)
 
 
 def _take_texts_as_they_are(figure: Figure) -> None:

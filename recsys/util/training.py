@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from recsys.util.files import replace
 from recsys.util.progress import Progress
 from recsys.util.settings import Settings
 
@@ -156,9 +157,7 @@ def _one_epoch(run: _Run, epoch: Callable[[np.random.Generator], float], judge: 
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(content)
-    beside.replace(path)
+    replace(path, lambda beside: beside.write_bytes(content))
 
 
 def _packed(run: _Run, fingerprint: str) -> bytes:

@@ -28,7 +28,7 @@ from recsys.audio.decoding.decode import AudioProblem, decode
 from recsys.audio.decoding.pool import DecodeWorkers
 from recsys.audio.decoding.readers import AvReader
 from recsys.audio.decoding.worker import content_hash
-from recsys.audio.embed import embed_file, embed_paths
+from recsys.audio.embed import embed_paths
 from recsys.audio.logmel import log_mel
 from recsys.audio.model import Origin, SoundModel
 from recsys.audio.networks.conv1d import build_network
@@ -316,18 +316,6 @@ def test_an_interrupted_run_keeps_whole_batches(model: SoundModel, songs: Path, 
             sound = embed_paths(paths, model, SETTINGS, cache, Problems(), Silent())
     assert len(sound.rows) == 8
     assert len(calls) == 2
-
-
-def test_an_upload_gets_the_vector_that_the_catalogue_gave(model: SoundModel, songs: Path) -> None:
-    paths = [songs / "cut.flac", songs / "b.mp3"]
-    heard = [embed_file(path, model) for path in paths]
-    sound = embed_paths(paths, model, SETTINGS, None, Problems(), Silent())
-    np.testing.assert_allclose([one.vector for one in heard], sound.vectors, atol=1e-6)
-    assert tuple(one.content_hash for one in heard) == sound.hashes
-    assert "declared" in heard[0].notes[0]
-    assert heard[1].notes == ()
-    with pytest.raises(DataError, match=r"text.mp3 cannot be used: no decoder"):
-        embed_file(songs / "text.mp3", model)
 
 
 def test_one_mp3_read_by_either_library_gives_one_vector(model: SoundModel, monkeypatch: pytest.MonkeyPatch) -> None:

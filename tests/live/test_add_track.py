@@ -27,7 +27,6 @@ from recsys.live import add_track as uploading
 from recsys.live.add_track import NewTrack, add_track
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
-from recsys.store.weights import load_sound_model
 from recsys.util.progress import Silent
 
 
@@ -229,23 +228,21 @@ def test_a_build_ends_while_it_is_heard(
     store: Path, song: Path, audio_catalogue: AudioCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its vector must come from the network of the generation that it will be seen under."""
-    hear = uploading._hear
+    embedded = uploading._embedded
 
     def meanwhile(*all_: object) -> object:
-        heard = hear(*all_)
-        monkeypatch.setattr(uploading, "_hear", hear)
+        heard = embedded(*all_)
+        monkeypatch.setattr(uploading, "_embedded", embedded)
         changed = quick_settings().model_copy(update={"seed": 9})
         build(audio_catalogue.inputs, store, changed, Silent(), retrain=True)
         return heard
 
-    monkeypatch.setattr(uploading, "_hear", meanwhile)
+    monkeypatch.setattr(uploading, "_embedded", meanwhile)
     add_track(store, song, NewTrack("new"))
     generation = Store(store).current()
-    model = load_sound_model(generation / "models")
-    assert model is not None
     with open_live(store / "live.lmdb") as live:
         found = live.vectors(generation.name, 1)["sound"]
-    np.testing.assert_allclose(found, hear(song, generation / "models").vector, atol=1e-5)
+    np.testing.assert_allclose(found, embedded(song, NewTrack(), generation).vectors["sound"], atol=1e-5)
 
 
 def test_a_table_that_has_the_id_wins(store: Path, song: Path, audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from recsys.live import user_update
 from recsys.live.service import Live
 from recsys.ranking.audience import reach
 from recsys.recommender import Recommender
-from recsys.store.generation import Store, write_text
+from recsys.store.generation import Store
 from recsys.store.record import Record
 
 GENRE = TinyCatalogue.genre_of
@@ -378,7 +378,7 @@ def test_a_track_for_a_generation_that_is_past_is_refused(store: Path) -> None:
         current = Store(store).current()
         newer = current.with_name("29990101T000000.000000Z")
         current.rename(newer)
-        write_text(store / "CURRENT", newer.name + "\n")
+        Store(store).make_current(newer.name)
         with pytest.raises(GenerationMovedError, match="became current"):
             live.add(upload, vectors)
         assert live.version() <= 1

@@ -27,8 +27,8 @@ from recsys.serving.server import FULL_DISK
 from recsys.serving.upload_handler import Serving, TrackUploads
 from recsys.serving.upload_request import read_about
 from recsys.store.generation import Store
-from recsys.uploads.embed_client import Embedded, Embedder, EmbeddingProcess
-from recsys.uploads.metadata import NewTrack
+from recsys.uploads.embed_client import Embedder, EmbeddingProcess
+from recsys.uploads.metadata import Embedded, NewTrack
 from recsys.v1 import recommender_pb2 as pb
 
 pytestmark = pytest.mark.slow

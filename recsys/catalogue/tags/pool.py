@@ -166,16 +166,6 @@ class _Reader(LimitedProcess):
         return Inside(checked(reply["tags"]), tuple(str(note)[:_MAX_NOTE_CHARS] for note in notes[:MAX_NOTES]))
 
 
-def tags_of(path: Path) -> Inside:
-    """Read the tags of one file in a process of its own.
-
-    Raises:
-        ArtefactError: no process can be started.
-    """
-    with TagReaders(1) as readers:
-        return next(readers.read([path]))
-
-
 def _opened(path: Path, stack: ExitStack) -> int | Inside:
     """Open a file until the stack is left; a pipe, which would wait for ever, is not read."""
     try:

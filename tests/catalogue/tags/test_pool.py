@@ -11,7 +11,7 @@ import pytest
 from helpers.audio_files import write_all
 from helpers.made_tags import MP3, id3, text_frame
 from recsys.catalogue.tags import worker
-from recsys.catalogue.tags.pool import TagReaders, tags_of
+from recsys.catalogue.tags.pool import TagReaders
 from recsys.errors import ArtefactError
 
 FAULTY = "helpers.faulty_reader"
@@ -82,7 +82,6 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     assert "No such file" in none.notes[0]
     assert folder.notes == pipe.notes == ("the tags cannot be read: this is not a regular file",)
     assert a.tags == {"title": "a"}
-    assert tags_of(tmp_path / "a.mp3") == a
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +94,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return opening(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", careful)
-    assert tags_of(tmp_path / "pipe.mp3").notes == ("the tags cannot be read: this is not a regular file",)
+    with TagReaders(1) as readers:
+        [pipe] = readers.read([tmp_path / "pipe.mp3"])
+    assert pipe.notes == ("the tags cannot be read: this is not a regular file",)
 
 
 def test_files_are_opened_a_few_ahead_and_closed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from eval.representation.figures import (
     summarise,
 )
 from eval.representation.folds import Labels
-from eval.representation.judge import unit_rows
+from eval.representation.judge import unit_vectors
 from eval.representation.likeness import found_again, same_artist, same_genre
 from eval.representation.probes import GENRE_PROBES, artist_hits, genre_hits, tag_scores
 from eval.results import FIGURES_SCHEMA
@@ -70,7 +70,7 @@ def test_found_again_is_recall_at_one() -> None:
 def test_genre_probes_learn_from_training_alone() -> None:
     rng = np.random.default_rng(0)
     train_genres = np.repeat(ints(0, 1, 2), 20)
-    train = unit_rows(np.eye(3, 5, dtype=np.float32)[train_genres] + rng.normal(0, 0.1, (60, 5)).astype(np.float32))
+    train = unit_vectors(np.eye(3, 5, dtype=np.float32)[train_genres] + rng.normal(0, 0.1, (60, 5)).astype(np.float32))
     held_out = np.eye(3, 5, dtype=np.float32)
     hits = genre_hits(train, train_genres, held_out, ints(0, 1, 1))
     assert {name: found.tolist() for name, found in hits.items()} == {name: [1, 1, 0] for name in GENRE_PROBES}
@@ -202,6 +202,6 @@ def test_every_figure_has_a_formula_and_a_place() -> None:
 
 
 def test_vectors_that_are_no_numbers_are_refused() -> None:
-    np.testing.assert_allclose(unit_rows(np.array([[3, 4], [0, 0]], np.float32)), [[0.6, 0.8], [0, 0]])
+    np.testing.assert_allclose(unit_vectors(np.array([[3, 4], [0, 0]], np.float32)), [[0.6, 0.8], [0, 0]])
     with pytest.raises(DataError, match="not finite"):
-        unit_rows(np.array([[nan, 1]], np.float32))
+        unit_vectors(np.array([[nan, 1]], np.float32))
