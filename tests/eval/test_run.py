@@ -25,6 +25,7 @@ from eval.splitting.split import SplitSettings
 from helpers.tastes import N_TRACKS, N_USERS, RecordingFit, TasteFake, catalogue, planted, plays_of_fake
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError
+from recsys.store.generation import Store
 from recsys.types import (
     LISTENS_SCHEMA,
     Candidates,
@@ -154,8 +155,8 @@ def test_cold_by_time_without_times_is_said_before_anything_is_fitted(tmp_path: 
 
 def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    store.mkdir()
-    (store / "CURRENT").write_text("gen-7\n")
+    (store / "generations" / "gen-7").mkdir(parents=True)
+    Store(store).make_current("gen-7")
     evaluation = run(tmp_path / "out", store=store)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     (kept,) = (store / "evaluations").iterdir()
@@ -221,10 +222,10 @@ def test_missing_listens_or_store_are_said_before_anything_is_fitted(tmp_path: P
     for listens in (None, Listens(pl.DataFrame(schema=LISTENS_SCHEMA))):
         with pytest.raises(DataError, match="no listens, and warm and cold-track need some"):
             evaluate(catalogue(), listens, None, **given)
-    with pytest.raises(ArtefactError, match="no current generation"):
+    with pytest.raises(ArtefactError, match="no published generation"):
         evaluate(catalogue(), planted(), None, store=tmp_path / "nowhere", **given)
     (tmp_path / "CURRENT").write_text("")
-    with pytest.raises(ArtefactError, match="is empty"):
+    with pytest.raises(ArtefactError, match="which is not there"):
         evaluate(catalogue(), planted(), None, store=tmp_path, **given)
     assert not fit.given
 
