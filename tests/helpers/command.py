@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-
 STAGE = re.compile(r"[a-z][a-z: -]* +[0-9.:]+( s)?  ")
 
 
