@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# measured; where there is no CUDA torch is a small part of it
+SIZES := installing into $(VENV): 6.4 GB on disk on Linux, 5.3 of it torch and its CUDA libraries; nothing more is said until it is there
+# errors are shown, a page of warnings about caches, users and new versions is not
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install --root-user-action=ignore --constraint constraints.txt
 
 .PHONY: demo test test-slow bench-audio bench-train bench-serve install lint format proto constraints clean
 
@@ -17,7 +21,7 @@ test-slow: install
 
 # What embedding sound costs beside decoding it; `make bench-audio ARGS=--quick` measures less.
 bench-audio: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bench]'
+	@$(PIP) --editable '.[build,bench]'
 	$(BIN)/python -m benchmarks.audio $(ARGS)
 
 # Factors, lists and neighbours beside implicit and exact search; `make bench-train ARGS=--quick` only shows that it runs.
@@ -37,11 +41,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "recsys needs Python 3.11 or later; found `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || \
 		{ echo "recsys needs a C compiler to build lightfm-next; none was found. Try: apt-get install build-essential"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,dev]'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "$(SIZES)"
+	@$(PIP) pip setuptools wheel
+	@$(PIP) --editable '.[build,dev]'
 	@$(BIN)/recsys weights musicnn || true  # without them a build trains from a random start, and says so
-	touch $@
+	@touch $@
+	@echo "installed into $(VENV)"
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from eval.judge import WHOLE, Column, Judged
+from eval.judge import HYBRID, WHOLE, Column, Judged
 from eval.metrics.accuracy import bootstrap_ci, mean_over_users
 from eval.results import FIGURES_SCHEMA
 
@@ -117,6 +117,22 @@ def summarise(gathered: Sequence[Gathered], ks: Sequence[int], n_resamples: int,
 def usual_k(ks: Sequence[int]) -> int:
     """Choose the length of list at which models are compared: 20, or the longest where that was not asked for."""
     return _USUAL_K if _USUAL_K in ks else max(ks)
+
+
+def outcome(judged: Sequence[Judged], name: str, k: int) -> str:
+    """Say in a few words what the splits of one name came to: recall of the hybrid, and of the best other model."""
+    recalls: dict[str, list[float]] = {}
+    for one in judged:
+        if one.split == name:
+            values = one.values[:, one.columns.index((WHOLE, "recall", k))]
+            recalls.setdefault(one.model, []).append(float(np.nanmean(values)) if np.isfinite(values).any() else np.nan)
+    means = {model: float(np.mean(values)) for model, values in recalls.items()}
+    n_splits = max((len(values) for values in recalls.values()), default=0)
+    found = [f"hybrid {means[HYBRID]:.3f}"] if HYBRID in means else []
+    others = {model: value for model, value in means.items() if not model.startswith(HYBRID)}
+    best = max(others, key=lambda model: np.nan_to_num(others[model], nan=-1.0), default=None)
+    found += [] if best is None else [f"best other {best} {others[best]:.3f}"]
+    return f"recall@{k}: {', '.join(found)}{'' if n_splits < 2 else f'; {n_splits} splits'}"
 
 
 def per_user(gathered: Sequence[Gathered], k: int) -> pl.DataFrame:

@@ -6,7 +6,6 @@ Each split is fitted by ``recsys.fit.fit``, the path of the build, on its traini
 first looked at when lists are judged. With ``ablations`` it is fitted again without each modality that there is.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from eval.aggregate import gather, incomplete, per_user, summarise, usual_k
+from eval.aggregate import gather, incomplete, outcome, per_user, summarise, usual_k
 from eval.checkpoint import KeptSplits, facts_of
 from eval.curves import Curve, named
 from eval.facts import versions
@@ -24,7 +23,6 @@ from eval.significance import compare
 from eval.split_run import NO_OTHERS, Fit, OneSplit, Others
 from eval.splitting.ablations import present
 from eval.splitting.protocols import splits
-from eval.splitting.split import Split
 from eval.splitting.temporal import check_times
 from recsys.types import Listens, Tags, Tracks
 from recsys.util.progress import Progress
@@ -83,22 +81,21 @@ def judge_held_out(
     reports: list[dict[str, Any]] = []
     curves: dict[str, Curve] = {}
     with nullcontext() if fit or len(tracks) > _MOST_REMEMBERED else _remembered():
-        for split in _all_splits(tracks, listens, evaluation_settings):
-            of_split, report = one.whole(split)
-            curves |= named(report.pop("curves"), split.protocol, split.seed)
-            lacking = {modality: one.without(split, modality) for modality in left_out}
-            judged += of_split + [lists for found, _ in lacking.values() for lists in found]
-            reports.append({**report, "without": {modality: told for modality, (_, told) in lacking.items()}})
+        for protocol in evaluation_settings.on_listens:
+            with progress.stage(protocol) as stage:
+                before = len(judged)
+                for split in splits(listens, protocol, evaluation_settings.splits, tracks):
+                    of_split, report = one.whole(split)
+                    curves |= named(report.pop("curves"), split.protocol, split.seed)
+                    lacking = {modality: one.without(split, modality) for modality in left_out}
+                    judged += of_split + [lists for found, _ in lacking.values() for lists in found]
+                    reports.append({**report, "without": {modality: told for modality, (_, told) in lacking.items()}})
+                stage.done(outcome(judged[before:], protocol, usual_k(ks)))
     gathered, k = gather(judged), usual_k(ks)
     figures = summarise(gathered, ks, n_resamples, seed)
     missing = dict.fromkeys(name for report in reports for name in report["unfinished"])
     unfinished = [*missing, *incomplete(judged)]
     return HeldOut(figures, reports, compare(gathered, k, n_resamples, seed), per_user(gathered, k), unfinished, curves)
-
-
-def _all_splits(tracks: Tracks, listens: Listens, settings: EvaluationSettings) -> Iterator[Split]:
-    for protocol in settings.on_listens:
-        yield from splits(listens, protocol, settings.splits, tracks)
 
 
 def _facts(

@@ -95,13 +95,21 @@ def evaluate(
 
     about["seconds"] = round(time.perf_counter() - started, 2)
     evaluation = Evaluation(figures, about, of_users)
-    save(evaluation, out)
-    write_report(evaluation, out)
-    if store is not None and generation is not None:
-        save_to_store(evaluation, store, generation)
+    with progress.stage("report") as stage:
+        save(evaluation, out)
+        write_report(evaluation, out)
+        if store is not None and generation is not None:
+            save_to_store(evaluation, store, generation)
+        stage.done(_report_outcome(evaluation))
     for partial in (PARTIAL, checkpoint.PARTIAL):
         shutil.rmtree(out / partial, ignore_errors=True)  # the report holds what was kept there
     return evaluation
+
+
+def _report_outcome(evaluation: Evaluation) -> str:
+    unfinished = evaluation.about["unfinished"]
+    lacking = f"; without lists: {', '.join(unfinished)}" if unfinished else ""
+    return f"{len(evaluation.figures):,} figures and their plots{lacking}"
 
 
 def _about(settings: RunSettings, evaluation_settings: EvaluationSettings, generation: str | None) -> dict[str, Any]:
@@ -141,16 +149,18 @@ def _represented(
     from eval.representation.figures import FORMULAS as ON_VECTORS
     from eval.representation.run import represent  # loads torch
 
-    found = represent(
-        tracks,
-        tags,
-        settings.audio,
-        evaluation_settings.representation,
-        n_resamples=evaluation_settings.n_resamples,
-        out=out,
-        progress=progress,
-        tools=tools,
-    )
+    with progress.stage(REPRESENTATION) as stage:
+        found = represent(
+            tracks,
+            tags,
+            settings.audio,
+            evaluation_settings.representation,
+            n_resamples=evaluation_settings.n_resamples,
+            out=out,
+            progress=progress,
+            tools=tools,
+        )
+        stage.done(f"{len(found.networks)} networks: {', '.join(found.networks)}")
     about["networks"] = found.networks
     about["notes"] = about["notes"] + found.notes
     for metric, formula in ON_VECTORS.items():

@@ -70,7 +70,7 @@ class OneSplit:
         """Judge every model but those that lack something, and report; or take what an earlier run kept."""
         found = self.kept.get(split.protocol, split.seed)
         told = "" if found is None else "; judged by an earlier run"
-        self.progress.say(f"{split.protocol}: {split.note}{told}")
+        self.progress.detail(f"{split.protocol}: {split.note}{told}")
         if found is None:
             fitted, seconds = self._fitted(self.tracks, self.tags, split)
             made = _Made(self.others.peers, fitted, split)
@@ -86,7 +86,7 @@ class OneSplit:
         model = f"{WITHOUT}{modality}"
         found = self.kept.get(split.protocol, split.seed, model)
         told = "" if found is None else ", judged by an earlier run"
-        self.progress.say(f"{split.protocol}, seed {split.seed}: without {modality}{told}")
+        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{told}")
         if found is None:
             fitted, seconds = self._fitted(*without(self.tracks, self.tags, modality), split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users

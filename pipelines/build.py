@@ -79,11 +79,26 @@ def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, al
 def read_and_tell(inputs: Inputs, settings: RunSettings, progress: Progress) -> Catalogue:
     """Read and check the tables, and say how many bad rows were left out."""
     problems = Problems()
-    catalogue = read_catalogue(inputs, settings, problems)
+    with progress.stage("read") as stage:
+        catalogue = read_catalogue(inputs, settings, problems)
+        stage.done(_read_outcome(catalogue, problems))
     if len(problems):
         told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
         progress.say(f"problems in the input (the rest is used): {told}")
     return catalogue
+
+
+def _read_outcome(catalogue: Catalogue, problems: Problems) -> str:
+    listens = catalogue.listens
+    found = [f"{len(catalogue.tracks):,} tracks"]
+    found.append(
+        "no listens"
+        if listens is None
+        else f"{len(listens):,} listens of {listens.frame['user_id'].n_unique():,} users"
+    )
+    found += [] if catalogue.tags is None else [f"{len(catalogue.tags.frame):,} tags"]
+    found += [f"{len(problems):,} problems"] if len(problems) else []
+    return ", ".join(found)
 
 
 def build(
@@ -133,12 +148,14 @@ def _build(
 ) -> Summary:
     problems = Problems()
     _refuse_newer(store)
-    taken = read_live(store)
-    forget_audio(store, taken)
-    catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
-    for what, n in problems.left_out.items():
-        progress.say(f"left out as the settings say: {n:,} {what}")
-    catalogue = _with_live(catalogue, taken, store, progress)
+    with progress.stage("read") as stage:
+        taken = read_live(store)
+        forget_audio(store, taken)
+        catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
+        for what, n in problems.left_out.items():
+            progress.say(f"left out as the settings say: {n:,} {what}")
+        catalogue = _with_live(catalogue, taken, store, progress)
+        stage.done(_read_outcome(catalogue, problems))
     if strict:
         _refuse(problems)
     store.cache.mkdir(exist_ok=True)

@@ -69,12 +69,18 @@ def publish(
     try:
         generation = partial.with_suffix("").name
         row = _build_row(generation, recommender, settings, inputs, problems)
-        _write(partial, recommender, settings, problems, row, taken_in, progress)
-        _check(partial, row["counts"])
-        catch_up(store, partial)
-        with store.live_lock():
+        with progress.stage("lists") as stage:
+            _write(partial, recommender, settings, problems, row, taken_in, progress)
+            n_users, n_tracks = row["counts"]["users"], row["counts"]["tracks"]
+            n_spaces = len(recommender.model.spaces) + 1  # the hybrid one
+            stage.done(f"lists of {n_users:,} users, neighbours of {n_tracks:,} tracks in {n_spaces} spaces")
+        with progress.stage("publish") as stage:
+            _check(partial, row["counts"])
             catch_up(store, partial)
-            store.publish(partial)
+            with store.live_lock():
+                catch_up(store, partial)
+                store.publish(partial)
+            stage.done(f"checked and made current in {store.folder}")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

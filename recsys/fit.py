@@ -32,7 +32,7 @@ from recsys.content.lyrics import LyricsReader, learn_lyrics
 from recsys.content.metadata import learn_vocabulary
 from recsys.content.targets import targets_of
 from recsys.errors import DataError
-from recsys.hybrid.blend import join
+from recsys.hybrid.blend import NEW, join
 from recsys.hybrid.encoder import Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
@@ -41,7 +41,7 @@ from recsys.ranking.attributes import Traits
 from recsys.ranking.model import Model, SpaceVectors
 from recsys.recommender import Artefacts, CatalogueSound, Fitted, Recommender
 from recsys.types import Factors, Listens, Plays, Space, Tags, Tracks
-from recsys.util.progress import Progress, Silent
+from recsys.util.progress import Progress, Silent, Stage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,15 +56,17 @@ class Kept:
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds by stage, for the summary and the ``build`` table."""
+    """Seconds by stage, for the ``build`` table; ``progress`` shows each stage."""
 
+    progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Show and time one stage."""
         start = time.perf_counter()
-        yield
+        with self.progress.stage(name) as stage:
+            yield stage
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
@@ -102,31 +104,44 @@ def fit(
         DataError: there is nothing to learn from: no plays, and nothing known of any track.
         ConfigError: the settings ask for a sentence encoder that is not installed.
     """
-    progress, clock = progress or Silent(), Clock()
+    progress = progress or Silent()
+    clock = Clock(progress)
     problems = Problems() if problems is None else problems  # an empty one is false
     track_ids = tracks.frame["track_id"].to_list()
     plays = plays_of(listens, track_ids) if listens is not None else no_plays(track_ids)
-    with clock.stage("lyrics"):
+    with clock.stage("lyrics") as stage:
         reader = learn_lyrics(tracks.frame["lyrics"], settings.hybrid.content.fusion.lyrics, progress)
+        stage.done(f"{tracks.frame['lyrics'].count():,} of {len(tracks):,} tracks have words")
     held_out = hold_out(plays, listens, settings.blend, settings.seed)
-    with clock.stage("als"):
+    with clock.stage("als") as stage:
         settings = _with_als(settings, held_out, progress)
         factors = fit_als(plays, settings.hybrid.als, settings.seed, progress) if plays.counts.nnz else None
-    with clock.stage("audio"):
+        stage.done(_als_outcome(plays, factors))
+    with clock.stage("audio") as stage:
         kept = Kept(sound_model, sound_cache, on_sound_model, sound_checkpoint)
         sound = _sound(tracks, tags, plays, factors, settings, kept, problems, progress)
-    known = _known(tracks, tags, reader, sound, settings, progress)
+        stage.done(_sound_outcome(tracks, sound))
+    with progress.stage("metadata") as stage:
+        known = _known(tracks, tags, reader, sound, settings, progress)
+        names = known.vocabulary
+        stage.done(f"{len(names.genres):,} genres, {len(names.artists):,} artists, {len(names.tags):,} tags")
     if not known.has_content and not plays.counts.nnz:
         raise DataError(
             f"nothing usable in {len(tracks)} tracks: no listens, and no audio, vector, tag, genre, artist, year or "
             f"lyrics of any track; give at least one of these{_told(problems)}"
         )
-    with clock.stage("blend"):
+    with clock.stage("blend") as stage:
         learned = _weights(known, held_out, settings, progress)
-    with clock.stage("hybrid"):
+        weights = {name: weight for name, weight in learned.weights.items() if name != NEW}
+        progress.detail("weights: " + ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items()))
+        stage.done(f"weights of {len(weights)} parts by {held_out.pairs.nnz:,} held-out pairs")
+    with clock.stage("hybrid") as stage:
         fitted = fit_parts(known, plays, settings.hybrid, settings.seed, progress, factors)
         blend, user_vectors, item_vectors = join(fitted.parts, learned.weights, plays.n_listeners, learned.new)
         blend = settle(learned, blend, user_vectors, item_vectors, plays)
+        stage.done(
+            f"{len(user_vectors):,} users and {len(item_vectors):,} tracks -> vectors ({item_vectors.shape[1]},)"
+        )
     model = Model(
         IdMap.of(plays.user_ids, what="user"),
         IdMap.of(track_ids, what="track"),
@@ -221,6 +236,21 @@ def _weights(known: Known, held_out: HeldOut, settings: RunSettings, progress: P
     fitted = fit_parts(known, held_out.kept, settings.hybrid, settings.seed, progress)
     blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, held_out.kept.n_listeners)
     return learn_weights(blend, users, items, held_out, settings.blend, progress)
+
+
+def _als_outcome(plays: Plays, factors: Factors | None) -> str:
+    if factors is None:
+        return "no listens to learn from"
+    shown = f"{len(plays.user_ids):,} users and {int((plays.n_listeners > 0).sum()):,} played tracks"
+    return f"{shown} -> {factors.item_factors.shape[1]} factors"
+
+
+def _sound_outcome(tracks: Tracks, sound: CatalogueSound) -> str:
+    if sound.model is None:
+        return f"{len(sound.rows):,} vectors came with the tracks" if len(sound.rows) else "no audio"
+    n_clips, n_heard = tracks.frame["path"].count(), len(sound.rows)
+    without = f", {n_clips - n_heard:,} clips without a vector" if n_heard < n_clips else ""
+    return f"{n_heard:,} clips -> vectors ({sound.vectors.shape[1]},) by {sound.model.label}{without}"
 
 
 def _spaces(sound: CatalogueSound, fitted: FittedParts, plays: Plays) -> dict[Space, SpaceVectors]:

@@ -59,7 +59,7 @@ def fold_values(material: Material, fold: int, fit: Fit, progress: Progress) -> 
     facts |= {"label": fitted.label, "embed_ms": _embed_ms(fitted, material.clips, held_out)}
     n_clips = (len(labels) + len(material.distorted) * len(held_out)) if material.clips is not None else 0
     columns: dict[Figure, NDArray[np.float64]] = {}
-    with progress.bar(f"fold {fold + 1}: embedding", n_clips, "clips") as bar:
+    with progress.bar("embedding", n_clips, "clips") as bar:
         clean = clean_vectors(material, fitted, bar)
         for condition, distorted in material.distorted.items():
             vectors = _embedded(fitted, (distorted[row] for row in held_out.tolist()), bar)

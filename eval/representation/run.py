@@ -154,8 +154,8 @@ def _run(
         for fold in range(settings.n_folds):
             values = kept.get(name, fold)
             if values is None:
-                progress.say(f"representation: {name}, fold {fold + 1} of {settings.n_folds}")
-                values = fold_values(material, fold, fit, progress)
+                with progress.stage(f"{name}, fold {fold + 1} of {settings.n_folds}"):
+                    values = fold_values(material, fold, fit, progress)
                 kept.put(name, fold, values)
             found[name].append(values)
     figures = summarise(found, material.labels, n_resamples, settings.seed)
@@ -181,7 +181,7 @@ def _draw(material: Material, chosen: tuple[str, Fit], seed: int, out: Path, pro
     """Draw the map by one network that has learned from all tracks: vectors of two folds' networks do not compare."""
     name, fit = chosen
     everything = np.arange(len(material.labels), dtype=np.int32)
-    progress.say(f"representation: the map, by {name}")
+    progress.detail(f"the map, by {name}")
     fitted = fitted_to(material, everything, fit, progress)
     with progress.bar("map: embedding", len(everything) if material.clips is not None else 0, "clips") as bar:
         vectors = clean_vectors(material, fitted, bar)

@@ -58,7 +58,7 @@ class Fitting:
             except (ValueError, ArithmeticError) as error:  # so LightFM, LAPACK and our own checks say it
                 if self.base is None:
                     raise
-                self.progress.say(f"a trial is worth nothing, as its fit on {split.protocol} failed: {error}")
+                self.progress.detail(f"a trial is worth nothing, as its fit on {split.protocol} failed: {error}")
                 return 0.0, {}
             recalls[split.protocol] = self._recall(fitted, split)
         if self.base is None:
@@ -78,10 +78,11 @@ class Fitting:
         name = f"sound-{split.protocol}"
         found = kept.get(name, lambda arrays, _: (arrays["track_ids"], arrays["vectors"]))
         if found is None:
-            self.progress.say(f"{split.protocol}: listening to the tracks, once for all trials")
-            fitted = self.fit(tracks, split.train, self.tags, self.settings, progress=self.progress)
-            assert_no_leak(fitted.plays, split)
-            rows, vectors = fitted.sound
+            with self.progress.stage(f"listen: {split.protocol}") as stage:
+                fitted = self.fit(tracks, split.train, self.tags, self.settings, progress=self.progress)
+                assert_no_leak(fitted.plays, split)
+                rows, vectors = fitted.sound
+                stage.done(f"{len(rows):,} tracks heard once for all trials")
             found = np.array([fitted.plays.track_ids[row] for row in rows], dtype=np.str_), vectors
             kept.put(name, {"track_ids": found[0], "vectors": found[1]}, {})
         return _with_vectors(tracks, *found)

@@ -199,7 +199,7 @@ class TunedPeers:
     def _report(self, tuned: Tuned) -> None:
         self.reports.append(tuned)
         value = "" if tuned.value is None else f", recall@{self.settings.k} {tuned.value:.4f} on validation"
-        self.progress.say(
+        self.progress.detail(
             f"{tuned.model} ({tuned.protocol}, seed {tuned.seed}): {tuned.status}{value}, {tuned.seconds:.1f} s"
         )
 

@@ -159,7 +159,7 @@ def tune(
     seed, n_trials = tune_settings.seed, tune_settings.trials
     parted = [next(splits(listens, name, tune_settings.splits, tracks)) for name in tune_settings.protocols]
     for split in parted:
-        progress.say(f"{split.protocol}: {split.note}")
+        progress.detail(f"{split.protocol}: {split.note}")
     make_folder(folder)  # fail before hours of work, not after
     mixed = shuffled(tracks, seed)
     space = space_of(settings)
@@ -187,7 +187,7 @@ def _in_time(
 ) -> list[Trial]:
     """Make trials until there are enough or the time is spent; without earlier ones at least that of the base."""
     trials, n_trials = list(earlier), tune_settings.trials
-    with progress.bar("tune", n_trials - len(trials), "trials") as bar:
+    with progress.stage("tune") as stage, progress.bar("trials", n_trials - len(trials), "trials") as bar:
         while len(trials) < n_trials:
             left_s = _left(tune_settings.time_budget_s, started)
             if trials and left_s is not None and left_s <= 0:
@@ -195,6 +195,9 @@ def _in_time(
             bar.advance(0, _note(trials, n_trials, left_s))
             trials.append(next(coming))
             bar.advance(1, _note(trials, n_trials, _left(tune_settings.time_budget_s, started)))
+        best, n_failed = max(trial.value for trial in trials), sum(not trial.figures for trial in trials)
+        failed = f"; {n_failed} failed and count for nothing" if n_failed else ""
+        stage.done(f"{len(trials)} trials, best {best:.4f}, base settings {trials[0].value:.4f}{failed}")
     return trials[len(earlier) :]
 
 

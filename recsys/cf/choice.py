@@ -68,7 +68,7 @@ def choose_als(
             if recall > best:
                 best, chosen = recall, settings
             bar.advance(note=f"recall@{K} {best:.4f}")
-    progress.say(
+    progress.detail(
         f"ALS: {chosen.n_factors} factors, l2 {chosen.l2:g} and mean confidence {chosen.mean_confidence:g} rank best "
         f"on held-out plays, recall@{K} {best:.4f}"
     )

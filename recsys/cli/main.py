@@ -64,6 +64,7 @@ def build(
     config: options.Config = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any problem in the input ends the build.")] = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the audio network anew.")] = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Learn from tracks and listens, and publish lists for every user and neighbours of every track."""
     from pipelines.build import Inputs
@@ -71,7 +72,7 @@ def build(
     from recsys.config import load_settings
 
     inputs = Inputs(tracks, listens, tags, audio_root)
-    summary = run(inputs, store, load_settings(config), Bars(), strict, retrain)
+    summary = run(inputs, store, load_settings(config), Bars(verbose=verbose), strict, retrain)
     say_problems(summary.problems, summary.examples)
     say_build(summary.build, store)
 
@@ -170,6 +171,7 @@ def evaluate(
     trials: options.PeerTrials = 10,
     time_budget: options.PeerBudget = None,
     config: options.Config = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Judge recommendations on held-out listens, or sound vectors on artists that they have not met."""
     from eval.representation.table import representation_table
@@ -182,7 +184,7 @@ def evaluate(
 
     chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts, ablations)
     inputs, peers = Inputs(tracks, listens, tags, audio_root), peer_settings(chosen, trials, time_budget)
-    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(), peers)
+    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(verbose=verbose), peers)
     if found.about["splits"]:
         console().print(recall_table(found.figures))
     if "networks" in found.about:
@@ -204,6 +206,7 @@ def tune(
     cold_by: options.ColdBy = "track",
     seed: options.TuneSeed = 0,
     force: options.Force = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Find settings that do better on held-out listens, and write them as a file; a killed run goes on."""
     from eval.tuning.tune_hybrid import tune_settings
@@ -213,7 +216,7 @@ def tune(
 
     chosen = tune_settings(protocol.value, trials, time_budget, seed, cold_by)
     command, inputs = shlex.join(["recsys", *sys.argv[1:]]), Inputs(tracks, listens, tags, audio_root)
-    found = tune_files(inputs, load_settings(config), chosen, out, force, command, Bars())
+    found = tune_files(inputs, load_settings(config), chosen, out, force, command, Bars(verbose=verbose))
     print_table("on validation", ["", "base", "tuned"], found.rows())
     say(f"{found.told()[-1]}: {out}")
     say(f"next: recsys build --config {out}, with the tables and the store as ever")
@@ -259,11 +262,11 @@ def weights(name: Annotated[options.WeightsName, typer.Argument(help="The publis
 
 
 @app.command()
-def demo(out: options.DemoOut = Path("demo-out")) -> None:
+def demo(out: options.DemoOut = Path("demo-out"), verbose: options.Verbose = False) -> None:
     """Compose a small catalogue with simulated listeners and show everything on it."""
     from pipelines.demo import demo as run
 
-    run(out, Bars())
+    run(out, Bars(verbose=verbose))
 
 
 # what only the build extra installs; the base install serves, queries and recommends

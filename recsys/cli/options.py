@@ -109,6 +109,8 @@ TuneProtocol = Annotated[TuneProtocolName, typer.Option("--protocol", help="What
 TuneSeed = Annotated[int, typer.Option("--seed", help="Of the parting of the listens and of the search.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")]
 
+Verbose = Annotated[bool, typer.Option("--verbose", help="A line for every part of every stage.")]
+
 DemoOut = Annotated[Path, typer.Option("--out", help="Where the simulated catalogue and its store go.")]
 
 Tokens = Annotated[Path, typer.Option("--tokens", help="The file of tokens' hashes.")]

@@ -129,7 +129,6 @@ def say_build(row: dict[str, Any], store: Path) -> None:
         f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
         f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs"
     )
-    say("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["durations"].items()))
     if counts["problems"]:
         say(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
     say(f"next: recsys recommend USER_ID --store {store}")

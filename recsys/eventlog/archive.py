@@ -48,7 +48,9 @@ def move_listens(store: Store, progress: Progress) -> int:
             stop = min(_known_to_all(store), reading.last_number() - 1)  # numbers go on from the newest, so it stays
         for file in journal_files(store):
             _clean(file, start, gone)
-        with progress.bar("journal", max(stop - start, 0), "entries") as bar:
+        if start >= stop:
+            return 0
+        with progress.bar("journal", stop - start, "entries") as bar:
             while start < stop:
                 rows, reached = _rows(live, start, stop)
                 if rows:

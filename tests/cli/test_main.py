@@ -17,10 +17,12 @@ from helpers.catalogues import AudioCatalogue, TinyCatalogue
 from helpers.command import run
 from helpers.places import ROOT
 from helpers.stores import copied, rows
+from recsys.errors import DataError
 from recsys.recommender import Recommender
 from recsys.serving.context import OPEN
 from recsys.store.duckdb_tables import FILE
 from recsys.store.generation import Store
+from recsys.util.progress import Bars
 from recsys.v1 import recommender_pb2 as pb
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
@@ -55,9 +57,29 @@ def scanned(audio_catalogue: AudioCatalogue, tmp_path_factory: pytest.TempPathFa
     summary = " ".join(built.err.split())
     assert "8 tracks (1 never played, 8 with a sound vector), 5 users, 10 pairs" in summary
     assert "problems" not in summary
-    for stage in ("audio: reading a sample", "audio: training", "audio: embedding", "lists of users"):
-        assert stage in summary, "progress is shown for it"
+    names = [line.split()[0] for line in built.err.splitlines()]
+    stages = ["read", "lyrics", "als", "audio", "metadata", "blend", "hybrid", "lists", "publish"]
+    assert names == [*stages, "generation", "next:"], "a line a stage, with what came out, and no other"
+    assert "8 clips -> vectors" in summary
     return folder
+
+
+def test_details_are_shown_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every command that makes something; what is made is not looked at here."""
+
+    def report(*arguments: object, **named: object) -> None:
+        for progress in (*arguments, *named.values()):
+            if isinstance(progress, Bars):
+                progress.detail("a part of a stage")
+        raise DataError("far enough")
+
+    for place in ("build.build", "evaluate.evaluate_files", "tune.tune_files", "demo.demo"):
+        monkeypatch.setattr(f"pipelines.{place}", report)
+    tables, out = ("--tracks", "t.csv", "--listens", "l.csv"), ("--out", tmp_path / "out")
+    commands = [["build", *tables, "--store", tmp_path], ["evaluate", *tables, *out], ["tune", *tables, *out], ["demo"]]
+    for command in commands:
+        assert run(*command).err == "recsys: far enough\n"
+        assert run(*command, "--verbose").err == "a part of a stage\nrecsys: far enough\n"
 
 
 def test_a_server_and_sql_at_the_same_time(scanned: Path) -> None:

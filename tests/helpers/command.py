@@ -1,11 +1,14 @@
 """The command line, run in this process."""
 
 import io
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
+
+STAGE = re.compile(r"[a-z][a-z: -]* +[0-9.:]+( s)?  ")
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Ran:
 
     @property
     def complaint(self) -> str:
-        """The one line of an error."""
-        lines = self.err.strip().splitlines()
+        """The one line of an error; stages that ended well before it have theirs."""
+        lines = [line for line in self.err.strip().splitlines() if not STAGE.match(line)]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("recsys: "), self.err
         return lines[0]

@@ -21,6 +21,7 @@ from recsys.recommender import Recommender
 from recsys.util.progress import Silent
 
 SMALL = SynthSettings(n_tracks=32, n_artists=8, clip_s=3.0, n_users=40, n_listens=700)
+MOST_LINES = 15  # on the screen of a build, an evaluation or a tuning
 OUT = Path("demo-out")  # as `make demo` names it, seen from where it runs
 
 
@@ -92,3 +93,4 @@ def test_the_quickstart_runs_as_it_stands(ran: Ran, monkeypatch: pytest.MonkeyPa
             answer = run(*words(line)[1:])
             assert answer.status == 0, (line, answer.err)
             assert answer.out
+            assert len(answer.err.splitlines()) <= MOST_LINES, (line, answer.err)

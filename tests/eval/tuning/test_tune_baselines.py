@@ -50,7 +50,7 @@ class Heard(Silent):
 
     said: list[str] = field(default_factory=list)
 
-    def say(self, line: str) -> None:
+    def detail(self, line: str) -> None:
         self.said.append(line)
 
 
