@@ -1,9 +1,9 @@
-# Everything from one word: `make demo`, `make test`, `make bench-audio`, `make bench-train`, `make bench-serve`. Each installs first, into .venv.
+# Everything from one word: `make demo`, `make test`, `make docs`, `make bench-audio`, `make bench-train`, `make bench-serve`. Each installs first, into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint format proto constraints clean
+.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint docs format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
@@ -47,6 +47,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/docs; any warning is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 format: install
 	$(BIN)/ruff check --fix .
