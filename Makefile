@@ -1,4 +1,4 @@
-# Everything from one word: `make demo`, `make test`, `make bench-audio`, `make bench-train`, `make bench-serve`. Each installs first, into .venv.
+# Everything from one word: `make demo`, `make test`, `make docs`, `make bench-audio`, `make bench-train`, `make bench-serve`. Each installs first, into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ SIZES := installing into $(VENV): 6.4 GB on disk on Linux, 5.3 of it torch and i
 # errors are shown, a page of warnings about caches, users and new versions is not
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install --root-user-action=ignore --constraint constraints.txt
 
-.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint format proto constraints clean
+.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint docs format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
@@ -53,6 +53,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/docs; any warning is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -152,7 +152,7 @@ def _copies() -> tuple[AugmentSettings, ...]:
 class HeadSettings(Settings):
     """``[audio.head]``: what is fitted to the published networks' features in closed form.
 
-    How the defaults were found is in ``docs/findings-audio.md``.
+    How the defaults were found is in ``docs/research/findings-audio.md``.
     """
 
     min_clips: int = Field(default=30, ge=2)  # with fewer there is nothing to go by: the network stays as published

@@ -124,7 +124,8 @@ def fit_lightfm(
 def with_unit_rows(features: csr_matrix) -> csr_matrix:
     """Bring rows to unit length; empty rows stay empty.
 
-    Adding up to 1 instead, as LightFM does by itself, makes a track of many features nearly nobody (docs/findings.md).
+    Adding up to 1 instead, as LightFM does by itself, makes a track of many features nearly nobody
+    (docs/research/findings.md).
     """
     lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
     return csr_matrix(diags((1 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ features)

@@ -20,6 +20,6 @@ class TaskSettings(Settings):
 
 
 class FusionTaskSettings(TaskSettings):
-    """``[hybrid.content.tasks]``: the fusion's own defaults, measured in ``docs/findings-content.md``."""
+    """``[hybrid.content.tasks]``: the fusion's own defaults, measured in ``docs/research/findings-content.md``."""
 
     tags: float = Field(default=0.5, ge=0)  # neighbours share more tags; not measured for the audio network

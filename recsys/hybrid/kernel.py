@@ -19,7 +19,8 @@ from recsys.types import Float32
 
 BLOCK = 4096  # tracks whose likeness to all landmarks is held at a time
 
-# Weights and widths were chosen by recall of new tracks on hetrec-spotify, with all tags and five (docs/findings.md)
+# Weights and widths were chosen by recall of new tracks on hetrec-spotify, with all tags and with five
+# (docs/research/findings.md)
 LINEAR, DIRECTION, LENGTHS, TOGETHER, SOUND = 0.5, 1.0, 0.3, 0.5, 0.2
 LENGTH_WIDTH = 8.0  # in squared standard deviations
 SOUND_WIDTH, SOUND_WIDTH_TOGETHER = 3.0, 6.0  # the same, a dimension of the sound vector

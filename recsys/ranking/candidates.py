@@ -3,10 +3,10 @@
     Model  ->  user_blocks  ->  blocks of users, and the item rows that ``Recommender.rank`` chooses their lists from
 
 The usual way, an inverted file, suits inner products badly: in ALS factors length follows popularity, so that the best
-of a user lie in many cells (measured: docs/findings.md). Here a user u of a group whose unit queries have the mean c
-scores a track v by |u| (c.v + r.v), r being how far the user's unit query lies from c. Over the group r.v is about
-normal with the deviation s |v|, so a track belongs into the pool if c.v + MARGIN s |v| is high. Scores and what was
-heard are then exact; only a track outside the pool can be missed.
+of a user lie in many cells (measured: docs/research/findings.md). Here a user u of a group whose unit queries have the
+mean c scores a track v by |u| (c.v + r.v), r being how far the user's unit query lies from c. Over the group r.v is
+about normal with the deviation s |v|, so a track belongs into the pool if c.v + MARGIN s |v| is high. Scores and what
+was heard are then exact; only a track outside the pool can be missed.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,18 +1,23 @@
 """The demo, small: it runs to its end, says that everything is simulated, and harms no other folder.
 
-The README's quickstart runs on what it leaves; both stand in one file, so that one process makes the demo once.
+The lines of the README and of the tutorial run on what it leaves; all stand in one file, so that one process makes
+the demo once.
 """
 
+import ast
 import io
+import json
+import re
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from docs.tools.transcripts import rewritten
 from helpers.catalogues import clip
 from helpers.command import run
-from helpers.readme import USED, words
+from helpers.pages import DOCS, README, blocks, commands, text_of, words
 from pipelines import demo as demonstration
 from pipelines.synth import SynthSettings
 from recsys.audio.networks.frozen import remembered_features
@@ -83,14 +88,41 @@ def test_it_makes_its_own_folder_anew(ran: Ran) -> None:
 
 
 @pytest.mark.slow
-def test_the_quickstart_runs_as_it_stands(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_readme_and_tutorial_run_as_they_stand(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a demo folder as `make demo` leaves it, but smaller."""
     monkeypatch.chdir(ran.out.parent)
-    quickstart = [line for line in USED if OUT.name in line]
-    assert len(quickstart) >= 4
+    pages = (README, DOCS / "tutorial" / "demo.md")
+    lines = list(dict.fromkeys(line for page in pages for line in commands(page) if OUT.name in line))
+    assert len(lines) >= 10
     with remembered_features():  # the lines hear the same clips, and need not listen to each again
-        for line in quickstart:
+        for line in lines:
             answer = run(*words(line)[1:])
             assert answer.status == 0, (line, answer.err)
             assert answer.out
             assert len(answer.err.splitlines()) <= MOST_LINES, (line, answer.err)
+
+
+@pytest.mark.slow
+def test_the_readme_prints_what_its_lines_print(ran: Ran) -> None:
+    """Made anew on the small demo, its examples have the same lines, keys and columns; ids and figures differ."""
+    now = rewritten(text_of(README), ran.out.parent)
+    assert shape(now) == shape(text_of(README))
+    assert ">>> " in blocks(README, "pycon")[0]
+
+
+def shape(text: str) -> list[str]:
+    """Of each line of an example what does not depend on the catalogue: prompts, first words, keys, heads of tables."""
+    kept = []
+    for block in re.findall(r"^```(?:console|pycon)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith(("$ ", ">>> ", "... ")):
+                kept.append(line)
+            elif line.startswith("{"):
+                kept.append(" ".join(json.loads(line)))
+            elif line.startswith("┃"):
+                kept.append(" ".join(line.replace("┃", " ").split()))
+            elif line[:1] in "[(":
+                kept.append(type(ast.literal_eval(line)).__name__)
+            elif line[:1].isalpha():
+                kept.append(line.split()[0])
+    return kept

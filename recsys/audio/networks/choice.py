@@ -3,7 +3,7 @@
     AudioSettings, tracks with audio, weights or none  ->  settled  ->  AudioSettings that name a network and a start
 
 musicnn with a fitted head is the best that is known for a small catalogue and costs about thirteen times the decoding;
-``conv1d``, taught by it, costs less than decoding (``docs/findings-audio.md``).
+``conv1d``, taught by it, costs less than decoding (``docs/research/findings-audio.md``).
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@
 
 Both networks of the package are asked (trained on the Million Song Dataset and on MagnaTagATune): together they tell
 genres apart better than either. Of two, the first hears every second patch: a quarter of the cost is saved, and no
-figure falls (``docs/findings-audio.md``). ``recsys.audio.networks.head`` learns what of it matters.
+figure falls (``docs/research/findings-audio.md``). ``recsys.audio.networks.head`` learns what of it matters.
 """
 
 import hashlib

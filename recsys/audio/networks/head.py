@@ -9,7 +9,7 @@ song of an album change counts little, what tells artists and recordings apart c
 normalisation: Hatch and Stolcke, ICASSP 2006). The second says what the labels are likely to be: a kernel ridge
 regression of the proxy tasks (Nystroem's approximation beyond ``max_landmarks`` clips: Williams and Seeger, NIPS 2000).
 Far from all known clips, in noise say, it says little, and leaves the word to the first. Nothing is learned by
-gradient: on a few hundred clips that came out worse (``docs/findings-audio.md``).
+gradient: on a few hundred clips that came out worse (``docs/research/findings-audio.md``).
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@
 Nearly all of musicnn's cost is here. With gradients the filters are convolutions. Without, they are matrix products,
 one a mel position with a running maximum. Numbers are whole ones of eight bits where the processor multiplies those
 (each patch and each filter has its own unit), else bfloat16 or single precision; what that costs is in
-``docs/findings-audio.md``.
+``docs/research/findings-audio.md``.
 """
 
 from collections.abc import Iterator, Sequence

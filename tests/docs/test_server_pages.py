@@ -1,4 +1,4 @@
-"""docs/serving.md says what is: its commands have those options, its tables name all that there is."""
+"""The pages on serving say what is: limits, statuses, paths, metrics, methods; their commands are in test_pages.py."""
 
 import re
 import shlex
@@ -10,7 +10,9 @@ import grpc
 import pytest
 import typer
 
+from docs.tools import hooks
 from helpers.guarded_server import eventually
+from helpers.pages import DOCS, PAGES, named, shell_lines, text_of
 from helpers.places import ROOT
 from helpers.served import told
 from helpers.stores import copied
@@ -26,37 +28,26 @@ from recsys.store.generation import Store
 from recsys.uploads.settings import UploadSettings
 from recsys.v1 import recommender_pb2 as pb
 
-PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-LINES = [
-    line.removeprefix("$ ") for name, block in BLOCKS if name in ("bash", "console") for line in block.splitlines()
-]
-COMMANDS = [line[line.index("recsys ") :] for line in LINES if re.match(r"(\w+=\S+( \S+\))? )?recsys ", line)]
+LIMITS, SERVING = named("reference/limits.md"), named("explanation/serving.md")
+SERVER_PAGES = "\n".join(
+    text_of(page)
+    for folder in ("how-to", "explanation", "reference")
+    for page in PAGES
+    if page.parent == DOCS / folder and page.name not in ("cli.md", "settings.md", "grpc.md")
+)
 
 
-def first_cells(heading: str) -> list[str]:
-    """The first column of the table under a heading."""
-    part = PAGE.partition(f"\n{heading}")[2]
+def first_cells(page: str, heading: str) -> list[str]:
+    """The first column of the table under a heading of a page."""
+    part = page.partition(f"\n{heading}")[2]
     table = re.search(r"(?:^\|.*\n)+", part, flags=re.MULTILINE)[0]
     return [row.split("|")[1].strip() for row in table.splitlines()[2:]]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_each_command_is_one_that_parses(line: str) -> None:
-    words = shlex.split(line.partition(" > ")[0])[1:]
-    command, rest = typer.main.get_command(app).commands[words[0]], words[1:]
-    if hasattr(command, "commands"):
-        command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(command.name, rest)  # parsed, and not run
-
-
-def test_all_of_serve_call_and_token_is_shown_or_told() -> None:
-    commands = typer.main.get_command(app).commands
-    for name in ("call", "token"):
-        for member in commands[name].commands:
-            assert any(line.startswith(f"recsys {name} {member}") for line in COMMANDS), (name, member)
-    options = {option for parameter in commands["serve"].params for option in parameter.opts} - {"--help"}
-    assert [option for option in sorted(options) if option not in PAGE] == []
+def test_all_options_of_serve_are_shown_or_told() -> None:
+    serve = typer.main.get_command(app).commands["serve"]
+    options = {option for parameter in serve.params for option in parameter.opts} - {"--help"}
+    assert [option for option in sorted(options) if option not in SERVER_PAGES] == []
 
 
 def test_the_metrics_are_those_of_a_running_server(tiny_store: Path, tmp_path: Path) -> None:
@@ -72,14 +63,17 @@ def test_the_metrics_are_those_of_a_running_server(tiny_store: Path, tmp_path: P
 
         assert eventually(lambda: "recsys_live_backlog_entries 2.0" in text())
         kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)", text(), flags=re.MULTILINE))
-    assert sorted(first_cells("## Metrics")) == sorted(f"`{name}`" for name in kinds)
+    page = hooks.filled(named("reference/server-metrics.md"))
+    assert sorted(first_cells(page, "This table is written")) == sorted(f"`{name}`" for name in kinds)
     for name, kind in kinds.items():
-        assert f"| `{name}` | {kind} |" in PAGE
+        assert f"| `{name}` | {kind} |" in page
+    alarms = first_cells(named("how-to/monitor.md"), "Every metric is in")
+    assert {cell.strip("`") for cell in alarms} <= set(kinds)
 
 
 def test_tables_name_every_path_and_only_statuses_that_there_are() -> None:
-    assert set(first_cells("## Workers")) == {f"`{path}`" for path in PATHS}
-    named = {name for cell in first_cells("A deadline that") for name in cell.split(", ")}
+    assert set(first_cells(SERVING, "## Which way")) == {f"`{path}`" for path in PATHS}
+    named = {name for cell in first_cells(LIMITS, "## Statuses") for name in cell.split(", ")}
     assert named <= {status.name for status in grpc.StatusCode}
     proto = (
         (ROOT / "proto" / "recsys" / "v1" / "recommender.proto").read_text(encoding="utf-8").partition("\nsyntax")[0]
@@ -99,15 +93,15 @@ def test_limits_are_those_of_the_settings() -> None:
         f"| silence on its stream | {uploads.idle_s:g} s |",
         f"| {uploads.time_limit_s:g} s, {uploads.memory_mb // 1024} GiB |",
     ):
-        assert line in PAGE, line
+        assert line in LIMITS, line
 
 
 def test_every_method_is_told_of() -> None:
     methods = {method.name for method in pb.DESCRIPTOR.services_by_name["Recommender"].methods}
     reads = {"RecommendFromTracks": "recommend_from_tracks", "GetStatus": "`status`"}  # by the client's name
-    assert [name for name in sorted(methods) if reads.get(name, name) not in PAGE] == []
+    assert [name for name in sorted(methods) if reads.get(name, name) not in SERVER_PAGES] == []
     for name in vars(client.Client):
-        assert name.startswith("_") or name == "close" or f"`{name}`" in PAGE, name
+        assert name.startswith("_") or name == "close" or f"`{name}`" in SERVER_PAGES, name
 
 
 def test_a_compacted_copy_of_the_live_store_holds_nothing_of_a_deleted_user_but_that(
@@ -119,18 +113,16 @@ def test_a_compacted_copy_of_the_live_store_holds_nothing_of_a_deleted_user_but_
         live.record([Listened(f"somebody-{n % 9}", f"t{n % 30}") for n in range(300)])
         live.delete_user("somebody-7")
     assert store.live.read_bytes().count(b"somebody-7") > 9, "old bytes stay where they were"
-    [line] = [line for line in LINES if line.startswith("python -c")]
+    lines = {line for page in PAGES for line in shell_lines(page) if line.startswith("python -c")}
+    [line], [backup] = ([one for one in lines if name in one] for name in ("compacted", "backup"))
     (tmp_path / "mystore").symlink_to(store.folder)
     monkeypatch.chdir(tmp_path)
     exec(shlex.split(line)[2], {})
+    exec(shlex.split(backup)[2], {})
+    assert (tmp_path / "live.lmdb.backup").stat().st_size == (store.folder / "compacted").stat().st_size
     copy = (store.folder / "compacted").read_bytes()
     assert b'"user_id": "somebody-7", "track_id"' not in copy, "what they heard"
     assert copy.count(b"somebody-7") <= 3, "the deletion, what finds it, and maybe a signpost inside the index"
     assert copy.count(b'"user_id": "somebody-6"') == 33
     (store.folder / "compacted").replace(store.live)
     assert happened_since(store, 0) == {"uploads": 0, "listens": 267, "deletions": 1}
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
-        assert target.startswith("http") or (ROOT / "docs" / target).exists(), target
