@@ -3,17 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint format proto constraints clean
+.PHONY: demo test test-slow test-long bench-audio bench-train bench-serve install lint format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
 
+# All but the slow ones, a process a core; `make test T=tests/util/test_topk.py` runs one file or test, in one process.
+T ?=
 test: install
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest $(if $(T),$(T),--numprocesses auto --dist worksteal)
 
-# A process a core, each file in one: its tests share fixtures. One thread in each: more would fight for the cores.
+# Each file in one process: its tests share servers and fits. One thread in each: more would fight for the cores.
+SLOW := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(T),$(T),--numprocesses auto --dist loadfile)
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile
+	$(SLOW) -m slow
+
+# What takes long and seldom finds anything: fifty kills, real data sets, every cell of what an ordinary run samples.
+test-long: install
+	$(SLOW) -m long
 
 # What embedding sound costs beside decoding it; `make bench-audio ARGS=--quick` measures less.
 bench-audio: install

@@ -130,7 +130,7 @@ def test_there_are_enough_types() -> None:
 
 def family(kind: str) -> str:
     """What a type is one of many of: the sizes of numbers, and the units and zones of times."""
-    name, inner = kind.split("(")[0], kind.startswith("List of ")
+    name, inner = kind.split("(", maxsplit=1)[0], kind.startswith("List of ")
     for whole, part in (("Datetime", "Datetime "), ("Duration", "Duration "), ("UInt", "UInt"), ("Int", "Int")):
         if name.startswith(part) and not inner and "ends" not in name:
             return f"{whole} with a zone" if "/" in name else f"{whole}{' large' if 'large' in name else ''}"

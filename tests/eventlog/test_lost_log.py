@@ -30,19 +30,29 @@ def rebuilt(catalogue: TinyCatalogue, store: Path) -> None:
     build(Inputs(catalogue.tracks, catalogue.listens), store, quick_settings(), Silent())
 
 
-@pytest.fixture
-def older(tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path) -> tuple[Path, Path]:
-    """A store whose generation took in seven entries, and a copy of its live log from when there were three."""
-    store = copied(tiny_store, tmp_path)
+@pytest.fixture(scope="module")
+def made_older(
+    tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The folder of ``older``, made once; not to be written to."""
+    folder = tmp_path_factory.mktemp("older")
+    store = copied(tiny_store, folder)
     with opened(store) as live:
         live.record(heard("u0", "t2", "t5", "t8"))
-    copy = shutil.copy(Store(store).live, tmp_path / "older.lmdb")
+    copy = shutil.copy(Store(store).live, folder / "older.lmdb")
     with opened(store) as live:
         live.record(heard("u1", "t2", "t5"))
         live.delete_user("u3")
         live.record(heard("u2", "t3"))
     rebuilt(tiny_catalogue, store)
     return store, Path(copy)
+
+
+@pytest.fixture
+def older(made_older: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A store whose generation took in seven entries, and a copy of its live log from when there were three."""
+    store, copy = made_older
+    return Path(shutil.copytree(store, tmp_path / "store")), Path(shutil.copy(copy, tmp_path / "older.lmdb"))
 
 
 def lose(store: Path, how: str, copy: Path) -> None:

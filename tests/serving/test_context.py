@@ -22,6 +22,7 @@ from helpers.command import run
 from helpers.guarded_server import CALL_S, call, connected, eventually, refused
 from helpers.places import ROOT
 from helpers.prometheus import samples
+from helpers.serve_process import PLAIN
 from recsys.serving.context import OPEN, fitted
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Role, add_token, remove_token
@@ -37,14 +38,13 @@ class Served:
     errors: list[str] = field(default_factory=list)
 
     def workers(self) -> set[int]:
-        """The processes that answer; the one that embeds uploads is started by a command line of its own."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {int(pid) for pid in children if "embed_server" not in Path(f"/proc/{pid}/cmdline").read_text()}
+        """The processes that answer."""
+        return set(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
 
 @contextmanager
 def served(store: Path, *options: object, listen: str = "127.0.0.1:0") -> Iterator[Served]:
-    command = [sys.executable, "-W", "error", "-m", "recsys", "serve", "--store", str(store), "--listen", listen]
+    command = [sys.executable, "-W", "error", "-c", PLAIN, "serve", "--store", str(store), "--listen", listen]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*command, *map(str, options)], cwd=ROOT, **pipes)
     found = Served(process, "")

@@ -108,15 +108,15 @@ def test_a_server_does_not_start_on_it(store: Store, name: str) -> None:
     assert expected in told
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("n_pages", [pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("file", ["serving.lmdb", "live.lmdb"])
-def test_any_page_may_be_overwritten(store: Store, file: str) -> None:
+def test_any_page_may_be_overwritten(store: Store, file: str, n_pages: int) -> None:
     """The server says so and ends, or serves and refuses what is on that page; it neither hangs nor gives traces."""
     with opened(store.folder) as live:
         live.record([listen for n in range(30) for listen in heard(f"x{n}", "t1", "t2", "t3")])
     whole = store.folder / "live.lmdb" if file == "live.lmdb" else store.current() / file
     kept, rng = whole.read_bytes(), random.Random(7)
-    for seed in range(8):
+    for seed in range(n_pages):
         whole.write_bytes(kept)
         overwrite(whole, 4096 * rng.randrange(2, len(kept) // 4096), 4096, seed)
         server = Serve(store.folder, workers=1)
@@ -367,7 +367,7 @@ def test_a_server_starts_on_an_earlier_generation_and_takes_no_uploads_there(aud
     store = Store(copied(audio_store, tmp_path))
     old = store.current().name
     published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
-    with serve(store.folder, workers=1) as server, stub_of(server.address) as stub:
+    with serve(store.folder, workers=1, embed=True) as server, stub_of(server.address) as stub:
         assert f"the earlier one {old} answers" in server.log
         assert stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation == old
         server.embedder()
