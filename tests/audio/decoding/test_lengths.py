@@ -123,7 +123,7 @@ def test_variable_frames_without_a_header_are_as_long_as_with_one() -> None:
 @pytest.mark.parametrize("rate", [48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000])
 def test_windows_of_bare_frames_hold_the_samples_of_the_whole(rate: int, channels: int) -> None:
     """MPEG-1, 2 and 2.5: what is cut out decodes, sample by sample, as it does on the way from the start, by either."""
-    song = SONG[: 15 * rate] if channels == 2 else np.ascontiguousarray(SONG[: 15 * rate, 0])
+    song = SONG[: 8 * rate] if channels == 2 else np.ascontiguousarray(SONG[: 8 * rate, 0])
     bare = bare_mp3(packed(song, "mp3", "libmp3lame", rate=rate, bit_rate=64_000 if rate > 16_000 else 24_000))
     expected = soundfile.read(io.BytesIO(bare), dtype="float32", always_2d=True)[0].mean(axis=1)
     with ExitStack() as stack:
@@ -134,7 +134,7 @@ def test_windows_of_bare_frames_hold_the_samples_of_the_whole(rate: int, channel
         assert other is not None
         for reader in (first, other):
             assert (reader.sample_rate, reader.n_frames, reader.format) == (rate, len(expected), "mp3")
-            for start in (0, 7 * rate + 123, len(expected) - rate):
+            for start in (0, 4 * rate + 123, len(expected) - rate):
                 found = taken(reader, start, rate)
                 np.testing.assert_allclose(found, expected[start : start + rate], atol=2e-5)
 
