@@ -53,6 +53,7 @@ def test_damaged_files_are_problems_beside_whole_ones(clips: list[Path], tmp_pat
     assert run.seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_peak_memory_is_that_of_all_processes(clips: list[Path]) -> None:
     assert peak_mb(clips, "conv1d", 4) > 50

@@ -16,6 +16,7 @@ import pytest
 from helpers.catalogues import AudioCatalogue, TinyCatalogue
 from helpers.command import run
 from helpers.places import ROOT
+from helpers.serve_process import PLAIN
 from helpers.stores import copied, rows
 from recsys.recommender import Recommender
 from recsys.serving.context import OPEN
@@ -63,7 +64,7 @@ def scanned(audio_catalogue: AudioCatalogue, tmp_path_factory: pytest.TempPathFa
 def test_a_server_and_sql_at_the_same_time(scanned: Path) -> None:
     """The tables are readable by any DuckDB client while a server runs, and the server answers as they say."""
     store = scanned / "store"
-    command = [sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-c", PLAIN, "serve", "--store", str(store), "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline()

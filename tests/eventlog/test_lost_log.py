@@ -1,14 +1,13 @@
 """A live log that lacks what a generation was built with: lists are served, nothing is written, and it says why."""
 
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from helpers.catalogues import TinyCatalogue, quick_settings
+from helpers.command import run
 from helpers.live_store import heard, opened
 from helpers.serve_process import eventually, serve, stub_of
 from helpers.stores import copied
@@ -125,9 +124,8 @@ def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
 ) -> None:
     store, copy = older
     lose(store, how, copy)
-    command = [sys.executable, "-m", "recsys", "restart-log", "--store", str(store)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, "above entry 7" in done.stderr + done.stdout) == (0, True), done.stderr
+    done = run("restart-log", "--store", store)
+    assert (done.status, "above entry 7" in done.err + done.out) == (0, True), done.err
     with opened(store) as live:
         assert live.record(heard("u0", "t11")).recorded == 1
         assert "t11" not in [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks]
