@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from helpers.forked import Forked
 from helpers.places import ROOT
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
@@ -33,13 +34,16 @@ class Serve:
     def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", before: Sequence[str] = (),
                  options: Sequence[str] = (), embed: bool = False) -> None:  # fmt: skip
         """Start it, by way of the command ``before``, and wait until it serves or ends."""
-        how = ["-m", "recsys"] if embed else ["-c", PLAIN]
-        command = [*before, sys.executable, *how, "serve", "--store", str(store), "--listen", listen]
+        arguments = ["serve", "--store", str(store), "--listen", listen, "--workers", str(workers), *options]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
-        self.process = subprocess.Popen(
-            [*command, "--workers", str(workers), *options], cwd=ROOT, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=self._log,
-        )  # fmt: skip
+        if embed or before:
+            how = ["-m", "recsys"] if embed else ["-c", PLAIN]
+            self.process: Forked | subprocess.Popen[str] = subprocess.Popen(
+                [*before, sys.executable, *how, *arguments], cwd=ROOT, text=True, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=self._log,
+            )  # fmt: skip
+        else:
+            self.process = Forked(PLAIN, *arguments, errors=self._log)
         self.n_workers = workers
         self._warm = not embed
         line = self.process.stdout.readline()

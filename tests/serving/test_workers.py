@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -17,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from helpers.places import ROOT
+from helpers.forked import Forked
 from recsys.errors import ConfigError
 from recsys.serving import workers
 from recsys.serving.context import OPEN
@@ -74,7 +72,7 @@ sys.exit(serve(Path(sys.argv[1]), "127.0.0.1:0", 2))
 
 @dataclass
 class Running:
-    process: subprocess.Popen
+    process: Forked
     line: str
 
     @property
@@ -89,10 +87,8 @@ class Running:
         return self.process.returncode, time.monotonic() - start, out, errors
 
 
-def start(script: str, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-W", "error", "-c", script, *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+def start(script: str, *arguments: str) -> Forked:
+    return Forked(script, *arguments, strict=True)
 
 
 @contextmanager
@@ -463,8 +459,3 @@ def test_a_real_store_is_served_by_two_workers(tiny_store):
         assert status == 0
         assert seconds < STOP_S
         assert errors == f"{OPEN}\n"
-
-
-def test_serving_needs_no_torch():
-    code = "import sys, recsys.serving.workers; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
