@@ -64,7 +64,7 @@ def served(store: Path) -> Iterator[RecommenderStub]:
     ("name", "n_tracks", "n_users", "spaces"),
     [
         pytest.param("emotify", 297, 453, ["sound", "content", "taste", "hybrid"], marks=pytest.mark.slow),
-        pytest.param("hetrec-spotify", 4663, 1881, ["sound", "content", "taste", "hybrid"], marks=pytest.mark.long),
+        pytest.param("hetrec-spotify", 4663, 1881, ["sound", "content", "taste", "hybrid"], marks=pytest.mark.slow),
         pytest.param("hetrec-lastfm", 17632, 1892, None, marks=pytest.mark.long),
         pytest.param("listening-tweets", None, 10833, ["content", "taste", "hybrid"], marks=pytest.mark.long),
     ],
