@@ -32,6 +32,7 @@ from recsys.store.generation import Store
 from recsys.v1 import recommender_pb2 as pb
 
 CALL_S = 10.0
+WARM_S = 240.0  # the embedding process imports torch first, which takes minutes on a machine that is busy otherwise
 NEXT = "20990101T000000.000000Z"
 
 
@@ -372,11 +373,11 @@ def test_a_server_starts_on_an_earlier_generation_and_takes_no_uploads_there(aud
         assert stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation == old
         server.embedder()
         with pytest.raises(grpc.RpcError) as caught:
-            stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60)
+            stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=WARM_S)
         assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, NOT_NOW)
         assert list(store.uploads.iterdir()) == []
         (store.folder / "CURRENT").write_text(old + "\n")  # as a rollback does
-        assert stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60).has_sound
+        assert stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=WARM_S).has_sound
 
 
 # ---- what is open stays open -------------------------------------------------------------------------------------
