@@ -7,17 +7,24 @@ SIZES := installing into $(VENV): 6.4 GB on disk on Linux, 5.3 of it torch and i
 # errors are shown, a page of warnings about caches, users and new versions is not
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install --root-user-action=ignore --constraint constraints.txt
 
-.PHONY: demo test test-slow bench-audio bench-train bench-serve install lint docs format proto constraints clean
+.PHONY: demo test test-slow test-long bench-audio bench-train bench-serve install lint docs format proto constraints clean
 
 demo: install
 	$(BIN)/recsys demo
 
+# All but the slow ones, a process a core; `make test T=tests/util/test_topk.py` runs one file or test, in one process.
+T ?=
 test: install
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest $(if $(T),$(T),--numprocesses auto --dist worksteal)
 
-# A process a core, each file in one: its tests share fixtures. One thread in each: more would fight for the cores.
+# Each file in one process: its tests share servers and fits. One thread in each: more would fight for the cores.
+SLOW := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(T),$(T),--numprocesses auto --dist loadfile)
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile
+	$(SLOW) -m slow
+
+# What takes long and seldom finds anything: fifty kills, real data sets, every cell of what an ordinary run samples.
+test-long: install
+	$(SLOW) -m long
 
 # What embedding sound costs beside decoding it; `make bench-audio ARGS=--quick` measures less.
 bench-audio: install

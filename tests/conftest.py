@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # two threads of torch on cores that others use too are many times slower than one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# stores are published durably: on a disk, tests wait for it thousands of times
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 # how long an example takes, and how many are thrown away before, decides nothing; CI tries the same examples every time
 hypothesis.settings.register_profile(
     "here",
@@ -100,6 +105,20 @@ def _made_once(name: str, tmp_path_factory: pytest.TempPathFactory, make: Callab
             make(folder)
             done.touch()
     return folder
+
+
+@pytest.fixture
+def apart() -> None:
+    """Asked for by tests in a file of ``decoded_here`` whose subject is the processes that decode."""
+
+
+@pytest.fixture
+def decoded_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound is decoded and tags are read in this process, unless a test asks for them ``apart``."""
+    from helpers.decoding_here import decode_here
+
+    if "apart" not in request.fixturenames:
+        decode_here(monkeypatch)
 
 
 @pytest.fixture

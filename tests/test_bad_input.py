@@ -262,6 +262,7 @@ def test_strict_refuses_a_bad_row(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_strict_refuses_bad_audio_and_keeps_what_was_embedded(
     audio_catalogue: AudioCatalogue, audio_store: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +281,7 @@ def test_strict_refuses_bad_audio_and_keeps_what_was_embedded(
     assert sorted(path.name for path in Store(store).generations.iterdir()) == [before.name]
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_strict_passes_what_is_clean(audio_catalogue: AudioCatalogue, audio_store: Path, tmp_path: Path) -> None:
     store = copied(audio_store, tmp_path)
     ran = run("build", "--tracks", audio_catalogue.folder / "tracks.csv", "--store", store, "--strict",

@@ -33,10 +33,7 @@ head = { copies = [{ noise_share = 1.0, mp3_share = 0.0 }] }
 PUBLISHED = REDUCED.replace("NETWORK", "")  # musicnn with a fitted head, where its weights are
 SMALL = REDUCED.replace("NETWORK", 'name = "conv1d", start = "random",')
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the repository (../shared/data)"),
-]
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the repository (../shared/data)")
 
 
 def inputs(name: str) -> list[object]:
@@ -66,10 +63,10 @@ def served(store: Path) -> Iterator[RecommenderStub]:
 @pytest.mark.parametrize(
     ("name", "n_tracks", "n_users", "spaces"),
     [
-        ("emotify", 297, 453, ["sound", "content", "taste", "hybrid"]),
-        ("hetrec-spotify", 4663, 1881, ["sound", "content", "taste", "hybrid"]),
-        ("hetrec-lastfm", 17632, 1892, None),
-        ("listening-tweets", None, 10833, ["content", "taste", "hybrid"]),
+        pytest.param("emotify", 297, 453, ["sound", "content", "taste", "hybrid"], marks=pytest.mark.slow),
+        pytest.param("hetrec-spotify", 4663, 1881, ["sound", "content", "taste", "hybrid"], marks=pytest.mark.slow),
+        pytest.param("hetrec-lastfm", 17632, 1892, None, marks=pytest.mark.long),
+        pytest.param("listening-tweets", None, 10833, ["content", "taste", "hybrid"], marks=pytest.mark.long),
     ],
 )
 def test_build_and_serve(
@@ -100,7 +97,14 @@ def test_build_and_serve(
         assert len(near.tracks) == 20
 
 
-@pytest.mark.parametrize("name", ["emotify", "hetrec-spotify", "listening-tweets"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("emotify", marks=pytest.mark.slow),
+        pytest.param("hetrec-spotify", marks=pytest.mark.long),
+        pytest.param("listening-tweets", marks=pytest.mark.long),
+    ],
+)
 def test_evaluate(name: str, tmp_path: Path) -> None:
     (tmp_path / "reduced.toml").write_text(SMALL)
     ran = run("evaluate", *inputs(name), "--out", tmp_path / "out", "--protocol", "warm", "-k", "10", "--trials", "0",

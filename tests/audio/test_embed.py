@@ -44,6 +44,8 @@ from recsys.errors import ArtefactError, DataError
 from recsys.types import Clip
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 EMOTIFY = DATA / "emotify"
 SETTINGS = AudioSettings(
     decode=DecodeSettings(clip_s=8.0),
@@ -176,6 +178,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.usefixtures("apart")
 def test_a_catalogue_is_embedded_and_told_of_its_problems(model: SoundModel, songs: Path) -> None:
     paths = [None if name is None else songs / name for name in NAMES]
     problems = Problems()
@@ -287,6 +290,7 @@ def test_only_what_was_heard_wrong_is_heard_again(model: SoundModel, tmp_path: P
         np.testing.assert_array_equal(again, vectors)
 
 
+@pytest.mark.usefixtures("apart")
 def test_an_interrupted_run_keeps_whole_batches(model: SoundModel, songs: Path, tmp_path: Path) -> None:
     paths = write_all(tmp_path, {f"{i}.wav": encoded(melody(1.5, i), "WAV") for i in range(8)})
 

@@ -25,6 +25,8 @@ from recsys.types import Clip
 from recsys.util.progress import Silent
 from recsys.util.threads import in_threads
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 class Told(Silent):
     """Remembers what was said."""
@@ -177,6 +179,7 @@ def test_a_killed_head_does_not_listen_twice(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("weights")
+@pytest.mark.usefixtures("apart")
 def test_a_catalogue_larger_than_its_sample(tmp_path: Path) -> None:
     from helpers.audio_files import encoded, melody, write_all
 

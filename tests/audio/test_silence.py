@@ -16,6 +16,8 @@ from recsys.live.add_track import NewTrack, add_track
 from recsys.recommender import Recommender
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 SETTINGS = DecodeSettings(clip_s=4.0)
 NOTHING = np.zeros(40 * RATE, np.float32)
 SILENCE = encoded(NOTHING[: 3 * RATE], "WAV")

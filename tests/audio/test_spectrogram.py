@@ -16,6 +16,8 @@ from recsys.audio.spectrogram import band_of, draw_spectrogram
 from recsys.errors import DataError
 from recsys.util.figures import printable, save_picture
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 HOP_S = 256 / 16_000
 
 
@@ -111,6 +113,7 @@ def test_the_command_writes_a_picture(song: Path, tmp_path: Path, suffix: str) -
         assert imread(out).std() > 0.1
 
 
+@pytest.mark.usefixtures("apart")
 def test_errors_are_one_line(song: Path, tmp_path: Path) -> None:
     (tmp_path / "no-audio.mp3").write_text("words")
     (tmp_path / "folder.png").mkdir()

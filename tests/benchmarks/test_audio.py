@@ -15,6 +15,8 @@ from recsys.audio.logmel import log_mel
 from recsys.audio.settings import DecodeSettings, LogMelSettings
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 class Counted(Silent):
     """Counts as a bar does."""
@@ -43,6 +45,7 @@ def test_every_network_embeds(clips: list[Path], network: Name) -> None:
     assert embed(clips[:1], sound_model(network)).n_vectors == 1
 
 
+@pytest.mark.usefixtures("apart")
 def test_damaged_files_are_problems_beside_whole_ones(clips: list[Path], tmp_path: Path) -> None:
     bad = sounds.damaged(tmp_path, clips, 4)
     run = embed([*bad[:2], *clips, *bad[2:]], sound_model("conv1d"))
@@ -50,6 +53,8 @@ def test_damaged_files_are_problems_beside_whole_ones(clips: list[Path], tmp_pat
     assert run.seconds > 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("apart")
 def test_peak_memory_is_that_of_all_processes(clips: list[Path]) -> None:
     assert peak_mb(clips, "conv1d", 4) > 50
 

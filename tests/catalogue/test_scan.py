@@ -20,6 +20,8 @@ from recsys.catalogue.tracks import read_tracks
 from recsys.errors import DataError
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 WANT = ("Títle", "Artist; Second", "Album", "Rock;Pop", "1999", "la la\nlá")
 DATE = "1999-05-01"
 SOUND = np.zeros(16_000, np.float32)
@@ -65,6 +67,7 @@ def tag_with(audio: mutagen.FileType, names: tuple[str, ...]) -> None:
     audio.save()
 
 
+@pytest.mark.usefixtures("apart")
 def test_tags_of_every_format(tmp_path: Path) -> None:
     vorbis = ("TITLE", "artist", "ALBUM", "GENRE", "DATE", "LYRICS")
     tag_id3(mp3.MP3(write_audio(tmp_path / "a.mp3")))
@@ -152,6 +155,7 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     assert problems.counts() == {"missing-file": 1}
 
 
+@pytest.mark.usefixtures("apart")
 def test_pipes_are_told_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x.mp3", "no-suffix"):
         os.mkfifo(tmp_path / name)
@@ -202,6 +206,7 @@ def test_a_year_is_read_and_what_is_none_is_left_for_the_build_to_report(tmp_pat
     assert scan(tmp_path, Problems(), Silent())["year"].to_list() == ["1999", "2004", "2004", "old"]
 
 
+@pytest.mark.usefixtures("apart")
 def test_one_file_that_is_made_to_harm_costs_its_own_tags(tmp_path: Path) -> None:
     """216 kB that inflate to 200 MB, and 30,000 frames: each is told, and the memory of this process does not grow."""
     large = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)

@@ -153,6 +153,7 @@ def test_cold_by_time_without_times_is_said_before_anything_is_fitted(tmp_path: 
     assert not fit.given
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
     store = tmp_path / "store"
     (store / "generations" / "gen-7").mkdir(parents=True)
@@ -165,6 +166,8 @@ def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
         with duckdb.connect(str(path), read_only=True) as connection:
             assert [row[0] for row in connection.execute("DESCRIBE evaluation").fetchall()] == FIGURES_SCHEMA.names()
             assert connection.execute("FROM evaluation").fetchall() == evaluation.figures.rows()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f'id="split-{n}"' in page for n in (1, 2, 3))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["figures"] == evaluation.figures.to_dicts()
     assert report["generation"] == "gen-7"

@@ -1,14 +1,13 @@
 """A live log that lacks what a generation was built with: lists are served, nothing is written, and it says why."""
 
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from helpers.catalogues import TinyCatalogue, quick_settings
+from helpers.command import run
 from helpers.live_store import heard, opened
 from helpers.serve_process import eventually, serve, stub_of
 from helpers.stores import copied
@@ -30,19 +29,29 @@ def rebuilt(catalogue: TinyCatalogue, store: Path) -> None:
     build(Inputs(catalogue.tracks, catalogue.listens), store, quick_settings(), Silent())
 
 
-@pytest.fixture
-def older(tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path) -> tuple[Path, Path]:
-    """A store whose generation took in seven entries, and a copy of its live log from when there were three."""
-    store = copied(tiny_store, tmp_path)
+@pytest.fixture(scope="module")
+def made_older(
+    tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The folder of ``older``, made once; not to be written to."""
+    folder = tmp_path_factory.mktemp("older")
+    store = copied(tiny_store, folder)
     with opened(store) as live:
         live.record(heard("u0", "t2", "t5", "t8"))
-    copy = shutil.copy(Store(store).live, tmp_path / "older.lmdb")
+    copy = shutil.copy(Store(store).live, folder / "older.lmdb")
     with opened(store) as live:
         live.record(heard("u1", "t2", "t5"))
         live.delete_user("u3")
         live.record(heard("u2", "t3"))
     rebuilt(tiny_catalogue, store)
     return store, Path(copy)
+
+
+@pytest.fixture
+def older(made_older: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A store whose generation took in seven entries, and a copy of its live log from when there were three."""
+    store, copy = made_older
+    return Path(shutil.copytree(store, tmp_path / "store")), Path(shutil.copy(copy, tmp_path / "older.lmdb"))
 
 
 def lose(store: Path, how: str, copy: Path) -> None:
@@ -115,9 +124,8 @@ def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
 ) -> None:
     store, copy = older
     lose(store, how, copy)
-    command = [sys.executable, "-m", "recsys", "restart-log", "--store", str(store)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, "above entry 7" in done.stderr + done.stdout) == (0, True), done.stderr
+    done = run("restart-log", "--store", store)
+    assert (done.status, "above entry 7" in done.err + done.out) == (0, True), done.err
     with opened(store) as live:
         assert live.record(heard("u0", "t11")).recorded == 1
         assert "t11" not in [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks]

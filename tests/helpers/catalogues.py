@@ -4,12 +4,13 @@ import csv
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.audio_files import encoded, melody
-from pipelines.build import Inputs
-from recsys.config import RunSettings
+if TYPE_CHECKING:  # they load torch, which the tests of most modules do without
+    from pipelines.build import Inputs
+    from recsys.config import RunSettings
 
 GENRES = ("ambient", "metal", "jazz")
 
@@ -73,8 +74,10 @@ workers = { n_workers = 1 }
 """
 
 
-def quick_settings() -> RunSettings:
+def quick_settings() -> "RunSettings":
     """Settings of every step, cut down to what a test can wait for."""
+    from recsys.config import RunSettings
+
     return RunSettings.model_validate(tomllib.loads(QUICK))
 
 
@@ -88,7 +91,9 @@ class AudioCatalogue:
     folder: Path
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> "Inputs":
+        from pipelines.build import Inputs
+
         return Inputs(self.folder / "tracks.csv", self.folder / "listens.csv")
 
 
@@ -97,6 +102,8 @@ CLIPS = ("s0.wav", "s1.mp3", "s2.flac", "s3.ogg", "s4.wav", "s5.mp3", "s6.flac",
 
 def clip(name: str, seed: int) -> bytes:
     """Two seconds of a melody in the format that the name says."""
+    from helpers.audio_files import encoded, melody
+
     kind = name.rpartition(".")[2]
     subtype = {"mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}.get(kind, "PCM_16")
     return encoded(melody(2.0, seed), kind.upper(), subtype)

@@ -16,8 +16,6 @@ from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
 from recsys.store.record import Record
-from recsys.store.weights import load_encoder
-from recsys.uploads.vectors import vectors_of
 
 
 @contextmanager
@@ -65,6 +63,9 @@ def folded(recommender: Recommender, user: str | None, *tracks: str) -> list[str
 
 def new_track(store: Path, track_id: str, genre: str, code: str = "aa") -> tuple[Upload, dict[str, np.ndarray]]:
     """An upload of which the genre is known and nothing else, with its vectors."""
+    from recsys.store.weights import load_encoder  # loads torch
+    from recsys.uploads.vectors import vectors_of
+
     upload = Upload(track_id, code, f"{code}.mp3", "New", "Artist 1-1", None, [genre], 2020, None, 2.0, "2026-01-01")
     recommender = Recommender.open(store)
     encoder = load_encoder(Store(store).current() / "models")

@@ -12,10 +12,19 @@ from pathlib import Path
 
 import grpc
 
+from helpers.forked import Forked
 from helpers.places import ROOT
 from recsys.v1.recommender_pb2_grpc import RecommenderStub
 
 START_S = 60.0
+# the process that embeds uploads imports torch for seconds of a core, so it is there where a test asks for it
+PLAIN = """
+import sys
+from recsys.cli.main import main
+from recsys.serving import workers
+workers.can_embed = lambda: False
+main()
+"""
 SOON = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
 
 
@@ -23,16 +32,20 @@ class Serve:
     """A server's parent process; what it and its workers write to stderr is kept."""
 
     def __init__(self, store: Path, workers: int = 2, listen: str = "127.0.0.1:0", before: Sequence[str] = (),
-                 options: Sequence[str] = ()) -> None:  # fmt: skip
+                 options: Sequence[str] = (), embed: bool = False) -> None:  # fmt: skip
         """Start it, by way of the command ``before``, and wait until it serves or ends."""
-        command = [*before, sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", listen]
+        arguments = ["serve", "--store", str(store), "--listen", listen, "--workers", str(workers), *options]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
-        self.process = subprocess.Popen(
-            [*command, "--workers", str(workers), *options], cwd=ROOT, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=self._log,
-        )  # fmt: skip
+        if embed or before:
+            how = ["-m", "recsys"] if embed else ["-c", PLAIN]
+            self.process: Forked | subprocess.Popen[str] = subprocess.Popen(
+                [*before, sys.executable, *how, *arguments], cwd=ROOT, text=True, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=self._log,
+            )  # fmt: skip
+        else:
+            self.process = Forked(PLAIN, *arguments, errors=self._log)
         self.n_workers = workers
-        self._embeds = False
+        self._warm = not embed
         line = self.process.stdout.readline()
         self.address = line.split(" on ")[1].split()[0] if line else ""
 
@@ -55,9 +68,9 @@ class Serve:
 
     def workers(self) -> list[int]:
         """Ids of the workers that are there."""
-        if not self._embeds:  # until it runs its own command, it looks like one of them
+        if not self._warm:  # until it runs its own command, it looks like one of them
             self.embedder()
-            self._embeds = True
+            self._warm = True
         return [child for child, line in self.children().items() if "recsys.uploads.embed_server" not in line]
 
     def embedder(self, limit_s: float = 30.0) -> int:
@@ -92,9 +105,11 @@ class Serve:
 
 
 @contextmanager
-def serve(store: Path, workers: int = 2, before: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[Serve]:
-    """A server that answers, for the length of a block."""
-    server = Serve(store, workers, before=before, options=options)
+def serve(
+    store: Path, workers: int = 2, before: Sequence[str] = (), options: Sequence[str] = (), embed: bool = False
+) -> Iterator[Serve]:
+    """A server that answers, for the length of a block; with ``embed`` it takes uploads too."""
+    server = Serve(store, workers, before=before, options=options, embed=embed)
     try:
         assert server.address, server.log
         yield server

@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# embedding costs seconds of a core, so it is there where a test asks for it
-SERVER = """
-import sys
-from recsys.cli.main import main
-from recsys.serving import workers
-embed = sys.argv.pop(1) == "embed"
-workers.can_embed = lambda: embed
-main()
-"""
+from helpers.forked import Forked
+from helpers.places import ROOT
+from helpers.serve_process import PLAIN
 
 
 @contextmanager
@@ -27,9 +21,12 @@ def served(store: Path, *options: object, embed: bool = False) -> Iterator[str]:
 @contextmanager
 def told(store: Path, *options: object, embed: bool = False, n_lines: int = 0) -> Iterator[tuple[str, str]]:
     """The same; gives its address, and the first lines that it wrote on standard error."""
-    command = [sys.executable, "-c", SERVER, "embed" if embed else "plain", "serve", "--store", store, *options]
-    listen = ["--listen", "127.0.0.1:0"]
-    process = subprocess.Popen([*map(str, command), *listen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = list(map(str, ["serve", "--store", store, *options, "--listen", "127.0.0.1:0"]))
+    if embed:
+        command = [sys.executable, "-m", "recsys", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    else:
+        process = Forked(PLAIN, *arguments)
     try:
         line = process.stdout.readline()
         assert line, process.communicate()[1]

@@ -28,7 +28,10 @@ def serving(store: Path) -> Iterator[Serving]:
         def similar(track_id, k):
             return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
 
-        yield Serving(recommender.generation, live, similar)
+        def has_sound(track_id):
+            return recommender.with_uploads(live.uploads()).has_vector(track_id, "sound")
+
+        yield Serving(recommender.generation, live, similar, has_sound)
 
 
 @contextmanager

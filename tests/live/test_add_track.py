@@ -29,6 +29,8 @@ from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 @pytest.fixture
 def store(audio_store: Path, tmp_path: Path) -> Path:
@@ -50,6 +52,7 @@ def kept(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "uploads").iterdir()) if (store / "uploads").exists() else []
 
 
+@pytest.mark.usefixtures("apart")
 def test_it_is_there_for_whoever_opens_the_store(store: Path, song: Path) -> None:
     before = Recommender.open(store)
     added = add_track(store, song, NewTrack("new", "A Title", "Band 1", None, "jazz; metal", 2020, "la la"))
@@ -299,6 +302,7 @@ def test_a_full_disk_is_one_line_and_nothing_left(store: Path, song: Path, limit
     assert run("add", song, "--store", store).status == 0
 
 
+@pytest.mark.usefixtures("apart")
 def test_tags_that_are_made_to_harm_are_cut_and_told(store: Path, song: Path) -> None:
     """They are read in a limited process, the same as those of a server's uploads."""
     large = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)
@@ -313,6 +317,7 @@ def test_tags_that_are_made_to_harm_are_cut_and_told(store: Path, song: Path) ->
     assert (about["title"], about["year"]) == ("A" * 1000, 1998)
 
 
+@pytest.mark.usefixtures("apart")
 def test_tags_are_not_parsed_by_whoever_adds(store: Path, song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(file: object) -> None:
         pytest.fail("tags were parsed in this process")

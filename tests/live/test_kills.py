@@ -104,7 +104,7 @@ class Victim:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._server = Serve(store)
+        self._server = Serve(store, embed=True)
         assert self._server.address, self._server.log
         self.address = self._server.address
 
@@ -112,7 +112,7 @@ class Victim:
         """Kill a worker, the embedding process, or everything, and wait until what was killed is there again."""
         if what == "everything":
             self._server.kill()
-            self._server = Serve(self._store, listen=self.address)
+            self._server = Serve(self._store, listen=self.address, embed=True)
             assert self._server.address, self._server.log
             return
         before = self._server.workers()
@@ -175,7 +175,7 @@ def test_five_kills_lose_no_listen_and_double_none(victim: tuple[Victim, Path]) 
     check_listens(store, clients)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_kills_lose_nothing_acknowledged(victim: tuple[Victim, Path]) -> None:
     server, store = victim
     kinds = [*28 * ["worker"], *10 * ["embedder"], *12 * ["everything"]]

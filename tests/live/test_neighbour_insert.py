@@ -119,7 +119,7 @@ def check(answers: Answers, store: Path, gone: Sequence[str], most_computed: int
     return n_computed
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(answers: Answers, store: Path, seed: int) -> None:
     rng, made, live, gone = np.random.default_rng(seed), Made(answers.recommender, seed), live_of(answers), list[str]()
     for n in range(30):

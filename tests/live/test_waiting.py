@@ -17,7 +17,7 @@ import pytest
 
 from helpers.live_store import heard, new_track
 from helpers.places import ROOT
-from helpers.serve_process import serve, stub_of
+from helpers.serve_process import Serve, serve, stub_of
 from helpers.stores import copied
 from recsys.errors import ArtefactError, ConfigError
 from recsys.eventlog.events import Listened, UserDeleted
@@ -53,6 +53,14 @@ def answers(store: Path) -> Iterator[Answers]:
         yield answers
 
 
+@pytest.fixture(scope="module")
+def a_server(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Serve]]:
+    """A store and a server of it, for tests that leave no more behind than some listens."""
+    store = copied(tiny_store, tmp_path_factory.mktemp("served"))
+    with serve(store, workers=1) as server:
+        yield store, server
+
+
 @contextmanager
 def write_held(store: Path) -> Iterator[None]:
     """Another process is in the middle of a write."""
@@ -81,8 +89,9 @@ def answered(answers: Answers, user: str, k: int = 20) -> list[str]:
 # ---- reads beside a write that does not end ------------------------------------------------------------------------
 
 
-def test_reads_of_a_server_go_on_while_another_process_writes_and_a_write_waits(store: Path) -> None:
-    with serve(store, workers=1) as server, stub_of(server.address) as stub:
+def test_reads_of_a_server_go_on_while_another_process_writes_and_a_write_waits(a_server: tuple[Path, Serve]) -> None:
+    store, server = a_server
+    with stub_of(server.address) as stub:
         listen = pb.RecordListensRequest(listens=[pb.Listen(user_id="u1", track_id="t1")])
         stub.RecordListens(listen, timeout=20)
         with write_held(store):
@@ -97,8 +106,11 @@ def test_reads_of_a_server_go_on_while_another_process_writes_and_a_write_waits(
         assert waiting.result(20).recorded == 1
 
 
-def test_as_many_writes_wait_as_there_are_threads_and_reads_that_take_a_thread_go_on(store: Path) -> None:
-    with serve(store, workers=1) as server, stub_of(server.address) as stub:
+def test_as_many_writes_wait_as_there_are_threads_and_reads_that_take_a_thread_go_on(
+    a_server: tuple[Path, Serve],
+) -> None:
+    store, server = a_server
+    with stub_of(server.address) as stub:
         with write_held(store):
             waiting = [
                 stub.RecordListens.future(
@@ -464,8 +476,8 @@ def test_a_look_up_that_fails_is_counted_and_the_next_one_tries_again(
     assert len([line for line in caplog.messages if "cannot be read" in line]) == 1
 
 
-def test_grpc_refuses_an_empty_user_in_words(store: Path) -> None:
-    with serve(store, workers=1) as server, grpc.insecure_channel(server.address) as channel:
+def test_grpc_refuses_an_empty_user_in_words(a_server: tuple[Path, Serve]) -> None:
+    with grpc.insecure_channel(a_server[1].address) as channel:
         call = channel.unary_unary("/recsys.v1.Recommender/Recommend")
         for _ in range(3):
             with pytest.raises(grpc.RpcError, match="user_id is empty") as refused:
@@ -473,7 +485,7 @@ def test_grpc_refuses_an_empty_user_in_words(store: Path) -> None:
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_health_is_told_while_a_write_waits(store: Path) -> None:
+def test_health_is_told_while_a_write_waits(a_server: tuple[Path, Serve]) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     async def ask(address: str) -> None:
@@ -482,7 +494,8 @@ def test_health_is_told_while_a_write_waits(store: Path) -> None:
             for _ in range(3):
                 await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
 
-    with serve(store, workers=1) as server, stub_of(server.address) as stub, write_held(store):
+    store, server = a_server
+    with stub_of(server.address) as stub, write_held(store):
         waiting = stub.RecordListens.future(
             pb.RecordListensRequest(listens=[pb.Listen(user_id="u1", track_id="t1")]), timeout=HOLD_S
         )

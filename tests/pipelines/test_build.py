@@ -22,6 +22,8 @@ from recsys.store.generation import Store
 from recsys.store.weights import load_sound_model
 from recsys.util.progress import Silent
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 def built(inputs: Inputs, store: Path, settings: RunSettings | None = None, **options: bool) -> Path:
     build(inputs, store, settings or quick_settings(), Silent(), **options)
@@ -238,6 +240,7 @@ def test_a_table_without_tracks_is_nothing_usable(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.usefixtures("apart")
 def test_only_bad_audio_is_nothing_usable_and_says_why(tmp_path: Path) -> None:
     tracks = write(tmp_path / "tracks.csv", "track_id,path", "a,none.mp3", "b,noise.mp3")
     (tmp_path / "noise.mp3").write_bytes(b"noise" * 500)

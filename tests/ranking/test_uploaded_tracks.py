@@ -21,6 +21,8 @@ from recsys.ranking.uploaded_tracks import Fresh, Uploads
 from recsys.store.keys import key_of
 from recsys.util.topk import unit_rows
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 N_BUILT, DIM = 7, 3
 
 

@@ -341,9 +341,15 @@ def test_headers_of_more_calls_than_one_connection_may_have_are_refused_by_grpc(
         assert len(attacker.ended) >= 400 - transport.MOST_STREAMS
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ATTACKS)
-@pytest.mark.parametrize(("n_connections", "n_calls"), [(1, 250), (20, 150), (200, 50)])
+@pytest.mark.parametrize(
+    ("n_connections", "n_calls"),
+    [
+        pytest.param(1, 250, marks=pytest.mark.long),
+        pytest.param(20, 150, marks=pytest.mark.slow),
+        pytest.param(200, 50, marks=pytest.mark.long),
+    ],
+)
 def test_calls_that_never_end_cost_little_and_keep_nobody_out(tiny_store, kind, n_connections, n_calls):
     """A server without tokens, so that all are read; a worker with 86 MB had 690 of 150 such calls."""
     with serve(tiny_store, workers=1) as server:

@@ -67,7 +67,7 @@ def check_writes_refused(stub: RecommenderStub) -> None:
 def test_a_server_whose_disk_is_full(tiny_store: Path, tmp_path: Path) -> None:
     """The workers may write no byte more to any file, as where the disk is full or has become read-only."""
     store = copied(tiny_store, tmp_path)
-    with serve(store, workers=2) as server, stub_of(server.address) as stub:
+    with serve(store, workers=2, embed=True) as server, stub_of(server.address) as stub:
         assert recorded(stub, "u2", "t1") == 1
         none, usual = (0, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         for worker in server.workers():
@@ -89,7 +89,7 @@ def test_a_server_whose_disk_is_full(tiny_store: Path, tmp_path: Path) -> None:
 
 def test_a_real_disk_that_is_full(tiny_store: Path, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     store = copied(tiny_store, tmp_path / "disk")
-    with serve(store, workers=1) as server, stub_of(server.address) as stub:
+    with serve(store, workers=1, embed=True) as server, stub_of(server.address) as stub:
         assert recorded(stub, "u2", "t1") == 1
         filler = small_disk(0) / "filler"
         check_reads(stub, "u2")
@@ -126,7 +126,7 @@ def read_only(tiny_store: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_store_that_may_only_be_read(read_only: Path) -> None:
-    with serve(read_only, workers=1, before=LIMITED) as server, stub_of(server.address) as stub:
+    with serve(read_only, workers=1, before=LIMITED, embed=True) as server, stub_of(server.address) as stub:
         check_reads(stub, "u2")
         answer = stub.Recommend(pb.RecommendRequest(user_id="u2", k=40), timeout=CALL_S)
         assert "t1" not in {track.track_id for track in answer.tracks}

@@ -112,7 +112,7 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     store = copied(tiny_store, tmp_path_factory.mktemp("fuzz"))
-    with serve(store, workers=1) as server:
+    with serve(store, workers=1, embed=True) as server:
         found = Fuzzed(server, store)
         with closing(found.channel):
             yield found
@@ -137,7 +137,7 @@ def test_nothing_that_is_sent_is_more_than_refused(fuzzed: Fuzzed) -> None:
     fuzz(fuzzed, 500)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_calls_are_no_more_than_refused(fuzzed: Fuzzed) -> None:
     fuzz(fuzzed, 10_000)
 
@@ -178,7 +178,7 @@ def asked(address: str, share: float) -> int:
     return n_sent
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_hours_worth_of_requests_takes_no_memory(tiny_store: Path, tmp_path: Path) -> None:
     with serve(copied(tiny_store, tmp_path), workers=1) as server:
         [worker] = server.workers()

@@ -97,3 +97,17 @@ def test_made_up_stores_are_published_as_others_are(tmp_path: Path, caplog: pyte
     flip(array, 1100)
     Checker(tmp_path / "store", lambda: name, findings, pace=1e12).check(name)
     assert findings.is_refused(name)
+
+
+def test_a_check_that_is_told_to_end_looks_at_no_further_file(store: Store) -> None:
+    array = store.current() / "arrays" / "item_vectors.npy"
+    array.chmod(0o644)
+    flip(array, 1100)
+    name, findings = store.current().name, Findings()
+    checker = Checker(store.folder, lambda: name, findings, pace=1e12)
+    checker._stopped.set()
+    checker.check(name)
+    assert findings.count(name) == 0
+    checker._stopped.clear()
+    checker.check(name)
+    assert findings.count(name) == 1

@@ -141,8 +141,8 @@ def test_an_upload_during_a_build(audio_store: Path, audio_catalogue: AudioCatal
     command = [sys.executable, "-m", "recsys", "build", "--store", str(folder)]
     command += ["--tracks", str(inputs.tracks), "--listens", str(inputs.listens)]
     with (
-        serve(folder, workers=1) as one,
-        serve(folder, workers=1) as two,
+        serve(folder, workers=1, embed=True) as one,
+        serve(folder, workers=1, embed=True) as two,
         stub_of(one.address) as left,
         stub_of(two.address) as right,
     ):

@@ -376,7 +376,7 @@ def test_a_log_that_cannot_be_written_leaves_no_file(fake):
 def test_a_new_generation_meanwhile_is_embedded_for(fake):
     """The worker is told by its live store first, and notices the new generation a moment later."""
     fake.live.faults = [GenerationMovedError("g2 is the current one")]
-    new = Serving("g2", fake.live, lambda track_id, k: [])
+    new = Serving("g2", fake.live, lambda track_id, k: [], lambda track_id: True)
     later = threading.Timer(0.2, lambda: fake.now.__setitem__(0, new))
     later.start()
     answer = fake.stub.UploadTrack(pieces(b"abc"), timeout=CALL_S)

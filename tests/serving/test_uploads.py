@@ -24,7 +24,7 @@ def store(audio_store: Path, tmp_path: Path) -> Path:
 
 
 def test_an_upload_is_seen_by_all_workers_when_it_is_acknowledged(store: Path) -> None:
-    with serve(store) as server:
+    with serve(store, embed=True) as server:
         with stub_of(server.address) as stub:  # the first one waits until the process is warm
             answer = stub.UploadTrack(pieces(SONG, pb.NewTrack(track_id="new", title="New")), timeout=CALL_S)
         assert (answer.track_id, answer.known, answer.has_sound, len(answer.neighbours)) == ("new", False, True, 8)
@@ -45,7 +45,7 @@ def test_an_upload_is_seen_by_all_workers_when_it_is_acknowledged(store: Path) -
 
 
 def test_nothing_outlives_a_server_that_is_killed(store: Path) -> None:
-    with serve(store) as server:
+    with serve(store, embed=True) as server:
         with stub_of(server.address) as stub:
             stub.UploadTrack(pieces(SONG), timeout=CALL_S)
         embedder = server.embedder()
@@ -61,7 +61,7 @@ def test_nothing_outlives_a_server_that_is_killed(store: Path) -> None:
     ],
 )
 def test_limits_are_those_that_were_given(store: Path, options: list[str], status: str, told: str) -> None:
-    with serve(store, options=options) as server, stub_of(server.address) as stub:
+    with serve(store, options=options, embed=True) as server, stub_of(server.address) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             stub.UploadTrack(pieces(SONG, chunk=1000), timeout=CALL_S)
         assert caught.value.code().name == status

@@ -32,6 +32,7 @@ from recsys.store.generation import Store
 from recsys.v1 import recommender_pb2 as pb
 
 CALL_S = 10.0
+WARM_S = 240.0  # the embedding process imports torch first, which takes minutes on a machine that is busy otherwise
 NEXT = "20990101T000000.000000Z"
 
 
@@ -108,15 +109,15 @@ def test_a_server_does_not_start_on_it(store: Store, name: str) -> None:
     assert expected in told
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("n_pages", [pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("file", ["serving.lmdb", "live.lmdb"])
-def test_any_page_may_be_overwritten(store: Store, file: str) -> None:
+def test_any_page_may_be_overwritten(store: Store, file: str, n_pages: int) -> None:
     """The server says so and ends, or serves and refuses what is on that page; it neither hangs nor gives traces."""
     with opened(store.folder) as live:
         live.record([listen for n in range(30) for listen in heard(f"x{n}", "t1", "t2", "t3")])
     whole = store.folder / "live.lmdb" if file == "live.lmdb" else store.current() / file
     kept, rng = whole.read_bytes(), random.Random(7)
-    for seed in range(8):
+    for seed in range(n_pages):
         whole.write_bytes(kept)
         overwrite(whole, 4096 * rng.randrange(2, len(kept) // 4096), 4096, seed)
         server = Serve(store.folder, workers=1)
@@ -367,16 +368,16 @@ def test_a_server_starts_on_an_earlier_generation_and_takes_no_uploads_there(aud
     store = Store(copied(audio_store, tmp_path))
     old = store.current().name
     published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
-    with serve(store.folder, workers=1) as server, stub_of(server.address) as stub:
+    with serve(store.folder, workers=1, embed=True) as server, stub_of(server.address) as stub:
         assert f"the earlier one {old} answers" in server.log
         assert stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_S).generation == old
         server.embedder()
         with pytest.raises(grpc.RpcError) as caught:
-            stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60)
+            stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=WARM_S)
         assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, NOT_NOW)
         assert list(store.uploads.iterdir()) == []
         (store.folder / "CURRENT").write_text(old + "\n")  # as a rollback does
-        assert stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=60).has_sound
+        assert stub.UploadTrack(pieces(clip("a.wav", 80)), timeout=WARM_S).has_sound
 
 
 # ---- what is open stays open -------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Damaged files: where one decoder gives less than there should be the other tries, and it is told."""
 
 import io
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,10 +17,28 @@ from recsys.audio.settings import DecodeSettings
 
 SETTINGS = DecodeSettings(clip_s=10.0)
 SONG = melody(30.0)
-WHOLE = decode(io.BytesIO(encoded(SONG, "WAV")), SETTINGS).clip.samples
-FLAC = encoded(SONG, "FLAC")
-MP3 = packed(SONG, "mp3", "libmp3lame")
 SEVERAL = (0.08, 0.3, 0.45, 0.52, 0.85)
+
+
+@cache
+def song_as(container: str, codec: str) -> bytes:
+    """The song as FFmpeg writes it; encoded when a test asks for it, not when the file is read."""
+    return packed(SONG, container, codec)
+
+
+def mp3() -> bytes:
+    return song_as("mp3", "libmp3lame")
+
+
+@cache
+def flac() -> bytes:
+    return encoded(SONG, "FLAC")
+
+
+@cache
+def middle() -> np.ndarray:
+    """The ten seconds in the middle of the song, as they are decoded from what loses nothing."""
+    return decode(io.BytesIO(encoded(SONG, "WAV")), SETTINGS).clip.samples
 
 
 def of(content: bytes) -> Decoded:
@@ -49,26 +69,26 @@ def kinds(decoded: Decoded) -> list[str]:
 @pytest.mark.parametrize(
     ("content", "least_s"),
     [
-        (flipped(FLAC, 0.5), 29.9),
-        (flipped(FLAC, *SEVERAL), 29.5),
-        (overwritten(FLAC, 3000, *SEVERAL), 29.0),
-        (flipped(of_unknown_length(FLAC), 0.5), 29.9),
-        (overwritten(of_unknown_length(FLAC), 3000, 0.4, 0.5), 29.0),
-        (overwritten(MP3, 3000, 0.5), 29.5),
-        (overwritten(MP3, 3000, *SEVERAL), 28.5),
-        (overwritten(MP3, 60_000, 0.4, seed=None), 25.0),
-        (overwritten(bare_mp3(MP3), 3000, 0.5), 29.0),
-        (overwritten(bare_mp3(MP3), 3000, *SEVERAL, seed=None), 28.5),
-        (overwritten(packed(SONG, "wav", "libmp3lame"), 3000, *SEVERAL), 28.5),
-        (overwritten(packed(SONG, "adts", "aac"), 3000, *SEVERAL), 28.5),
+        (lambda: flipped(flac(), 0.5), 29.9),
+        (lambda: flipped(flac(), *SEVERAL), 29.5),
+        (lambda: overwritten(flac(), 3000, *SEVERAL), 29.0),
+        (lambda: flipped(of_unknown_length(flac()), 0.5), 29.9),
+        (lambda: overwritten(of_unknown_length(flac()), 3000, 0.4, 0.5), 29.0),
+        (lambda: overwritten(mp3(), 3000, 0.5), 29.5),
+        (lambda: overwritten(mp3(), 3000, *SEVERAL), 28.5),
+        (lambda: overwritten(mp3(), 60_000, 0.4, seed=None), 25.0),
+        (lambda: overwritten(bare_mp3(mp3()), 3000, 0.5), 29.0),
+        (lambda: overwritten(bare_mp3(mp3()), 3000, *SEVERAL, seed=None), 28.5),
+        (lambda: overwritten(song_as("wav", "libmp3lame"), 3000, *SEVERAL), 28.5),
+        (lambda: overwritten(song_as("adts", "aac"), 3000, *SEVERAL), 28.5),
     ],
     ids=[
         "flac-bit", "flac-bits", "flac", "flac-piped-bit", "flac-piped", "mp3", "mp3-several", "mp3-hole",
         "mp3-bare", "mp3-bare-holes", "mp3-in-wav", "adts",
     ],
 )  # fmt: skip
-def test_what_lies_behind_an_error_is_heard(content: bytes, least_s: float) -> None:
-    decoded = of(content)
+def test_what_lies_behind_an_error_is_heard(content: Callable[[], bytes], least_s: float) -> None:
+    decoded = of(content())
     assert kinds(decoded) == ["damaged-audio"]
     assert least_s <= decoded.clip.duration_s <= 30.1
     assert len(decoded.clip.samples) == 160_000
@@ -79,15 +99,15 @@ def test_what_lies_behind_an_error_is_heard(content: bytes, least_s: float) -> N
 @pytest.mark.parametrize(
     "content",
     [
-        overwritten(encoded(SONG, "OGG"), 3000, *SEVERAL),
-        overwritten(packed(SONG, "ogg", "libopus", rate=48_000), 3000, *SEVERAL),
-        overwritten(encoded_by_ffmpeg(SONG, "mp4", "aac"), 2000, 0.3, 0.5, 0.6),
-        overwritten(packed(SONG, "matroska", "libmp3lame"), 3000, 0.3, 0.5, 0.6),
+        lambda: overwritten(encoded(SONG, "OGG"), 3000, *SEVERAL),
+        lambda: overwritten(packed(SONG, "ogg", "libopus", rate=48_000), 3000, *SEVERAL),
+        lambda: overwritten(encoded_by_ffmpeg(SONG, "mp4", "aac"), 2000, 0.3, 0.5, 0.6),
+        lambda: overwritten(song_as("matroska", "libmp3lame"), 3000, 0.3, 0.5, 0.6),
     ],
     ids=["ogg", "opus", "m4a", "mka"],
 )
-def test_a_packet_that_does_not_decode_costs_only_itself(content: bytes) -> None:
-    decoded = of(content)
+def test_a_packet_that_does_not_decode_costs_only_itself(content: Callable[[], bytes]) -> None:
+    decoded = of(content())
     assert decoded.clip.duration_s >= 27.0
     assert len(decoded.clip.samples) == 160_000
     assert set(kinds(decoded)) <= {"damaged-audio"}
@@ -102,29 +122,33 @@ def test_a_short_flac_with_one_bad_frame_is_whole_but_for_it() -> None:
 
 
 def test_the_end_that_is_missing_is_told_as_that() -> None:
-    for content in (FLAC[: len(FLAC) // 2], of_unknown_length(FLAC)[: len(FLAC) // 2], MP3[: len(MP3) // 2]):
+    for content in (
+        flac()[: len(flac()) // 2],
+        of_unknown_length(flac())[: len(flac()) // 2],
+        mp3()[: len(mp3()) // 2],
+    ):
         decoded = of(content)
         assert kinds(decoded) == ["truncated-audio"]
         assert decoded.clip.duration_s == pytest.approx(15.0, abs=0.5)
-    adts = packed(SONG, "adts", "aac")
+    adts = song_as("adts", "aac")
     assert kinds(of(adts[: len(adts) // 2])) == ["truncated-audio"]
 
 
 def test_a_flac_from_a_pipe_of_which_no_frame_is_at_the_end_is_heard_from_its_start() -> None:
-    decoded = of(of_unknown_length(FLAC) + bytes(1_200_000))
+    decoded = of(of_unknown_length(flac()) + bytes(1_200_000))
     assert decoded.clip.duration_s == pytest.approx(30.0, abs=0.2)
     assert alike(decoded.clip.samples)
 
 
 def alike(samples: np.ndarray) -> bool:
     """Whether it is the middle of the song."""
-    return float(samples @ WHOLE / np.linalg.norm(samples) / np.linalg.norm(WHOLE)) > 0.9
+    return float(samples @ middle() / np.linalg.norm(samples) / np.linalg.norm(middle())) > 0.9
 
 
 def test_each_library_has_the_other_beside_it() -> None:
     """FFmpeg comes first where a FLAC from a pipe has lost its end."""
     with ExitStack() as stack:
-        file = io.BytesIO(FLAC)
+        file = io.BytesIO(flac())
         first = SndfileReader(file, stack)
         other = open_other(file, look(file), first, stack)
         assert isinstance(other, AvReader)
@@ -159,7 +183,7 @@ def test_the_longer_is_taken_unless_it_is_longer_than_the_frames(
     monkeypatch.setattr(decoding, "open_reader", lambda *_: first)
     monkeypatch.setattr(decoding, "open_other", lambda *_: other)
     monkeypatch.setattr(decoding, "_whole", lambda *_: None)
-    decoded = of(MP3)
+    decoded = of(mp3())
     assert decoded.clip.duration_s == heard_s
     assert len(decoded.clip.samples) == min(10, heard_s) * 16_000
     assert kinds(decoded) == ["damaged-audio"]
@@ -169,13 +193,13 @@ def test_whole_files_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other decoder costs nothing where there is nothing to mend, and neither does counting."""
     monkeypatch.setattr(decoding, "open_other", None)
     for content in (
-        FLAC,
-        MP3,
-        bare_mp3(MP3),
-        of_unknown_length(FLAC),
+        flac(),
+        mp3(),
+        bare_mp3(mp3()),
+        of_unknown_length(flac()),
         encoded(SONG, "OGG"),
-        packed(SONG, "adts", "aac"),
+        song_as("adts", "aac"),
     ):
         assert of(content).problems == ()
     monkeypatch.setattr(FramedReader, "__init__", None)
-    assert of(MP3).problems == ()
+    assert of(mp3()).problems == ()

@@ -1,4 +1,6 @@
 import io
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +33,18 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("content", "format_", "least"),
     [
-        (encoded(TEN, "WAV", "FLOAT"), "wav", 0.999999),
-        (encoded(TEN, "FLAC", "PCM_16"), "flac", 0.9999),
-        (encoded(TEN, "AIFF", "PCM_16"), "aiff", 0.9999),
-        (encoded(TEN, "MP3", "MPEG_LAYER_III"), "mp3", 0.99),
-        (encoded(TEN, "OGG", "VORBIS"), "ogg", 0.99),
-        (encoded_by_ffmpeg(TEN, "mp4", "aac"), "mp4", 0.99),
-        (encoded_by_ffmpeg(TEN, "matroska", "flac"), "matroska", 0.9999),
+        (lambda: encoded(TEN, "WAV", "FLOAT"), "wav", 0.999999),
+        (lambda: encoded(TEN, "FLAC", "PCM_16"), "flac", 0.9999),
+        (lambda: encoded(TEN, "AIFF", "PCM_16"), "aiff", 0.9999),
+        (lambda: encoded(TEN, "MP3", "MPEG_LAYER_III"), "mp3", 0.99),
+        (lambda: encoded(TEN, "OGG", "VORBIS"), "ogg", 0.99),
+        (lambda: encoded_by_ffmpeg(TEN, "mp4", "aac"), "mp4", 0.99),
+        (lambda: encoded_by_ffmpeg(TEN, "matroska", "flac"), "matroska", 0.9999),
     ],
     ids=["wav", "flac", "aiff", "mp3", "ogg", "m4a", "mkv"],
 )
-def test_every_format_gives_the_same_middle_stretch(content: bytes, format_: str, least: float) -> None:
-    decoded = of(content)
+def test_every_format_gives_the_same_middle_stretch(content: Callable[[], bytes], format_: str, least: float) -> None:
+    decoded = of(content())
     assert (decoded.format, decoded.problems) == (format_, ())
     assert decoded.clip.samples.shape == (64_000,)
     assert decoded.clip.samples.dtype == np.float32
@@ -80,26 +82,32 @@ def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-OGG = encoded(TEN, "OGG")
-CONSTANT_MP3 = without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
+@cache
+def ogg() -> bytes:
+    return encoded(TEN, "OGG")
+
+
+@cache
+def constant_mp3() -> bytes:
+    return without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
 
 
 @pytest.mark.parametrize(
     ("content", "seconds"),
     [
-        (half(encoded(TEN, "WAV")), 5.0),
-        (half(encoded(TEN, "AIFF")), 5.0),
-        (half(encoded(TEN, "FLAC")), 4.9),
-        (half(encoded(TEN, "OGG")), 5.0),
-        (half(encoded(TEN, "MP3")), 5.0),
-        (CONSTANT_MP3[: len(CONSTANT_MP3) // 2 + 7], 5.0),
-        (half(encoded_by_ffmpeg(TEN, "asf", "wmav2")), 5.0),
-        (encoded(TEN, "WAV")[:-200], 10.0),
-        (encoded(TEN, "FLAC")[:-200], 9.8),
-        (OGG[:-200], 9.9),
-        (OGG[: OGG.rfind(b"OggS")], 9.9),
-        (encoded(TEN, "MP3")[:-200], 10.0),
-        (CONSTANT_MP3[:-200], 10.0),
+        (lambda: half(encoded(TEN, "WAV")), 5.0),
+        (lambda: half(encoded(TEN, "AIFF")), 5.0),
+        (lambda: half(encoded(TEN, "FLAC")), 4.9),
+        (lambda: half(encoded(TEN, "OGG")), 5.0),
+        (lambda: half(encoded(TEN, "MP3")), 5.0),
+        (lambda: constant_mp3()[: len(constant_mp3()) // 2 + 7], 5.0),
+        (lambda: half(encoded_by_ffmpeg(TEN, "asf", "wmav2")), 5.0),
+        (lambda: encoded(TEN, "WAV")[:-200], 10.0),
+        (lambda: encoded(TEN, "FLAC")[:-200], 9.8),
+        (lambda: ogg()[:-200], 9.9),
+        (lambda: ogg()[: ogg().rfind(b"OggS")], 9.9),
+        (lambda: encoded(TEN, "MP3")[:-200], 10.0),
+        (lambda: constant_mp3()[:-200], 10.0),
     ],
     ids=[
         "wav",
@@ -117,8 +125,8 @@ CONSTANT_MP3 = without_info_frame(encoded_by_ffmpeg(TEN, "mp3", "libmp3lame"))
         "mp3-bare-end",
     ],
 )
-def test_cut_files_are_used_as_far_as_they_go(content: bytes, seconds: float) -> None:
-    decoded = of(content)
+def test_cut_files_are_used_as_far_as_they_go(content: Callable[[], bytes], seconds: float) -> None:
+    decoded = of(content())
     assert kinds(decoded) == ["truncated-audio"]
     assert decoded.clip.duration_s == pytest.approx(seconds, abs=0.5)
     assert len(decoded.clip.samples) == 64_000
@@ -127,7 +135,7 @@ def test_cut_files_are_used_as_far_as_they_go(content: bytes, seconds: float) ->
 
 def test_whole_files_with_something_behind_them_are_not_cut() -> None:
     tag = b"TAG" + bytes(125)
-    for content in (encoded(TEN, "MP3") + tag, CONSTANT_MP3, CONSTANT_MP3 + tag, encoded(TEN, "WAV") + b"LISTmore"):
+    for content in (encoded(TEN, "MP3") + tag, constant_mp3(), constant_mp3() + tag, encoded(TEN, "WAV") + b"LISTmore"):
         assert missing_tail(io.BytesIO(content)) is None
     assert missing_tail(io.BytesIO(b"")) is None
 
@@ -135,19 +143,19 @@ def test_whole_files_with_something_behind_them_are_not_cut() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "the file is empty"),
-        (b"These are the words of a song.\n" * 200, "no decoder knows"),
-        (np.random.default_rng(3).bytes(50_000), "no decoder knows"),
-        (encoded(TEN, "MP3")[:3000], "1 s are needed"),
-        (half(encoded_by_ffmpeg(TEN, "mp4", "aac")), "no decoder knows"),  # its index stood at the end
-        (encoded(TEN[: RATE // 2], "WAV"), "0.50 s decode, 1 s are needed"),
-        (encoded(TEN[: RATE // 2], "WAV", rate=1), "sample rate of 1 Hz"),
+        (lambda: b"", "the file is empty"),
+        (lambda: b"These are the words of a song.\n" * 200, "no decoder knows"),
+        (lambda: np.random.default_rng(3).bytes(50_000), "no decoder knows"),
+        (lambda: encoded(TEN, "MP3")[:3000], "1 s are needed"),
+        (lambda: half(encoded_by_ffmpeg(TEN, "mp4", "aac")), "no decoder knows"),  # its index stood at the end
+        (lambda: encoded(TEN[: RATE // 2], "WAV"), "0.50 s decode, 1 s are needed"),
+        (lambda: encoded(TEN[: RATE // 2], "WAV", rate=1), "sample rate of 1 Hz"),
     ],
     ids=["empty", "text", "noise", "stub", "m4a", "short", "rate"],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(content: bytes, reason: str) -> None:
+def test_what_cannot_be_used_is_refused_in_one_line(content: Callable[[], bytes], reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
-        of(content)
+        of(content())
     assert "\n" not in str(caught.value)
 
 

@@ -21,6 +21,20 @@ SETTINGS = DecodeSettings(clip_s=2.0)
 GOOD = encoded(melody(3.0), "WAV")
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[DecodeWorkers]:
+    """A pool of one process, for tests that leave it as it is."""
+    with DecodeWorkers(SETTINGS, WorkerSettings(n_workers=1)) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def confined() -> Iterator[DecodeWorkers]:
+    """A pool of one process without rights, whose own settings are those of nobody's request."""
+    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
+        yield workers
+
+
 def test_outcomes_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
     seconds = [1.5 + i / 8 for i in range(12)]
     paths = write_all(tmp_path, {f"{s}.wav": encoded(melody(s), "WAV") for s in seconds})
@@ -63,16 +77,15 @@ def test_a_worker_killed_between_two_tracks_is_replaced(tmp_path: Path) -> None:
         assert isinstance(next(workers.decode([path])), Decoded)
 
 
-def test_pipes_and_folders_are_not_opened(tmp_path: Path) -> None:
+def test_pipes_and_folders_are_not_opened(shared: DecodeWorkers, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp3")
     paths = [tmp_path / "pipe.mp3", tmp_path, Path("a\0b"), tmp_path / ("x" * 400)]
-    with DecodeWorkers(SETTINGS, WorkerSettings(n_workers=1, time_limit_s=5)) as workers:
-        for outcomes in (list(workers.decode(paths)), list(workers.hashes(paths))):
-            assert outcomes[:2] == [DecodeFailure("bad-audio", "this is not a regular file")] * 2
-            assert all(isinstance(o, DecodeFailure) and "cannot be read" in o.reason for o in outcomes[2:])
+    for outcomes in (list(shared.decode(paths)), list(shared.hashes(paths))):
+        assert outcomes[:2] == [DecodeFailure("bad-audio", "this is not a regular file")] * 2
+        assert all(isinstance(o, DecodeFailure) and "cannot be read" in o.reason for o in outcomes[2:])
 
 
-def test_paths_are_drawn_a_few_ahead(tmp_path: Path) -> None:
+def test_paths_are_drawn_a_few_ahead(shared: DecodeWorkers, tmp_path: Path) -> None:
     (path,) = write_all(tmp_path, {"a.wav": GOOD})
     n_drawn = 0
 
@@ -82,16 +95,14 @@ def test_paths_are_drawn_a_few_ahead(tmp_path: Path) -> None:
             n_drawn += 1
             yield path
 
-    with DecodeWorkers(SETTINGS, WorkerSettings(n_workers=1)) as workers:
-        hashes = workers.hashes(endless())
-        assert {next(hashes) for _ in range(20)} == {content_hash(path)}
-        assert 20 <= n_drawn <= 28
+    hashes = shared.hashes(endless())
+    assert {next(hashes) for _ in range(20)} == {content_hash(path)}
+    assert 20 <= n_drawn <= 28
 
 
-def test_hashes_follow_the_bytes(tmp_path: Path) -> None:
+def test_hashes_follow_the_bytes(shared: DecodeWorkers, tmp_path: Path) -> None:
     paths = write_all(tmp_path, {"a.wav": b"sound", "b.wav": b"sound", "c.wav": b"sound!", "odd \udce9.wav": b"x"})
-    with DecodeWorkers(SETTINGS, WorkerSettings(n_workers=1)) as workers:
-        a, b, c, odd = workers.hashes(paths)
+    a, b, c, odd = shared.hashes(paths)
     assert a == b != c
     assert odd == content_hash(paths[3])
     assert isinstance(a, str)
@@ -148,7 +159,7 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
     assert not any(_is_alive(pid) for pid in pids)
 
 
-def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None:
+def test_a_confined_process_decodes_what_it_may_not_open(confined: DecodeWorkers, tmp_path: Path) -> None:
     """It is handed the open file, and has no rights of its own; where it may not change its user it keeps that one."""
     (path,) = write_all(tmp_path, {"a.mp3": encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})
     tags = ID3()
@@ -157,55 +168,52 @@ def test_a_confined_process_decodes_what_it_may_not_open(tmp_path: Path) -> None
     tags.save(path)
     path.chmod(0o600)
     tmp_path.chmod(0o700)
-    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
-        with path.open("rb") as file:
-            outcome = workers.listen(file, SETTINGS)
-        assert not isinstance(outcome, DecodeFailure)
-        decoded, inside = outcome
-        assert decoded.format == "mp3"
-        assert inside == {"title": "Inside", "artist": "Somebody", "album": "First", "genre": "jazz"}
-        assert len(decoded.clip.samples) == 32_000, "by the settings of the request"
-        (worker,) = workers._workers
-        status = Path(f"/proc/{worker.process.pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        assert fields["NoNewPrivs"].strip() == "1"
-        if os.geteuid() == 0:
-            assert "0" not in fields["Uid"].split() + fields["Gid"].split() + fields["Groups"].split()
-            [by_path] = workers.decode([path])
-            assert isinstance(by_path, DecodeFailure), "it cannot open the file itself"
-            assert "Permission denied" in by_path.reason
+    with path.open("rb") as file:
+        outcome = confined.listen(file, SETTINGS)
+    assert not isinstance(outcome, DecodeFailure)
+    decoded, inside = outcome
+    assert decoded.format == "mp3"
+    assert inside == {"title": "Inside", "artist": "Somebody", "album": "First", "genre": "jazz"}
+    assert len(decoded.clip.samples) == 32_000, "by the settings of the request"
+    (worker,) = confined._workers
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    assert fields["NoNewPrivs"].strip() == "1"
+    if os.geteuid() == 0:
+        assert "0" not in fields["Uid"].split() + fields["Gid"].split() + fields["Groups"].split()
+        [by_path] = confined.decode([path])
+        assert isinstance(by_path, DecodeFailure), "it cannot open the file itself"
+        assert "Permission denied" in by_path.reason
 
 
 @pytest.mark.parametrize(("year", "believed"), [("c. 2004", "2004"), ("MMIV", None), ("99", None)])
-def test_a_year_inside_that_is_none_is_left_out(tmp_path: Path, year: str, believed: str | None) -> None:
+def test_a_year_inside_that_is_none_is_left_out(
+    shared: DecodeWorkers, tmp_path: Path, year: str, believed: str | None
+) -> None:
     tags = id3(text_frame("TYER", year), text_frame("TIT2", "Inside"))
     (path,) = write_all(tmp_path, {"a.mp3": tags + encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})
-    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1)) as workers, path.open("rb") as file:
-        outcome = workers.listen(file, SETTINGS)
+    with path.open("rb") as file:
+        outcome = shared.listen(file, SETTINGS)
     assert not isinstance(outcome, DecodeFailure)
     assert outcome[1].get("year") == believed
 
 
-def test_garbage_that_is_handed_over_is_a_failure(tmp_path: Path) -> None:
+def test_garbage_that_is_handed_over_is_a_failure(confined: DecodeWorkers, tmp_path: Path) -> None:
     paths = write_all(tmp_path, {"a.mp3": b"", "b.mp3": b"words" * 1000, "c.flac": GOOD[:100], "d.wav": GOOD})
-    with DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers:
-        outcomes = []
-        for path in paths:
-            with path.open("rb") as file:
-                outcomes.append(workers.listen(file, SETTINGS))
+    outcomes = []
+    for path in paths:
+        with path.open("rb") as file:
+            outcomes.append(confined.listen(file, SETTINGS))
     assert [isinstance(outcome, DecodeFailure) for outcome in outcomes] == [True, True, True, False]
 
 
-def test_tags_that_are_made_to_harm_cost_themselves_and_not_the_sound(tmp_path: Path) -> None:
+def test_tags_that_are_made_to_harm_cost_themselves_and_not_the_sound(confined: DecodeWorkers, tmp_path: Path) -> None:
     sound = encoded(melody(3.0), "MP3", "MPEG_LAYER_III")
     packed = zlib.compress(b"\x03" + b"A" * 50_000_000, 9)
     tags = id3(frame("TIT2", bytes(4) + packed, 3, 0x80), text_frame("TYER", "old"), text_frame("TPE1", "Somebody"))
     (path,) = write_all(tmp_path, {"a.mp3": tags + sound})
-    with (
-        DecodeWorkers(DecodeSettings(), WorkerSettings(n_workers=1), confined=True) as workers,
-        path.open("rb") as file,
-    ):
-        outcome = workers.listen(file, SETTINGS)
+    with path.open("rb") as file:
+        outcome = confined.listen(file, SETTINGS)
     assert not isinstance(outcome, DecodeFailure)
     decoded, inside = outcome
     assert inside == {"title": "A" * 1000, "artist": "Somebody"}

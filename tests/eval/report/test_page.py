@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from eval.report import summary_text
 from eval.report.charts import draw_bars, draw_bias, draw_curve, draw_lines, draw_shares
 from eval.report.extras import training
 from eval.report.figures import Found, Point, per_user
@@ -363,6 +364,22 @@ def test_the_table_of_tests_has_ratios_and_marks_the_best(tmp_path: Path) -> Non
     assert table[1][table[0].index("ratio") + 1 :][:2] == ["1.100", "1.400"]
     assert row["which is"] == "best baseline, best without features"
     assert table[2][-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (0.4, 0.3, "1.33 times as much"),
+        (0.4, 0.04, "10.00 times as much"),
+        (0.4, 0.039, ""),
+        (0.4, 0.0, ""),
+        (0.0, 0.3, ""),
+    ],
+)
+def test_a_ratio_is_told_unless_it_is_out_of_all_proportion(ours: float, theirs: float, told: str) -> None:
+    points = (Point(value, value, value, 9) for value in (ours, theirs))
+    said = summary_text._ratio(*points, {})
+    assert said == (f", {told}" if told else "")
 
 
 def test_words_without_a_test_claim_nothing() -> None:

@@ -92,6 +92,7 @@ def test_what_no_track_has_is_not_present() -> None:
     assert present(bare, TAGS) == ["tags"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_hybrid_is_fitted_again_without_what_there_is(tmp_path: Path) -> None:
     fit = Knowing()
     evaluation = run(tmp_path, fit)
@@ -139,10 +140,17 @@ def test_it_is_off_unless_asked_for_and_then_only_adds(tmp_path: Path) -> None:
     on = run(tmp_path / "on", more)
     assert (len(usual.given), len(more.given)) == (6, 12)
     assert "hybrid-without-tags" not in set(off.figures["model"])
-    assert "What each modality adds" not in (tmp_path / "off" / "report.html").read_text()
     assert on.figures.filter(pl.col("model") != "hybrid-without-tags").equals(off.figures)
     assert not EvaluationSettings().ablations
     assert evaluation_settings(None, "5", ablations=True).ablations
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_page_of_a_run_without_them_does_not_speak_of_them(tmp_path: Path) -> None:
+    run(tmp_path, Knowing(), evaluation_settings=QUICK.model_copy(update={"ablations": False, "protocols": ("warm",)}))
+    page = (tmp_path / "report.html").read_text()
+    assert "Recall" in page
+    assert "What each modality adds" not in page
 
 
 @pytest.mark.parametrize("n_before", [1, 2, 3])
