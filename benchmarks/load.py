@@ -42,7 +42,7 @@ class Loaded:
         return self.n / self.seconds
 
     def latency(self, share: float) -> float:
-        """Give the latency that this share of the answers kept to."""
+        """The latency that this share of the answers kept to."""
         ordered = sorted(self.latencies)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 

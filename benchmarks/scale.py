@@ -87,8 +87,8 @@ def _neighbour_rows(few: Float32, many: Float32, sizes: ScaleSizes, rng: np.rand
         what = f"neighbours of {found.n:,} tracks, {found.n_probe} cells: share of exact search's time"
         said = f"1/{1 / share:.0f}; {found.seconds:.1f} s, {found.exact_s:,.0f} s"
         rows.append(Row(what, said, "<= 1/20", share <= 1 / 20) if targeted else Row(what, said))
-        told = Row(f"  recall@{DEPTH}", f"{found.recall:.3f}")
-        rows.append(Row(told.what, told.found, ">= 0.95", found.recall >= 0.95) if targeted else told)
+        message = Row(f"  recall@{DEPTH}", f"{found.recall:.3f}")
+        rows.append(Row(message.what, message.found, ">= 0.95", found.recall >= 0.95) if targeted else message)
     growth = large.seconds / large.n / (small.seconds / small.n)
     rows.append(Row(f"  time a track, {large.n:,}: times {small.n:,}", f"{growth:.2f}", "<= 3.5", growth <= 3.5))
     of_large, of_small = large.peak / large.n, small.peak / small.n

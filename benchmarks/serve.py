@@ -60,7 +60,7 @@ QUICK = Sizes(
 
 @contextmanager
 def served(store: Path, backend: str = "lmdb") -> Iterator[tuple[int, float, subprocess.Popen[str]]]:
-    """Run a server; gives its port, how long it took to start beyond imports, and its process."""
+    """Run a server; returns its port, how long it took to start beyond imports, and its process."""
     command = [sys.executable, "-m", "benchmarks.serving_child", str(store), backend]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

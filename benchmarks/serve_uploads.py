@@ -30,7 +30,7 @@ from pipelines.build import Inputs, build
 from recsys.audio.settings import AudioSettings, NetworkSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.upload_handler import Serving, TrackUploads, upload_handler
@@ -122,7 +122,7 @@ def _recordings(folder: Path, n: int) -> list[Path]:
 @contextmanager
 def _serving(folder: Path) -> Iterator[Serving]:
     """Open what a worker answers with."""
-    with closing(Recommender.open(folder)) as recommender, closing(Live(Store(folder), recommender)) as live:
+    with closing(Recommender.open(folder)) as recommender, closing(LiveUpdater(Store(folder), recommender)) as live:
 
         def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
             return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
@@ -135,7 +135,7 @@ def _serving(folder: Path) -> Iterator[Serving]:
 
 @contextmanager
 def _served(uploads: TrackUploads) -> Iterator[grpc.StreamUnaryMultiCallable]:
-    """Start a server, on a loop in a thread of its own; gives what a client calls UploadTrack by."""
+    """Start a server, on a loop in a thread of its own; returns what a client calls UploadTrack by."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

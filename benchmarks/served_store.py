@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.catalogue.ids import IdMap
 from recsys.hybrid.blend import NEW, POPULARITY, Part, join
-from recsys.ranking.attributes import Traits
+from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.model import Model
 from recsys.store.checksums import described
 from recsys.store.duckdb_tables import FILE, write_tables
@@ -48,7 +48,7 @@ def user_id(number: int) -> str:
 
 
 def made_store(folder: Path, sizes: StoreSizes, seed: int, progress: Progress) -> str:
-    """Add a generation of random lists to a store and make it current; gives its id."""
+    """Add a generation of random lists to a store and make it current; returns its id."""
     store, rng = Store(folder), np.random.default_rng(seed)
     store.folder.mkdir(parents=True, exist_ok=True)
     partial = store.begin()
@@ -74,7 +74,7 @@ def made_store(folder: Path, sizes: StoreSizes, seed: int, progress: Progress) -
     ]
     write_tables(partial / FILE, tables, {"generation": name, "created_at": datetime.now(UTC)})
     _made_model(sizes, track_ids, users["user_id"].to_list(), rng).save(partial / "arrays")
-    Traits.of(tracks, np.where(tracks["is_cold"], 0, 1).astype(np.float32)).save(partial / "arrays")
+    TrackAttributes.of(tracks, np.where(tracks["is_cold"], 0, 1).astype(np.float32)).save(partial / "arrays")
     np.save(partial / "arrays" / "edges.npy", np.zeros(sizes.n_users, np.float32))
     popular = [(track_ids[n], 1.0, None) for n in range(min(DEPTH, sizes.n_tracks))]
     compile_lookup(partial, name, track_ids, popular, progress)

@@ -13,8 +13,8 @@ from time import perf_counter
 import grpc
 
 from recsys.recommender import Backend
-from recsys.serving.fast_path import Current
-from recsys.serving.reload import follow, open_answers
+from recsys.serving.fast_path import ServingState
+from recsys.serving.reload import open_answers, watch
 from recsys.serving.server import create_server
 from recsys.serving.workers import imports_frozen
 
@@ -29,12 +29,12 @@ async def empty(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
 async def serve(store: Path, backend: Backend) -> None:
     """Serve until stdin closes."""
     begun = perf_counter()
-    current = Current(open_answers(store, backend))
+    current = ServingState(open_answers(store, backend))
     server, port = await create_server(current, "127.0.0.1:0")
     handler = {"Call": grpc.unary_unary_rpc_method_handler(empty)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EMPTY_SERVICE, handler),))
     await server.start()
-    following = asyncio.create_task(follow(current, store, backend))
+    following = asyncio.create_task(watch(current, store, backend))
     print(port, perf_counter() - begun, flush=True)
     await asyncio.to_thread(sys.stdin.read)
     following.cancel()

@@ -83,7 +83,7 @@ def measure(sizes: Sizes, progress: Progress) -> list[Row]:
 
 
 def _factors_and_lists(bench: _Bench) -> tuple[Factors, float]:
-    """Against ``implicit`` alone; gives the factors and the seconds of one of its iterations."""
+    """Against ``implicit`` alone; returns the factors and the seconds of one of its iterations."""
     plays, settings = bench.listening.plays, bench.sizes.als
     implicit_s, ours_s = list[float](), list[float]()
     for _ in range(bench.sizes.tries):

@@ -15,7 +15,7 @@ from rich.table import Table
 from scipy.sparse import csr_matrix
 
 from eval.metrics.accuracy import find_hits, recall_at_k
-from eval.metrics.beyond_accuracy import Traits, artist_numbers, diversity, n_artists, traits_of
+from eval.metrics.beyond_accuracy import ItemFacts, artist_numbers, diversity, n_artists, traits_of
 from eval.metrics.panels import panels_of
 from eval.splitting.protocols import splits
 from eval.splitting.split import SplitSettings
@@ -45,7 +45,7 @@ def main(data: Annotated[Path, typer.Argument(help="A folder with tracks.csv and
     split = next(splits(read.listens, "warm", SplitSettings(), tracks))
     fitted = fit(tracks, split.train, read.tags, RunSettings(), progress=Bars())
     panel = panels_of(split, fitted.plays, 50_000)[0]
-    traits = traits_of(fitted.plays, split.artists, _seen(fitted))
+    attributes = traits_of(fitted.plays, split.artists, _seen(fitted))
     artists = artist_numbers(fitted.plays.track_ids, split.artists)
     plain = fitted.rank(panel.user_ids, MAX_K)
     table = Table("list of", "max per artist", "diversity", f"recall@{K}", f"diversity@{K}", f"artists@{K}")
@@ -53,14 +53,14 @@ def main(data: Annotated[Path, typer.Argument(help="A folder with tracks.csv and
         for strength in DIVERSITIES:
             lists = ListSettings(max_per_artist=cap, diversity=strength)
             listed = fitted.ranking.varied(panel.user_rows, plain, lists, artists).items[:, :K]
-            _row(table, "each user", lists, listed, panel.held_out, traits)
+            _row(table, "each user", lists, listed, panel.held_out, attributes)
     for cap in CAPS:
         for strength in DIVERSITIES:
             nobody = fitted.recommend("somebody unknown", K, max_per_artist=cap or MAX_K, diversity=strength)
             rows = np.array([[fitted.model.items.row(track.track_id) for track in nobody.tracks]], dtype=np.int32)
             same = np.repeat(rows, len(panel.user_rows), axis=0)
             variety = Variety(max_per_artist=cap, diversity=strength)
-            _row(table, "somebody unknown", variety, same, panel.held_out, traits)
+            _row(table, "somebody unknown", variety, same, panel.held_out, attributes)
     Console(width=120).print(f"{data.name}: {split.note}", table)
 
 
@@ -70,9 +70,11 @@ def _seen(fitted: Recommender) -> tuple[Int32, np.ndarray]:
     return known.rows, known.vectors
 
 
-def _row(table: Table, whose: str, variety: Variety, listed: Int32, held_out: csr_matrix, traits: Traits) -> None:
+def _row(
+    table: Table, whose: str, variety: Variety, listed: Int32, held_out: csr_matrix, attributes: ItemFacts
+) -> None:
     recall = np.nanmean(recall_at_k(find_hits(listed, held_out), K))
-    figures = (recall, np.nanmean(diversity(listed, traits)), np.nanmean(n_artists(listed, traits)))
+    figures = (recall, np.nanmean(diversity(listed, attributes)), np.nanmean(n_artists(listed, attributes)))
     cap = "none" if variety.max_per_artist is None else str(variety.max_per_artist)
     table.add_row(whose, cap, f"{variety.diversity:g}", *(f"{figure:.3f}" for figure in figures))
 

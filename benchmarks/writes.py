@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.served_store import StoreSizes, made_store, user_id
 from benchmarks.table import Row, table
 from recsys.eventlog.events import Listened
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.serving.reload import open_answers
 from recsys.util.progress import Bars, Progress
 from recsys.util.threads import one_blas_thread
@@ -69,7 +69,7 @@ def listens_of(users: list[str], sizes: WriteSizes, rng: np.random.Generator) ->
     return [Listened(user, f"track{track:07d}") for user, track in zip(users, tracks, strict=True)]
 
 
-def measure_batches(live: Live, sizes: WriteSizes, rng: np.random.Generator, progress: Progress) -> list[Row]:
+def measure_batches(live: LiveUpdater, sizes: WriteSizes, rng: np.random.Generator, progress: Progress) -> list[Row]:
     """Acknowledge a batch of one user and one of as many users as it has events, in turn."""
     seconds: dict[str, list[float]] = {"one": [], "many": []}
     with progress.bar("batches", sizes.tries, "pairs") as bar:
@@ -82,12 +82,12 @@ def measure_batches(live: Live, sizes: WriteSizes, rng: np.random.Generator, pro
                 live.settle()
             bar.advance()
     ratio = median(many / one for many, one in zip(seconds["many"], seconds["one"], strict=True))
-    told = f"{ratio:.2f} ({median(seconds['many']) * 1e3:.0f} ms)"
+    message = f"{ratio:.2f} ({median(seconds['many']) * 1e3:.0f} ms)"
     what = f"acknowledging {BATCH} listens of {BATCH} users, to as many of one user"
-    return [Row(what, told, f"<= {MOST_RATIO:g}", ratio <= MOST_RATIO)]
+    return [Row(what, message, f"<= {MOST_RATIO:g}", ratio <= MOST_RATIO)]
 
 
-def measure_many(folder: Path, live: Live, sizes: WriteSizes, rng: np.random.Generator) -> list[Row]:
+def measure_many(folder: Path, live: LiveUpdater, sizes: WriteSizes, rng: np.random.Generator) -> list[Row]:
     """Have many users' lists follow one batch while another process writes."""
     alone = []
     for n in range(20):

@@ -77,7 +77,7 @@ def _of_tags(reports: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Give the version of Python and of each library that figures depend on."""
+    """The version of Python and of each library that figures depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -89,7 +89,9 @@ def judge_held_out(
                     curves |= named(report.pop("curves"), split.protocol, split.seed)
                     lacking = {modality: one.without(split, modality) for modality in left_out}
                     judged += of_split + [lists for found, _ in lacking.values() for lists in found]
-                    reports.append({**report, "without": {modality: told for modality, (_, told) in lacking.items()}})
+                    reports.append(
+                        {**report, "without": {modality: message for modality, (_, message) in lacking.items()}}
+                    )
                 stage.done(outcome(judged[before:], protocol, usual_k(ks)))
     gathered, k = gather(judged), usual_k(ks)
     figures = summarise(gathered, ks, n_resamples, seed)
@@ -104,14 +106,14 @@ def _facts(
     tags: Tags | None,
     settings: Settings,
     evaluation_settings: EvaluationSettings,
-    peer_facts: dict[str, Any] | None,
+    baseline_facts: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Collect all that decides what is judged on a split."""
     return {
         **facts_of(tracks, listens, tags),
         "fit": settings.model_dump(mode="json"),
         "evaluate": evaluation_settings.model_dump(mode="json", include={"ks", "splits", "max_users"}),
-        "peers": peer_facts,
+        "peers": baseline_facts,
         "versions": versions(),
     }
 
@@ -128,7 +130,7 @@ def shuffled(tracks: Tracks, seed: int) -> Tracks:
 
 
 def build_fit() -> Fit:
-    """Give the build's own fit."""
+    """The build's own fit."""
     from recsys.fit import fit  # loads torch, so only when something is to be fitted
 
     return fit

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 
 from eval.baselines.simple import Fitted, Folded, Folding, Part, Popularity, Random, Ranker
 from eval.metrics.accuracy import USER_METRICS, find_hits
-from eval.metrics.beyond_accuracy import CATALOGUE_METRICS, LIST_METRICS, Traits, traits_of
+from eval.metrics.beyond_accuracy import CATALOGUE_METRICS, LIST_METRICS, ItemFacts, traits_of
 from eval.metrics.panels import Panel, panels_of
 from eval.metrics.segments import segments_of
 from eval.splitting.split import Split
@@ -96,7 +96,7 @@ def judge_hybrid(
 def _judged_models(
     plays: Plays,
     split: Split,
-    traits: Traits,
+    traits: ItemFacts,
     models: Iterable[tuple[str, MakeRanker]],
     ks: Sequence[int],
     max_users: int,
@@ -144,7 +144,7 @@ def _judged(
     ranker: Ranker,
     panel: Panel,
     segments: dict[str, csr_matrix],
-    traits: Traits,
+    traits: ItemFacts,
     ks: Sequence[int],
     bar: Bar,
 ) -> Judged:

@@ -3,7 +3,7 @@
     Tracks, Listens  ->  eval.held_out        ->  figures, tests, each user's recall  ─┐
     Tracks           ->  eval.representation  ->  figures, in the same table          ─┴─> Evaluation -> files
 
-Plots are not here, and neither are the other models that ours is compared with: they come as ``peers``.
+Plots are not here, and neither are the other models that ours is compared with: they come as ``baselines``.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from eval.metrics import accuracy, beyond_accuracy
 from eval.representation.settings import PARTIAL
 from eval.results import FIGURES_SCHEMA, Evaluation, make_folder, save, save_to_store
 from eval.settings import REPRESENTATION, EvaluationSettings
-from eval.split_run import Fit, Others, Peers
+from eval.split_run import Baselines, Fit, Others
 from recsys.config import RunSettings
 from recsys.errors import DataError
 from recsys.store.generation import Store
@@ -44,8 +44,8 @@ def evaluate(
     progress: Progress | None = None,
     fit: Fit | None = None,
     tools: "Tools | None" = None,
-    peers: Peers | None = None,
-    peer_facts: dict[str, Any] | None = None,
+    baselines: Baselines | None = None,
+    baseline_facts: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate the engine on held-out listens, or its sound vectors on artists they have not met; write it down.
 
@@ -62,7 +62,7 @@ def evaluate(
         progress: where to report; nothing is shown when None.
         fit: what is judged on listens; ``recsys.fit.fit`` when None.
         tools: what the protocol ``representation`` works with; the build's own when None.
-        peers: other models to judge beside ours (see ``eval.split_run.Peers``).
+        peers: other models to judge beside ours (see ``eval.split_run.Baselines``).
         peer_facts: what decides the peers, their settings above all, as ``json`` can write it.
 
     Raises:
@@ -83,7 +83,7 @@ def evaluate(
     about = _about(settings, evaluation_settings, generation)
     about["counts"] = {"tracks": len(tracks), "listens": len(listens or ())}
     if on_listens and listens is not None:
-        others = Others(peers, peer_facts)
+        others = Others(baselines, baseline_facts)
         found = judge_held_out(tracks, listens, tags, settings, evaluation_settings, out, progress, fit, others)
         figures, of_users = found.figures, found.per_user
         about |= {"splits": found.reports, "tests": found.tests, "formulas": _formulas(figures)}
@@ -128,7 +128,7 @@ def _about(settings: RunSettings, evaluation_settings: EvaluationSettings, gener
 
 
 def _formulas(figures: pl.DataFrame) -> dict[str, str]:
-    """Give the formula of each metric that there is a figure of."""
+    """The formula of each metric that there is a figure of."""
     shown = set(figures["metric"])
     return {
         name: formula for name, formula in {**accuracy.FORMULAS, **beyond_accuracy.FORMULAS}.items() if name in shown

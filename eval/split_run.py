@@ -30,14 +30,14 @@ _UNSUITED = "left out"  # how the status begins of a peer that cannot rank what 
 # ``rank_folded`` (``eval.baselines.simple.Folding``) are judged on cold users too. If it has ``reports``, a list of
 # dataclasses with model, protocol, seed, status and params (None where there are no lists), these are kept in the
 # report too.
-Peers = Callable[[Fitted, Split], Iterable[tuple[str, Ranker | None]]]
+Baselines = Callable[[Fitted, Split], Iterable[tuple[str, Ranker | None]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Others:
     """The peers, if any, and what decides them, as ``json`` can write it."""
 
-    peers: Peers | None = None
+    baselines: Baselines | None = None
     facts: dict[str, Any] | None = None
 
 
@@ -69,11 +69,11 @@ class OneSplit:
     def whole(self, split: Split) -> tuple[list[Judged], dict[str, Any]]:
         """Judge every model but those that lack something, and report; or take what an earlier run kept."""
         found = self.kept.get(split.protocol, split.seed)
-        told = "" if found is None else "; judged by an earlier run"
-        self.progress.detail(f"{split.protocol}: {split.note}{told}")
+        message = "" if found is None else "; judged by an earlier run"
+        self.progress.detail(f"{split.protocol}: {split.note}{message}")
         if found is None:
             fitted, seconds = self._fitted(self.tracks, self.tags, split)
-            made = _Made(self.others.peers, fitted, split)
+            made = _Made(self.others.baselines, fitted, split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
             judged = judge(fitted, split, ks, max_users, self.progress, made)
             report = _report(split, self.tags, judged, made, seconds)
@@ -85,8 +85,8 @@ class OneSplit:
         """Judge the hybrid that never knew a modality; or take what an earlier run kept."""
         model = f"{WITHOUT}{modality}"
         found = self.kept.get(split.protocol, split.seed, model)
-        told = "" if found is None else ", judged by an earlier run"
-        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{told}")
+        message = "" if found is None else ", judged by an earlier run"
+        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{message}")
         if found is None:
             fitted, seconds = self._fitted(*without(self.tracks, self.tags, modality), split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
@@ -125,17 +125,17 @@ def _rank_seconds(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 class _Made:
-    """Peers one after another; ``seconds`` that each took to make, ``unfinished`` ones, and what they ``told``."""
+    """Peers one after another; ``seconds`` that each took to make, ``unfinished`` ones, and what they ``message``."""
 
-    def __init__(self, peers: Peers | None, fitted: Fitted, split: Split) -> None:
-        self._peers, self._fitted, self._split = peers, fitted, split
+    def __init__(self, baselines: Baselines | None, fitted: Fitted, split: Split) -> None:
+        self._baselines, self._fitted, self._split = baselines, fitted, split
         self.seconds: dict[str, float] = {}
         self.unfinished: list[str] = []
         self.told: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[tuple[str, Ranker]]:
         started = time.perf_counter()
-        for name, ranker in () if self._peers is None else self._peers(self._fitted, self._split):
+        for name, ranker in () if self._baselines is None else self._baselines(self._fitted, self._split):
             self.seconds[name] = round(time.perf_counter() - started, 2)
             if ranker is None:
                 self.unfinished.append(f"{name} on {self._split.protocol}")
@@ -143,7 +143,7 @@ class _Made:
                 yield name, ranker
             started = time.perf_counter()
         mine = (self._split.protocol, self._split.seed)
-        told = [asdict(one) for one in getattr(self._peers, "reports", ())]
-        self.told = [one for one in told if (one["protocol"], one["seed"]) == mine]
+        message = [asdict(one) for one in getattr(self._baselines, "reports", ())]
+        self.told = [one for one in message if (one["protocol"], one["seed"]) == mine]
         without = [one for one in self.told if one["params"] is None and not one["status"].startswith(_UNSUITED)]
         self.unfinished += [f"{one['model']} on {one['protocol']} ({one['status']})" for one in without]

@@ -23,7 +23,7 @@ from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
 from recsys.errors import ArtefactError, ConfigError, DataError, NewerError
-from recsys.eventlog.replay import Taken, forget_audio, read_live, with_listens, with_tracks
+from recsys.eventlog.replay import ReplayedLog, forget_audio, read_live, with_listens, with_tracks
 from recsys.fit import fit
 from recsys.store.generation import Store, disk_errors
 from recsys.store.manifest import read_facts
@@ -43,7 +43,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Catalogue:
+class BuildInputs:
     """Checked inputs."""
 
     tracks: Tracks
@@ -60,7 +60,7 @@ class Summary:
     examples: list[tuple[Any, ...]]
 
 
-def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, also: Sequence[str] = ()) -> Catalogue:
+def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, also: Sequence[str] = ()) -> BuildInputs:
     """Read and check the tables; bad rows become problems.
 
     ``also`` are ids that the listens may name besides those of the tracks table.
@@ -73,22 +73,22 @@ def read_catalogue(inputs: Inputs, settings: RunSettings, problems: Problems, al
     tags = None if inputs.tags is None else read_tags(inputs.tags, track_ids, problems)
     heard = pl.concat([track_ids, pl.Series("track_id", also, dtype=pl.String)])
     listens = None if inputs.listens is None else read_listens(inputs.listens, heard, problems, settings.listens)
-    return Catalogue(tracks, listens, tags)
+    return BuildInputs(tracks, listens, tags)
 
 
-def read_and_tell(inputs: Inputs, settings: RunSettings, progress: Progress) -> Catalogue:
+def read_and_tell(inputs: Inputs, settings: RunSettings, progress: Progress) -> BuildInputs:
     """Read and check the tables, and say how many bad rows were left out."""
     problems = Problems()
     with progress.stage("read") as stage:
         catalogue = read_catalogue(inputs, settings, problems)
         stage.done(_read_outcome(catalogue, problems))
     if len(problems):
-        told = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
-        progress.say(f"problems in the input (the rest is used): {told}")
+        message = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
+        progress.log(f"problems in the input (the rest is used): {message}")
     return catalogue
 
 
-def _read_outcome(catalogue: Catalogue, problems: Problems) -> str:
+def _read_outcome(catalogue: BuildInputs, problems: Problems) -> str:
     listens = catalogue.listens
     found = [f"{len(catalogue.tracks):,} tracks"]
     found.append(
@@ -153,7 +153,7 @@ def _build(
         forget_audio(store, taken)
         catalogue = read_catalogue(inputs, settings, problems, [upload.track_id for upload in taken.uploads])
         for what, n in problems.left_out.items():
-            progress.say(f"left out as the settings say: {n:,} {what}")
+            progress.log(f"left out as the settings say: {n:,} {what}")
         catalogue = _with_live(catalogue, taken, store, progress)
         stage.done(_read_outcome(catalogue, problems))
     if strict:
@@ -175,7 +175,7 @@ def _build(
         )
     if strict:
         _refuse(problems)
-    row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken.last_number, progress)
+    row = publish(recommender, store, settings, inputs_facts(inputs), problems, taken.last_seq, progress)
     return Summary(row, problems.counts(), problems.examples())
 
 
@@ -199,15 +199,15 @@ def _refuse(problems: Problems) -> None:
         )
 
 
-def _with_live(catalogue: Catalogue, taken: Taken, store: Store, progress: Progress) -> Catalogue:
+def _with_live(catalogue: BuildInputs, taken: ReplayedLog, store: Store, progress: Progress) -> BuildInputs:
     """Add what was uploaded and heard since the tables were written, and leave out what was deleted."""
-    if not taken.last_number:
+    if not taken.last_seq:
         return catalogue
     tracks = with_tracks(catalogue.tracks, taken, store.uploads, progress)
     tags = catalogue.tags
     if tags is not None and taken.gone_tracks:
         tags = Tags(tags.frame.filter(~pl.col("track_id").is_in(taken.gone_tracks)))
-    return Catalogue(tracks, with_listens(catalogue.listens, tracks, taken, progress), tags)
+    return BuildInputs(tracks, with_listens(catalogue.listens, tracks, taken, progress), tags)
 
 
 def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:

@@ -161,7 +161,7 @@ def _some_user(store: Path) -> str:
 
 @contextmanager
 def _server(store: Path) -> Iterator[str]:
-    """Run ``recsys serve`` in a process of its own; gives its address; its remarks are an error's text."""
+    """Run ``recsys serve`` in a process of its own; returns its address; its remarks are an error's text."""
     command = [sys.executable, "-m", "recsys", "serve", "--store", str(store), "--listen", "127.0.0.1:0"]
     with (
         TemporaryFile("w+", encoding="utf-8") as remarks,
@@ -264,7 +264,7 @@ def _farewell(console: Console, out: Path, upload: Path) -> None:
 
 
 def _settings() -> RunSettings:
-    """Give the defaults, less what costs most and shows nothing on a catalogue that everybody knows to be simulated.
+    """The defaults, less what costs most and shows nothing on a catalogue that everybody knows to be simulated.
 
     No augmented copies of a clip, no search for the settings of ALS, and few epochs where a network must be trained
     because no published weights are here.

@@ -6,7 +6,7 @@ from eval.checkpoint import PARTIAL
 from eval.results import Evaluation
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.tuning.tune_baselines import PeerSettings, tuned_peers
+from eval.tuning.tune_baselines import BaselineSettings, tuned_baselines
 from pipelines.build import Inputs, read_and_tell
 from recsys.config import RunSettings
 from recsys.util.progress import Progress
@@ -19,16 +19,16 @@ def evaluate_files(
     out: Path,
     store: Path | None,
     progress: Progress,
-    peer_settings: PeerSettings | None = None,
+    peer_settings: BaselineSettings | None = None,
 ) -> Evaluation:
     """Read a catalogue and judge the engine on it; see ``eval.run.evaluate`` for what is written and raised.
 
     With ``peer_settings`` models of other libraries and papers are tuned and judged beside ours.
     """
     catalogue = read_and_tell(inputs, settings, progress)
-    peers = None
+    baselines = None
     if peer_settings is not None and evaluation_settings.on_listens:
-        peers = tuned_peers(catalogue.tracks, catalogue.tags, peer_settings, out / PARTIAL / "trials", progress)
+        baselines = tuned_baselines(catalogue.tracks, catalogue.tags, peer_settings, out / PARTIAL / "trials", progress)
     return evaluate(
         catalogue.tracks,
         catalogue.listens,
@@ -38,6 +38,6 @@ def evaluate_files(
         out=out,
         store=store,
         progress=progress,
-        peers=peers,
-        peer_facts=None if peer_settings is None else peer_settings.model_dump(mode="json"),
+        baselines=baselines,
+        baseline_facts=None if peer_settings is None else peer_settings.model_dump(mode="json"),
     )

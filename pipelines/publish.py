@@ -45,7 +45,7 @@ def publish(
     settings: RunSettings,
     inputs: dict[str, Any],
     problems: Problems,
-    taken_in: int,
+    applied_seq: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write a generation beside the others, check it and make it current.
@@ -70,7 +70,7 @@ def publish(
         generation = partial.with_suffix("").name
         row = _build_row(generation, recommender, settings, inputs, problems)
         with progress.stage("lists") as stage:
-            _write(partial, recommender, settings, problems, row, taken_in, progress)
+            _write(partial, recommender, settings, problems, row, applied_seq, progress)
             n_users, n_tracks = row["counts"]["users"], row["counts"]["tracks"]
             n_spaces = len(recommender.model.spaces) + 1  # the hybrid one
             stage.done(f"lists of {n_users:,} users, neighbours of {n_tracks:,} tracks in {n_spaces} spaces")
@@ -88,7 +88,7 @@ def publish(
     try:
         move_listens(store, progress)
     except (ArtefactError, OSError) as error:  # what was published answers, and the log still has what did not move
-        progress.say(f"old listens stay in the live log for now: {error}")
+        progress.log(f"old listens stay in the live log for now: {error}")
     open_store(store.folder, strict=True).close()
     return row
 
@@ -99,14 +99,14 @@ def _write(
     settings: RunSettings,
     problems: Problems,
     row: dict[str, Any],
-    taken_in: int,
+    applied_seq: int,
     progress: Progress,
 ) -> None:
     artefacts: Artefacts = recommender.artefacts
     lists = _Lists(recommender, settings.pools, progress)
     model = recommender.model
     model.save(folder / "arrays")
-    recommender.traits.save(folder / "arrays")
+    recommender.attributes.save(folder / "arrays")
     save_models(folder / "models", artefacts.encoder, artefacts.sound.model)
     bars: dict[Space, Float32] = {}
     tables: list[tuple[str, Iterator[pl.DataFrame]]] = [
@@ -120,15 +120,15 @@ def _write(
     ]
     write_tables(folder / FILE, tables, row)
     compile_lookup(folder, row["generation"], model.items.all(), recommender.popular(), progress)
-    np.save(folder / "arrays" / "edges.npy", lists.edges)
-    np.save(folder / "arrays" / "lasts.npy", lists.lasts)
+    np.save(folder / "arrays" / "edges.npy", lists.score_at_20)
+    np.save(folder / "arrays" / "lasts.npy", lists.score_at_last)
     for space, scores in bars.items():
         np.save(bars_file(folder / "arrays", space), scores)
     facts = {
         "generation": row["generation"],
         "created_at": row["created_at"].isoformat(timespec="seconds"),
         "n_listens": row["counts"]["listens"],
-        "last_live_number": taken_in,
+        "last_live_number": applied_seq,
         **{name: row[name] for name in ("counts", "versions", "settings", "inputs", "durations")},
     }
     (folder / "meta.json").write_text(json.dumps(described(folder, facts), indent=1), encoding="utf-8")
@@ -187,20 +187,20 @@ class _Lists:
     def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
-        self._artists = recommender.traits.artists
-        self.edges = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
-        self.lasts = self.edges.copy()
+        self._artists = recommender.attributes.artists
+        self.score_at_20 = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
+        self.score_at_last = self.score_at_20.copy()
 
     def blocks(self) -> Iterator[pl.DataFrame]:
-        """Give rows of ``recommendation_lists``."""
-        with self._progress.bar("lists of users", len(self.edges), "users") as bar:
+        """Rows of ``recommendation_lists``."""
+        with self._progress.bar("lists of users", len(self.score_at_20), "users") as bar:
             for users, pool in user_blocks(self._recommender.model, self._settings):
                 user_ids = self._recommender.model.users.ids(users)
                 ranked = self._recommender.rank(user_ids, MAX_K, pool)
                 listed = self._recommender.ranking.varied(users, ranked, self._recommender.lists, self._artists)
                 reasons = self._recommender.reasons(user_ids, listed)
-                self.edges[users] = ranked.scores[:, DEFAULT_K - 1]
-                self.lasts[users] = ranked.scores[:, MAX_K - 1]
+                self.score_at_20[users] = ranked.scores[:, DEFAULT_K - 1]
+                self.score_at_last[users] = ranked.scores[:, MAX_K - 1]
                 bar.advance(len(users))
                 yield self._frame(user_ids, listed, reasons)
 

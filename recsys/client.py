@@ -116,7 +116,7 @@ class Client:
         self._deadline_s, self._closed = deadline_s, False
 
     def __enter__(self) -> "Client":
-        """Give itself."""
+        """The client itself."""
         return self
 
     def __exit__(self, *_exception: object) -> None:

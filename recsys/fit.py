@@ -37,7 +37,7 @@ from recsys.hybrid.encoder import Scaler, line_up
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
 from recsys.hybrid.weights import Learned, learn_weights, settle
-from recsys.ranking.attributes import Traits
+from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.model import Model, SpaceVectors
 from recsys.recommender import Artefacts, CatalogueSound, Fitted, Recommender
 from recsys.types import Factors, Listens, Plays, Space, Tags, Tracks
@@ -152,10 +152,10 @@ def fit(
         plays.barred,
         _spaces(sound, fitted, plays),
     )
-    traits = Traits.of(tracks.frame, plays.n_plays)
+    attributes = TrackAttributes.of(tracks.frame, plays.n_plays)
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(
-        Fitted(model, InMemory(tracks, plays, sound), lists=settings.lists, traits=traits, artefacts=artefacts)
+        Fitted(model, InMemory(tracks, plays, sound), lists=settings.lists, attributes=attributes, artefacts=artefacts)
     )
 
 

@@ -1,4 +1,4 @@
-"""The one door: command line, server and evaluation ask for lists here.
+"""The one way in: command line, server and evaluation ask for lists here.
 
     fit(...)  or  Recommender.open(store)  ->  Recommender  ->  recommend, similar, recommend_from_tracks, score
 
@@ -20,16 +20,16 @@ from scipy.sparse import csr_matrix
 from recsys.errors import ArtefactError, ChangedError, ConfigError, DataError, NoSpaceError
 from recsys.eventlog.snapshot import SinceBuild, Snapshot
 from recsys.hybrid.foldin import fold_in
-from recsys.ranking.attributes import Traits
+from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.audience import SPARE
 from recsys.ranking.audience import audience as rank_audience
-from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Uploads
+from recsys.ranking.catalogue_view import NO_DELTA, CatalogueView, UploadedTracks
 from recsys.ranking.diversity import ListSettings, Variety
 from recsys.ranking.filters import NO_FILTERS, Filters
-from recsys.ranking.lists import NOBODY, Lists, Person
+from recsys.ranking.lists import ANONYMOUS, ListBuilder, UserRef
 from recsys.ranking.model import Model
 from recsys.ranking.ranker import Ranking
-from recsys.ranking.request import asked, check_k, ranked_tracks, short_note
+from recsys.ranking.request import check_k, ranked_tracks, resolve_variety, short_note
 from recsys.store.checksums import check_files, check_sizes
 from recsys.store.duckdb_tables import FILE, StoredTables
 from recsys.store.generation import Store
@@ -94,21 +94,21 @@ class Fitted:
     """What a fit has learned, or a generation keeps of one.
 
     ``tables`` hold stored lists and what is known of tracks, ``facts`` what meta.json says of the build. ``lists`` is
-    the variety that lists have where nobody says otherwise, as the stored ones have it. ``traits`` of the tracks are
-    what filters look at; without them nothing is known of any track. ``edges`` (n_users,) are the scores at place 20
-    of the plain lists, computed when needed where they are None; ``lasts`` (n_users,) those at the last place of plain
-    lists that are full, -inf for the others; where they are not known the edges stand for them. ``artefacts`` is what
-    publishing needs of a fit, ``since`` looks up what happened since a generation was built; each is None for the
-    other.
+    the variety that lists have where nobody says otherwise, as the stored ones have it. ``attributes`` of the tracks
+    are what filters look at; without them nothing is known of any track. ``score_at_20`` (n_users,) are the scores at
+    place 20 of the plain lists, computed when needed where they are None; ``score_at_last`` (n_users,) those at the
+    last place of plain lists that are full, -inf for the others; where they are not known the edges stand for them.
+    ``artefacts`` is what publishing needs of a fit, ``since`` looks up what happened since a generation was built; each
+    is None for the other.
     """
 
     model: Model
     tables: Tables
     facts: Mapping[str, Any] = field(default_factory=dict)
     lists: ListSettings = field(default_factory=ListSettings)
-    traits: Traits | None = None
-    edges: Float32 | None = None
-    lasts: Float32 | None = None
+    attributes: TrackAttributes | None = None
+    score_at_20: Float32 | None = None
+    score_at_last: Float32 | None = None
     artefacts: Artefacts | None = None
     since: SinceBuild | None = None
 
@@ -127,8 +127,8 @@ class Recommender:
         self.facts = dict(fitted.facts)
         self.model, self.ranking = fitted.model, Ranking(fitted.model)
         plays = np.asarray(fitted.model.counts.sum(axis=0)).ravel()
-        self.traits = Traits.unknown(plays) if fitted.traits is None else fitted.traits
-        built = Lists(self.ranking, fitted.tables, self.lists, self.traits)
+        self.attributes = TrackAttributes.unknown(plays) if fitted.attributes is None else fitted.attributes
+        built = ListBuilder(self.ranking, fitted.tables, self.lists, self.attributes)
         self._lists = built if fitted.since is None else built.over(fitted.since.uploads())
 
     @classmethod
@@ -140,7 +140,7 @@ class Recommender:
         """
         return open_store(Path(store))
 
-    # ---- what there is -------------------------------------------------------------------------------------------
+    # ---- facts -------------------------------------------------------------------------------------------
 
     @property
     def generation(self) -> str:
@@ -232,14 +232,14 @@ class Recommender:
         check_k(k)
         person = self._person(user_id)
         personal = self._lists.personal(person)
-        variety = asked(self.lists.usual(personal), max_per_artist, diversity)
+        variety = resolve_variety(self.lists.usual(personal), max_per_artist, diversity)
         found = self._lists.of_user(person, k, variety, filters, capped=max_per_artist is not None)
         listed = self._list(found[:k], "personal" if personal else "popular", describe)
         return replace(listed, note=short_note(len(found), k))
 
     def popular(self) -> list[Found]:
         """The list of somebody of whom nothing is known, 200 deep: track ids, scores, and no reasons."""
-        return self._lists.of_user(NOBODY, MAX_K, self.lists.usual(personal=False))
+        return self._lists.of_user(ANONYMOUS, MAX_K, self.lists.usual(personal=False))
 
     def similar(
         self, track_id: str, k: int = DEFAULT_K, space: Space = "hybrid", *, describe: bool = True
@@ -302,22 +302,22 @@ class Recommender:
         check_k(k)
         item = self._catalogue.row(track_id)
         vector = self._catalogue.vectors_of([item])[0]
-        users, margins = rank_audience(self.model, vector, item, self.edges, k + SPARE)
+        users, margins = rank_audience(self.model, vector, item, self.score_at_20, k + SPARE)
         found = zip(self.model.users.ids(users), margins.tolist(), strict=True)
-        return list(islice((line for line in found if self._person(line[0]).touched.is_open_to(item, track_id)), k))
+        return list(islice((line for line in found if self._person(line[0]).delta.is_open_to(item, track_id)), k))
 
     @property
-    def edges(self) -> Float32:
+    def score_at_20(self) -> Float32:
         """Score of each user's 20th candidate, (n_users,); -inf for a list that is shorter."""
-        return self.ranking.edges if self.fitted.edges is None else self.fitted.edges
+        return self.ranking.score_at_20 if self.fitted.score_at_20 is None else self.fitted.score_at_20
 
     @property
-    def lasts(self) -> Float32:
+    def score_at_last(self) -> Float32:
         """Score at the last place of each user's full list, (n_users,); -inf for the others."""
-        return self.edges if self.fitted.lasts is None else self.fitted.lasts
+        return self.score_at_20 if self.fitted.score_at_last is None else self.fitted.score_at_last
 
-    def with_uploads(self, uploads: Uploads) -> "Recommender":
-        """Give the same with other uploads and deletions; all else is shared."""
+    def with_uploads(self, uploads: UploadedTracks) -> "Recommender":
+        """The same with other uploads and deletions; all else is shared."""
         other = copy.copy(self)
         other._lists = self._lists.over(uploads)
         return other
@@ -366,12 +366,12 @@ class Recommender:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     @property
-    def _catalogue(self) -> Catalogue:
+    def _catalogue(self) -> CatalogueView:
         return self._lists.catalogue
 
-    def _person(self, user_id: str) -> Person:
-        touched = UNTOUCHED if self.fitted.since is None else self.fitted.since.touched(user_id)
-        return Person(NO_ITEM if touched.is_gone else int(self.model.users.find([user_id])[0]), user_id, touched)
+    def _person(self, user_id: str) -> UserRef:
+        delta = NO_DELTA if self.fitted.since is None else self.fitted.since.delta(user_id)
+        return UserRef(NO_ITEM if delta.is_gone else int(self.model.users.find([user_id])[0]), user_id, delta)
 
     def _about(self, track_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         uploaded = {t: self._catalogue.uploads.about[t] for t in track_ids if self._catalogue.is_upload(t)}
@@ -412,7 +412,7 @@ def open_generation(
     facts = read_facts(generation)
     # a store that has lost serving.lmdb still serves, if slower
     changed = check_files(generation, facts, but={LOOKUP} if backend == "duckdb" else ())
-    name, taken_in = str(facts["generation"]), int(facts["last_live_number"])
+    name, applied_seq = str(facts["generation"]), int(facts["last_live_number"])
     arrays = generation / "arrays"
     model = Model.load(arrays)
     tables = _tables(backend, generation, changed, strict)
@@ -422,10 +422,10 @@ def open_generation(
             tables,
             facts,
             _list_settings(facts),
-            Traits.load(arrays),
-            edges=_scores(arrays / "edges.npy"),
-            lasts=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
-            since=SinceBuild(store, Snapshot.at(model, name, store.uploads, taken_in)),
+            TrackAttributes.load(arrays),
+            score_at_20=_scores(arrays / "edges.npy"),
+            score_at_last=_scores(arrays / "lasts.npy") if (arrays / "lasts.npy").exists() else None,
+            since=SinceBuild(store, Snapshot.at(model, name, store.uploads, applied_seq)),
         )
     )
 

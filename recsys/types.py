@@ -25,7 +25,7 @@ DEFAULT_K = 20  # length of a list where nobody says otherwise
 MAX_K = 200  # the longest, as deep as lists are stored
 NO_ITEM = -1  # marks an empty place in a list of items
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
-NOBODY_ID = ""  # of the user of whom nothing is known; no other has this id
+ANONYMOUS_ID = ""  # of the user of whom nothing is known; no other has this id
 
 TRACKS_SCHEMA = pl.Schema(
     {

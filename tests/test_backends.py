@@ -10,7 +10,7 @@ import pytest
 from helpers.live_store import with_reach
 from helpers.stores import copied
 from recsys.eventlog.events import Listened, Upload
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.ranking import lists
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import Filters, artists_of
@@ -38,12 +38,12 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(store: Path) -> Iterator[Live]:
-    with closing(open_store(store)) as recommender, closing(Live(Store(store), recommender)) as live:
+def opened(store: Path) -> Iterator[LiveUpdater]:
+    with closing(open_store(store)) as recommender, closing(LiveUpdater(Store(store), recommender)) as live:
         yield live
 
 
-def put_in(live: Live, recommender: Recommender, track_id: str, vector: np.ndarray, artist: str = "New") -> int:
+def put_in(live: LiveUpdater, recommender: Recommender, track_id: str, vector: np.ndarray, artist: str = "New") -> int:
     upload = Upload(
         track_id, f"hash of {track_id}", "x.mp3", None, artist, None, ["jazz"], 2026, None, 9.0, "2026-01-01"
     )
@@ -118,13 +118,13 @@ def test_the_popular_list_is_that_of_a_build_with_these_tracks(store: Path) -> N
     with closing(open_store(store)) as recommender, opened(store) as live:
         for n in range(3):  # of one artist, of whom it takes two
             put_in(live, recommender, f"hit{n}", popular_vector(recommender, 1.3 - 0.1 * n))
-        model, traits, uploads, now = recommender.model, recommender.traits, live.uploads(), live.list_of("")
+        model, attributes, uploads, now = recommender.model, recommender.attributes, live.uploads(), live.list_of("")
         vectors = np.vstack([model.item_vectors, uploads.item_vectors])
         scores = vectors @ recommender.ranking.nobody[0]
         ranked = np.argsort(-scores, kind="stable").astype(np.int32)
         source = Source(
             lambda depth: (ranked[:depth], scores[ranked[:depth]]),
-            lambda rows: artists_of(rows, traits, uploads),
+            lambda rows: artists_of(rows, attributes, uploads),
             lambda rows: model.blend.likeness(vectors[rows]),
         )
         rows, _ = choose(source, MAX_K, recommender.lists.popular, fill=True)

@@ -115,7 +115,7 @@ def test_folding_in_is_recommending_from_tracks(tiny_fit: Recommender) -> None:
 
 def test_the_arrays_of_a_fit_outlive_it(tiny_fit: Recommender, tmp_path: Path) -> None:
     tiny_fit.model.save(tmp_path / "arrays")
-    loaded = Recommender(Fitted(Model.load(tmp_path / "arrays"), tiny_fit.tables, traits=tiny_fit.traits))
+    loaded = Recommender(Fitted(Model.load(tmp_path / "arrays"), tiny_fit.tables, attributes=tiny_fit.attributes))
     for user in ALL_USERS:
         assert ids(loaded.recommend(user, 200)) == ids(tiny_fit.recommend(user, 200))
 

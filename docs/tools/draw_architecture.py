@@ -50,12 +50,12 @@ def draw(mode: str) -> Drawing:
     places = {name: _place(column, row) for name, _, column, row, _ in BOXES}
     for start, end, out, into in ARROWS:
         drawing.path(_curve(_side(places[start], out), out, _side(places[end], into), into), arrow=True)
-    for name, told, column, row, kind in BOXES:
+    for name, message, column, row, kind in BOXES:
         x, y = _place(column, row)
         fill, edge = FILLS[kind]
         drawing.box(x, y, BOX_W, BOX_H, fill=fill, edge=edge)
         drawing.text(x + BOX_W / 2, y + 28, name, size=16, anchor="middle", bold=True)
-        drawing.text(x + BOX_W / 2, y + 49, told, size=12.5, anchor="middle", colour="soft")
+        drawing.text(x + BOX_W / 2, y + 49, message, size=12.5, anchor="middle", colour="soft")
     return drawing
 
 

@@ -41,7 +41,7 @@ def kept(report: dict[str, Any]) -> dict[str, Any]:
 def pairs(report: dict[str, Any]) -> list[tuple[str, Bar, Bar]]:
     """For each split its name in words, the best tuned baseline and the hybrid."""
     found = []
-    for split, told in SPLITS:
+    for split, message in SPLITS:
         bars = [
             Bar(row["model"], row["value"], row["ci_low"], row["ci_high"])
             for row in report["figures"]
@@ -49,15 +49,15 @@ def pairs(report: dict[str, Any]) -> list[tuple[str, Bar, Bar]]:
         ]
         [ours] = [bar for bar in bars if bar.model == "hybrid"]
         best = max((bar for bar in bars if not bar.model.startswith("hybrid")), key=lambda bar: bar.value)
-        found.append((told, best, ours))
+        found.append((message, best, ours))
     return found
 
 
 def draw(mode: str) -> Drawing:
     """The picture for a page of that mode."""
     sets = [
-        (name, told, pairs(json.loads((ASSETS / file).read_text(encoding="utf-8"))))
-        for file, name, told in REPORTS
+        (name, message, pairs(json.loads((ASSETS / file).read_text(encoding="utf-8"))))
+        for file, name, message in REPORTS
         if (ASSETS / file).exists()
     ]
     most = max(bar.high for _, _, found in sets for _, *two in found for bar in two)
@@ -72,9 +72,9 @@ def draw(mode: str) -> Drawing:
         drawing.line(x, TOP, x, height - BOTTOM, colour="grid")
         drawing.text(x, height - 12, f"{tick:.1f}", size=11, anchor="middle", colour="soft")
     y = float(TOP)
-    for name, told, found in sets:
+    for name, message, found in sets:
         drawing.text(16, y + 20, name, size=14.5, bold=True)
-        drawing.text(16 + 8.4 * len(name) + 10, y + 20, told, size=12, colour="soft")
+        drawing.text(16 + 8.4 * len(name) + 10, y + 20, message, size=12, colour="soft")
         y += HEADER
         for split, theirs, ours in found:
             drawing.text(LEFT - 12, y + 26, split, anchor="end")

@@ -45,8 +45,8 @@ def _row(parameter: Any) -> str:
     flag = getattr(parameter, "is_flag", False)
     default = "required" if parameter.required else _default(parameter.default, flag)
     repeated = " May be given several times." if getattr(parameter, "multiple", False) else ""
-    told = _sentence(getattr(parameter, "help", "") or "") + repeated
-    return f"| {names} | {'' if flag else _kind(parameter)} | {default} | {_cell(told)} |"
+    message = _sentence(getattr(parameter, "help", "") or "") + repeated
+    return f"| {names} | {'' if flag else _kind(parameter)} | {default} | {_cell(message)} |"
 
 
 def _kind(parameter: Any) -> str:

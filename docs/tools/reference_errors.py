@@ -11,8 +11,10 @@ def markdown() -> str:
     rows = []
     for depth, kind in _tree(errors.RecsysError, 0):
         builtin = next((base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"), "")
-        told = " ".join(inspect.cleandoc(kind.__doc__ or "").split()).replace("``", "`")
-        rows.append(f"| {'&nbsp;&nbsp;&nbsp;' * depth}`{kind.__name__}` | `{builtin}` | {exit_status(kind)} | {told} |")
+        message = " ".join(inspect.cleandoc(kind.__doc__ or "").split()).replace("``", "`")
+        rows.append(
+            f"| {'&nbsp;&nbsp;&nbsp;' * depth}`{kind.__name__}` | `{builtin}` | {exit_status(kind)} | {message} |"
+        )
     return "\n".join(["| class | also a | exit status | when |", "|---|---|---|---|", *rows])
 
 

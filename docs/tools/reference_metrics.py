@@ -11,7 +11,7 @@ WATCHED = ("built_at", "backlog", "behind", "damaged_values", "damaged_files", "
 
 def markdown() -> str:
     """A row for each metric: name, kind, labels, help."""
-    rows = [f"| `{name}` | {kind} | {labels} | {told} |" for name, kind, labels, told in metrics()]
+    rows = [f"| `{name}` | {kind} | {labels} | {message} |" for name, kind, labels, message in metrics()]
     bounds = ", ".join(f"{bound:g}" for bound in BOUNDS_S)
     table = "\n".join(["| metric | kind | labels | what |", "|---|---|---|---|", *rows])
     return f"{table}\n\nThe bounds of the histogram are {bounds} seconds."

@@ -33,7 +33,7 @@ def shell(block: str, folder: Path) -> str:
             command = [sys.executable, "-m", *shlex.split(line[2:])]
             environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(README.parent)}
             ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-            lines += [line, *(told.strip() for told in ran.stdout.splitlines() if told.strip())]
+            lines += [line, *(message.strip() for message in ran.stdout.splitlines() if message.strip())]
     return "\n".join(lines) + "\n"
 
 

@@ -9,8 +9,8 @@ A track whose artist has no other track stands for itself.
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, valued
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, valued
 from eval.baselines.rankers import ByScores, ByVectors
 from eval.baselines.simple import Ranker
 from recsys.types import Float32, Int32
@@ -22,7 +22,7 @@ ALS_CHOICES: dict[str, Number | Choice] = {  # a grid, so that trials share fits
 }
 
 
-def _fit_mean(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_mean(material: BaselineData, params: Params, seed: int) -> Ranker:
     plays = material.plays
     factors = material.als(params["n_factors"], params["l2"], params["mean_confidence"], seed)
     played = plays.n_listeners > 0
@@ -38,7 +38,7 @@ def _fit_mean(material: Material, params: Params, seed: int) -> Ranker:
     return ByVectors(plays, factors.user_factors, items)
 
 
-def _fit_popularity(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_popularity(material: BaselineData, params: Params, seed: int) -> Ranker:
     artist = _artist_or_self(material)
     plays = material.plays
     if params["counted"] == "listeners":
@@ -50,7 +50,7 @@ def _fit_popularity(material: Material, params: Params, seed: int) -> Ranker:
     return ByScores(plays, lambda user_rows: np.tile(scores, (len(user_rows), 1)), seed)
 
 
-def _fit_own(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_own(material: BaselineData, params: Params, seed: int) -> Ranker:
     artist = _artist_or_self(material)
     plays = material.plays
     heard = csr_matrix(valued(plays.counts, params["value"]) @ _one_hot(artist))
@@ -61,7 +61,7 @@ def _fit_own(material: Material, params: Params, seed: int) -> Ranker:
     return ByScores(plays, score, seed)
 
 
-def _artist_or_self(material: Material) -> Int32:
+def _artist_or_self(material: BaselineData) -> Int32:
     """Number the artists (n_items,); a track without a known artist is an artist of its own."""
     artist = material.metadata.artist
     alone = artist < 0
@@ -74,7 +74,7 @@ def _one_hot(artist: Int32) -> csr_matrix:
     return csr_matrix((np.ones(n, np.float32), (np.arange(n), artist)), shape=(n, int(artist.max(initial=-1)) + 1))
 
 
-ARTIST_MEAN = Peer(
+ARTIST_MEAN = Baseline(
     "artist-mean",
     _fit_mean,
     {**ALS_CHOICES, "shrinkage": Number(0.01, 10, 0.5, log=True)},  # as if so many average tracks were the artist's too
@@ -82,7 +82,7 @@ ARTIST_MEAN = Peer(
     uses_features=True,
     needs="artists",
 )
-ARTIST_POPULARITY = Peer(
+ARTIST_POPULARITY = Baseline(
     "artist-popularity",
     _fit_popularity,
     {"counted": Choice(("listeners", "plays"))},
@@ -90,7 +90,7 @@ ARTIST_POPULARITY = Peer(
     uses_features=True,
     needs="artists",
 )
-OWN_ARTISTS = Peer(
+OWN_ARTISTS = Baseline(
     "own-artists",
     _fit_own,
     {"value": Choice(("raw", "log", "binary"))},

@@ -1,6 +1,6 @@
 """What a peer is: a name, a way to fit it, and the settings that tuning may choose.
 
-    Material, params, seed  ->  Peer.fit  ->  Ranker
+    BaselineData, params, seed  ->  Baseline.fit  ->  Ranker
 
 ``Number`` and ``Choice`` describe a search space without the library that searches it, so that a space and its
 defaults can be read, hashed and written as JSON.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.baselines.features import Material
+from eval.baselines.features import BaselineData
 from eval.baselines.simple import Ranker
 
 Params = Mapping[str, Any]  # numbers, texts and truth values by name
@@ -43,7 +43,7 @@ Space = Mapping[str, Number | Choice]
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class Baseline:
     """One model to compare with.
 
     ``ranks_cold`` says whether it tells tracks without plays apart; ``uses_features`` whether it reads anything but
@@ -51,7 +51,7 @@ class Peer:
     """
 
     name: str
-    fit: Callable[[Material, Params, int], Ranker]
+    fit: Callable[[BaselineData, Params, int], Ranker]
     space: Space
     ranks_cold: bool = False
     uses_features: bool = False
@@ -62,7 +62,7 @@ class Peer:
         """The settings that are tried first."""
         return {name: dimension.default for name, dimension in self.space.items()}
 
-    def lacks(self, material: Material) -> str:
+    def lacks(self, material: BaselineData) -> str:
         """Say in a few words what the material lacks for this model; empty where nothing is missing."""
         if not material.plays.counts.nnz:
             return "there are no plays"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from eval.baselines.artists import ALS_CHOICES
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData
 from eval.baselines.rankers import ByVectors
 from eval.baselines.ridge import feature_columns
 from eval.baselines.simple import Ranker
@@ -26,7 +26,7 @@ _BATCH = 256  # tracks
 _BLOCK_ROWS = 4096
 
 
-def _fit(material: Material, params: Params, seed: int) -> Ranker:
+def _fit(material: BaselineData, params: Params, seed: int) -> Ranker:
     import torch
 
     plays = material.plays
@@ -99,7 +99,7 @@ def _train(
 
 
 def _run(layers: Any, known: Float32, columns: csr_matrix) -> Float32:
-    """Give the vectors of all tracks (n_items, f); a track without plays enters with factors of 0."""
+    """The vectors of all tracks (n_items, f); a track without plays enters with factors of 0."""
     import torch
 
     blocks = []
@@ -110,7 +110,7 @@ def _run(layers: Any, known: Float32, columns: csr_matrix) -> Float32:
     return np.concatenate(blocks).astype(np.float32)
 
 
-DROPOUTNET = Peer(
+DROPOUTNET = Baseline(
     "dropoutnet",
     _fit,
     {

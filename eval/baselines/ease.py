@@ -9,8 +9,8 @@ memory with their square, so it runs on items of two or more listeners, the ``MA
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotri
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, valued
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, valued
 from eval.baselines.rankers import ByScores
 from eval.baselines.simple import Ranker
 from recsys.errors import DataError
@@ -20,7 +20,7 @@ MAX_ITEMS = 12_000  # two matrices of 576 MB
 _BLOCK_ROWS = 1024
 
 
-def _fit(material: Material, params: Params, seed: int) -> Ranker:
+def _fit(material: BaselineData, params: Params, seed: int) -> Ranker:
     plays = material.plays
     listeners = plays.n_listeners
     shared = np.flatnonzero(listeners >= 2)
@@ -57,4 +57,4 @@ def _weights(taste: "np.ndarray", l2: float) -> Float32:
     return np.ascontiguousarray(weights)
 
 
-EASE = Peer("ease", _fit, {"l2": Number(10, 5000, 200, log=True), "value": Choice(("binary", "log"))})
+EASE = Baseline("ease", _fit, {"l2": Number(10, 5000, 200, log=True), "value": Choice(("binary", "log"))})

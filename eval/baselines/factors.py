@@ -8,18 +8,18 @@ a given mean confidence. BPR: Rendle et al., UAI 2009.
 
 import numpy as np
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData
 from eval.baselines.rankers import unplayed_last
 from eval.baselines.simple import Ranker
 
 
-def _fit_als(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_als(material: BaselineData, params: Params, seed: int) -> Ranker:
     factors = material.als(params["n_factors"], params["l2"], params["mean_confidence"], seed)
     return unplayed_last(material.plays, factors.user_factors, factors.item_factors)
 
 
-def _fit_bpr(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_bpr(material: BaselineData, params: Params, seed: int) -> Ranker:
     """Fit on one thread: on more, their updates race and no two runs agree."""
     from implicit.cpu.bpr import BayesianPersonalizedRanking
     from threadpoolctl import threadpool_limits
@@ -39,7 +39,7 @@ def _fit_bpr(material: Material, params: Params, seed: int) -> Ranker:
     return unplayed_last(plays, users, np.asarray(model.item_factors, dtype=np.float32))
 
 
-ALS = Peer(
+ALS = Baseline(
     "als",
     _fit_als,
     {
@@ -48,7 +48,7 @@ ALS = Peer(
         "mean_confidence": Number(2, 100, 8, log=True),
     },
 )
-BPR = Peer(
+BPR = Baseline(
     "bpr",
     _fit_bpr,
     {

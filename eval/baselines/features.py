@@ -1,6 +1,6 @@
 """What peers learn from: training plays and what is known of the tracks, brought into the rows of the plays.
 
-    Plays (training), Tracks, Tags, sound vectors  ->  Material.of  ->  Material
+    Plays (training), Tracks, Tags, sound vectors  ->  BaselineData.of  ->  BaselineData
 
 Tags are given whole, as input of the tracks. ALS factors are kept by their settings, so that the models which only
 look at them do not fit them again at every trial. One material belongs to one set of training plays.
@@ -24,7 +24,7 @@ _KEPT_FACTORS = 12  # sets of ALS factors at once: 128 factors of 100,000 tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class BaselineData:
     """Training plays, and features in their item rows.
 
     ``sound`` (n_items, d) is standardised, zeros for a track without; d may be 0.
@@ -37,7 +37,7 @@ class Material:
     _factors: dict[tuple[int, float, float, int], Factors] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, plays: Plays, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> "Material":
+    def of(cls, plays: Plays, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> "BaselineData":
         """Bring tracks, in any order, and sound (item rows of ``plays``, vectors) into the rows of the plays."""
         wanted = pl.DataFrame({"track_id": plays.track_ids}, schema={"track_id": pl.String()})
         in_order = wanted.join(tracks.frame, on="track_id", how="left", maintain_order="left")

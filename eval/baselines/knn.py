@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, valued
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, valued
 from eval.baselines.rankers import ByScores
 from eval.baselines.simple import Ranker
 from recsys.types import Float32, Int32
@@ -42,8 +42,8 @@ def _bm25(counts: csr_matrix, params: Params) -> Any:
     return bm25_weight(counts.T, params["K1"], params["B"]).T
 
 
-def _fitted(weighted: Callable[[csr_matrix, Params], Any]) -> Callable[[Material, Params, int], Ranker]:
-    def fit(material: Material, params: Params, seed: int) -> Ranker:
+def _fitted(weighted: Callable[[csr_matrix, Params], Any]) -> Callable[[BaselineData, Params, int], Ranker]:
+    def fit(material: BaselineData, params: Params, seed: int) -> Ranker:
         """Find the neighbours of every item; every row is made by itself, so threads do not matter."""
         from implicit.nearest_neighbours import ItemItemRecommender
 
@@ -62,9 +62,9 @@ def _fitted(weighted: Callable[[csr_matrix, Params], Any]) -> Callable[[Material
     return fit
 
 
-COSINE = Peer("knn-cosine", _fitted(_cosine), _SPACE)
-TFIDF = Peer("knn-tfidf", _fitted(_tfidf), _SPACE)
-BM25 = Peer(
+COSINE = Baseline("knn-cosine", _fitted(_cosine), _SPACE)
+TFIDF = Baseline("knn-tfidf", _fitted(_tfidf), _SPACE)
+BM25 = Baseline(
     "knn-bm25",
     _fitted(_bm25),
     {**_SPACE, "K1": Number(0.1, 100, 1.2, log=True), "B": Number(0, 1, 0.75)},

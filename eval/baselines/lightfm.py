@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, valued
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, valued
 from eval.baselines.rankers import ByVectors, unplayed_last
 from eval.baselines.simple import Ranker
 from recsys.cf.lightfm import with_unit_rows
@@ -27,12 +27,12 @@ _SPACE: dict[str, Number | Choice] = {
 }
 
 
-def _fit_plain(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_plain(material: BaselineData, params: Params, seed: int) -> Ranker:
     users, items = _embeddings(material.plays, None, params, seed)
     return unplayed_last(material.plays, users, items)
 
 
-def _fit_with_features(material: Material, params: Params, seed: int) -> Ranker:
+def _fit_with_features(material: BaselineData, params: Params, seed: int) -> Ranker:
     plays = material.plays
     columns = most_weighty(material.columns(params["tag_value"]), params["max_features"])
     if params["scaled_to"] != "nothing":
@@ -82,8 +82,8 @@ def sums_to_one(columns: csr_matrix) -> csr_matrix:
     return csr_matrix(diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12), 0).astype(np.float32)) @ columns)
 
 
-LIGHTFM = Peer("lightfm", _fit_plain, _SPACE)
-LIGHTFM_FEATURES = Peer(
+LIGHTFM = Baseline("lightfm", _fit_plain, _SPACE)
+LIGHTFM_FEATURES = Baseline(
     "lightfm-features",
     _fit_with_features,
     {

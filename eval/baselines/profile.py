@@ -8,15 +8,15 @@ The vector-space model with Rocchio's mean (Rocchio 1971; Salton & Buckley 1988)
 import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, valued
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, valued
 from eval.baselines.rankers import ByScores
 from eval.baselines.simple import Ranker
 from recsys.cf.lightfm import with_unit_rows
 from recsys.types import Float32, Int32
 
 
-def _fit(material: Material, params: Params, seed: int) -> Ranker:
+def _fit(material: BaselineData, params: Params, seed: int) -> Ranker:
     plays = material.plays
     directions, lengths = _vectors(material, params)
     compared = csr_matrix(diags((1 + lengths) ** np.float32(params["length_power"])) @ directions)
@@ -33,8 +33,8 @@ def _fit(material: Material, params: Params, seed: int) -> Ranker:
     return ByScores(plays, score, seed)
 
 
-def _vectors(material: Material, params: Params) -> tuple[csr_matrix, Float32]:
-    """Join unit blocks of metadata and of sound; gives unit vectors (n_items, d) and the length of the metadata."""
+def _vectors(material: BaselineData, params: Params) -> tuple[csr_matrix, Float32]:
+    """Join unit blocks of metadata and of sound; returns unit vectors (n_items, d) and the length of the metadata."""
     columns = material.columns(params["tag_value"], params["artist_weight"])
     frequency = np.bincount(columns.indices, minlength=columns.shape[1])
     idf = np.log1p(columns.shape[0] / np.maximum(frequency, 1)) ** params["idf_power"]
@@ -46,7 +46,7 @@ def _vectors(material: Material, params: Params) -> tuple[csr_matrix, Float32]:
     ), lengths
 
 
-PROFILE = Peer(
+PROFILE = Baseline(
     "content-profile",
     _fit,
     {

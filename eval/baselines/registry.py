@@ -1,7 +1,7 @@
 """All peers, in the order in which they are tuned and listed: cheap ones first, so that a short budget shows most."""
 
 from eval.baselines.artists import ARTIST_MEAN, ARTIST_POPULARITY, OWN_ARTISTS
-from eval.baselines.base import Peer
+from eval.baselines.base import Baseline
 from eval.baselines.dropoutnet import DROPOUTNET
 from eval.baselines.ease import EASE
 from eval.baselines.factors import ALS, BPR
@@ -10,7 +10,7 @@ from eval.baselines.lightfm import LIGHTFM, LIGHTFM_FEATURES
 from eval.baselines.profile import PROFILE
 from eval.baselines.ridge import RIDGE
 
-PEERS: tuple[Peer, ...] = (
+PEERS: tuple[Baseline, ...] = (
     COSINE,
     TFIDF,
     BM25,
@@ -26,5 +26,7 @@ PEERS: tuple[Peer, ...] = (
     LIGHTFM,
     LIGHTFM_FEATURES,
 )
-NAMES: tuple[str, ...] = tuple(peer.name for peer in PEERS)
-WITHOUT_FEATURES: frozenset[str] = frozenset(peer.name for peer in PEERS if not peer.uses_features)  # plays alone
+NAMES: tuple[str, ...] = tuple(baseline.name for baseline in PEERS)
+WITHOUT_FEATURES: frozenset[str] = frozenset(
+    baseline.name for baseline in PEERS if not baseline.uses_features
+)  # plays alone

@@ -12,8 +12,8 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, hstack
 
 from eval.baselines.artists import ALS_CHOICES
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material, confidence_scale_of
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData, confidence_scale_of
 from eval.baselines.rankers import ByVectors
 from eval.baselines.simple import Ranker
 from recsys.cf.als import confidence, solve_rows
@@ -22,7 +22,7 @@ from recsys.types import Float32
 MAX_COLUMNS = 6000  # normal equations in double precision: 288 MB
 
 
-def _fit(material: Material, params: Params, seed: int) -> Ranker:
+def _fit(material: BaselineData, params: Params, seed: int) -> Ranker:
     plays = material.plays
     factors = material.als(params["n_factors"], params["l2"], params["mean_confidence"], seed)
     listeners = plays.n_listeners
@@ -40,7 +40,7 @@ def _fit(material: Material, params: Params, seed: int) -> Ranker:
     return ByVectors(plays, users, items)
 
 
-def feature_columns(material: Material, params: Params, played: NDArray[np.int64]) -> csr_matrix:
+def feature_columns(material: BaselineData, params: Params, played: NDArray[np.int64]) -> csr_matrix:
     """Join metadata columns that a played track shares with any other, the most frequent ``MAX_COLUMNS``, and sound."""
     columns = material.columns(params["tag_value"], params["artist_weight"])
     shared = np.bincount(columns.indices, minlength=columns.shape[1]) >= 2
@@ -63,7 +63,7 @@ def _solve(columns: csr_matrix, targets: Float32, weight: NDArray[np.float64], l
     return np.asarray(cho_solve(cho_factor(normal, overwrite_a=True), right), dtype=np.float32)
 
 
-RIDGE = Peer(
+RIDGE = Baseline(
     "ridge",
     _fit,
     {

@@ -115,7 +115,7 @@ class Popularity:
         object.__setattr__(self, "_order", shuffled[np.argsort(-listeners[shuffled], kind="stable")])
 
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
-        """Give the most popular candidates that each user has not heard."""
+        """The most popular candidates that each user has not heard."""
         order = _among(self._order, candidates)
         items, _ = _first_unheard(order, np.zeros(len(user_rows), dtype=np.int64), self.plays, user_rows, k)
         return _scored(items, self._listeners[items].astype(np.float32))

@@ -123,7 +123,7 @@ def mean_over_users(values: NDArray[np.floating]) -> Float64:
 def bootstrap_ci(
     values: NDArray[np.floating], n_resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[Float64, Float64]:
-    """Give the interval of ``mean_over_users`` when users are drawn anew, each with all of their splits.
+    """The interval of ``mean_over_users`` when users are drawn anew, each with all of their splits.
 
     The same seed draws the same users, so intervals of several models over the same users are paired.
 
@@ -140,7 +140,7 @@ def bootstrap_ci(
 
 
 def interval(draws: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
-    """Give the middle ``level`` of draws (n, n_figures), NaN among them left out: lower and upper end (n_figures,)."""
+    """The middle ``level`` of draws (n, n_figures), NaN among them left out: lower and upper end (n_figures,)."""
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     for figure in np.flatnonzero(np.isnan(low)):  # few users have a value, and in some draws none of them

@@ -1,6 +1,6 @@
 """What lists are like beside being right: how popular, how alike, by how many artists, how much of the catalogue.
 
-    ranked (n_users, K), Traits  ->  mean_percentile, novelty, diversity, n_artists  ->  a value a user
+    ranked (n_users, K), ItemFacts  ->  mean_percentile, novelty, diversity, n_artists  ->  a value a user
     ranked (n_users, K)          ->  coverage, gini                                  ->  a value for all lists
 
 Empty places of a list count for nothing; a list without a value has NaN. Formulas are in ``FORMULAS``. Whether a
@@ -22,7 +22,7 @@ _BLOCK_PLACES = 65_536  # places of lists whose sound vectors are held at once: 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Traits:
+class ItemFacts:
     """What is known of each item: all (n_items,) but ``sound`` (m, d), rows of unit length.
 
     ``percentile`` is of popularity, from 0 to 1; ``novelty`` in bits; ``artist`` a number, negative where the artist is
@@ -37,7 +37,7 @@ class Traits:
     sound: Float32
 
 
-def traits_of(plays: Plays, artists: pl.DataFrame | None, sound: tuple[Int32, Float32]) -> Traits:
+def traits_of(plays: Plays, artists: pl.DataFrame | None, sound: tuple[Int32, Float32]) -> ItemFacts:
     """Gather the traits of the catalogue as training knows it.
 
     Args:
@@ -54,7 +54,7 @@ def traits_of(plays: Plays, artists: pl.DataFrame | None, sound: tuple[Int32, Fl
     heard = length > 0
     sound_row[rows[heard]] = np.arange(int(heard.sum()), dtype=np.int32)
     unit = np.asarray(vectors[heard] / length[heard, None], dtype=np.float32)
-    return Traits(listeners, percentile, novelty, artist_numbers(plays.track_ids, artists), sound_row, unit)
+    return ItemFacts(listeners, percentile, novelty, artist_numbers(plays.track_ids, artists), sound_row, unit)
 
 
 def artist_numbers(track_ids: list[str], artists: pl.DataFrame | None) -> Int32:
@@ -67,17 +67,17 @@ def artist_numbers(track_ids: list[str], artists: pl.DataFrame | None) -> Int32:
     return numbers
 
 
-def mean_percentile(ranked: Int32, traits: Traits) -> Float64:
+def mean_percentile(ranked: Int32, traits: ItemFacts) -> Float64:
     """Mean popularity percentile of the shown items."""
     return _mean_shown(ranked, traits.percentile)
 
 
-def novelty(ranked: Int32, traits: Traits) -> Float64:
+def novelty(ranked: Int32, traits: ItemFacts) -> Float64:
     """Mean of -log2((listeners + 1) / (users + 1)) of the shown items."""
     return _mean_shown(ranked, traits.novelty)
 
 
-def n_artists(ranked: Int32, traits: Traits) -> Float64:
+def n_artists(ranked: Int32, traits: ItemFacts) -> Float64:
     """Distinct artists of the shown items; NaN for all where no artist is known in the whole catalogue."""
     if not bool((traits.artist >= 0).any()):
         return np.full(len(ranked), np.nan)
@@ -88,7 +88,7 @@ def n_artists(ranked: Int32, traits: Traits) -> Float64:
     return np.where((ranked != NO_ITEM).any(axis=1), found, np.nan)
 
 
-def diversity(ranked: Int32, traits: Traits) -> Float64:
+def diversity(ranked: Int32, traits: ItemFacts) -> Float64:
     """Mean over pairs of shown items that have sound of 1 - cosine of their sound vectors.
 
     The cosines of all pairs add up to (|sum of the unit vectors|^2 - n) / 2.
@@ -128,7 +128,7 @@ def gini(ranked: Int32, n_candidates: int) -> float:
     return float(((2 * place - n_candidates - 1) @ np.sort(shown)) / (n_candidates * shown.sum()))
 
 
-LIST_METRICS: dict[str, Callable[[Int32, Traits], Float64]] = {
+LIST_METRICS: dict[str, Callable[[Int32, ItemFacts], Float64]] = {
     "popularity_percentile": mean_percentile,
     "novelty": novelty,
     "diversity": diversity,

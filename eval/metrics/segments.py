@@ -1,6 +1,6 @@
 """A panel in, parts of its held-out pairs out, each judged by itself on the same lists.
 
-    Panel, Traits  ->  segments_of  ->  name -> held out (n_users, n_items)
+    Panel, ItemFacts  ->  segments_of  ->  name -> held out (n_users, n_items)
 
     activity-low, -middle, -high       users by terciles of their training plays
     popularity-low, -middle, -high     held-out pairs by terciles of the track's training listeners
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from eval.metrics.beyond_accuracy import Traits
+from eval.metrics.beyond_accuracy import ItemFacts
 from eval.metrics.panels import Panel
 
 THIRDS = ("low", "middle", "high")
@@ -23,7 +23,7 @@ POPULARITY = tuple(f"popularity-{third}" for third in THIRDS)
 ARTIST = ("artist-known", "artist-unknown")
 
 
-def segments_of(panel: Panel, traits: Traits) -> dict[str, csr_matrix]:
+def segments_of(panel: Panel, traits: ItemFacts) -> dict[str, csr_matrix]:
     """Name the parts of a panel; the names depend on its protocol alone, so that splits meet.
 
     Cold users have all played the same number of tracks, and cold tracks have no listeners: no terciles of these.
@@ -53,7 +53,7 @@ def thirds(values: NDArray[np.generic]) -> NDArray[np.int8]:
     return np.searchsorted(np.quantile(numbers, [1 / 3, 2 / 3]), numbers, side="left").astype(np.int8)
 
 
-def _artist_is_known(traits: Traits) -> NDArray[np.bool_]:
+def _artist_is_known(traits: ItemFacts) -> NDArray[np.bool_]:
     """Tell of each item whether its artist has an item with listeners."""
     met = np.unique(traits.artist[(traits.n_listeners > 0) & (traits.artist >= 0)])
     return np.isin(traits.artist, met)

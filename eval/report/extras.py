@@ -1,6 +1,6 @@
 """What else an evaluation knows in, the other parts of the page out: networks, training, the map, what was set.
 
-    about, Found, OUT  ->  networks, training, catalogue_map, paired_tests, background
+    about, Points, OUT  ->  networks, training, catalogue_map, paired_tests, background
                        ->  Html, or None where there is nothing
 
 The parts that show lists are in ``eval.report.sections``.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import charts
-from eval.report.figures import REPRESENTATION, Found
+from eval.report.figures import REPRESENTATION, Points
 from eval.report.markup import Html, details, element, joined
 from eval.report.sections import chart, chart_row
 from eval.report.summary_text import SPLITS, claim
@@ -34,7 +34,7 @@ _TITLES = {
 }
 
 
-def networks(found: Found, about: Mapping[str, Any]) -> Html | None:
+def networks(found: Points, about: Mapping[str, Any]) -> Html | None:
     """Show the protocol ``representation``: networks by figures, and what distortions do to them."""
     main: list[Column] = []
     rest: list[Column] = []
@@ -114,8 +114,8 @@ def paired_tests(about: Mapping[str, Any]) -> Html | None:
         return None
     keys = ("split", "model", "metric", "difference", "ci_low", "ci_high", *_RATIO, "p", "p_holm")
     headings = ("split", "model", "metric", "difference", "from", "to", "ratio", "from", "to", "p", "p (Holm)")
-    told = [[*(row.get(key) for key in keys), f"{claim(row)} it", _standing(row)] for row in rows]
-    table = facts_table([*headings, "the hybrid", "which is"], told)
+    message = [[*(row.get(key) for key in keys), f"{claim(row)} it", _standing(row)] for row in rows]
+    table = facts_table([*headings, "the hybrid", "which is"], message)
     return details(f"Paired tests of the hybrid against each model ({len(rows)})", table)
 
 
@@ -128,7 +128,7 @@ def _standing(test: Mapping[str, Any]) -> str:
 def background(about: Mapping[str, Any]) -> list[Html | None]:
     """Fold away what a reader may want to check: formulas, notes, splits, settings, versions."""
     formulas, notes, versions = (about.get(name) or {} for name in ("formulas", "notes", "versions"))
-    terms = [joined([element("dt", name), element("dd", told)]) for name, told in formulas.items()]
+    terms = [joined([element("dt", name), element("dd", message)]) for name, message in formulas.items()]
     settings = json.dumps(about.get("settings") or {}, indent=1, ensure_ascii=False)
     return [
         details("Formulas", element("dl", *terms)) if terms else None,

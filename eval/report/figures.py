@@ -1,6 +1,6 @@
-"""An evaluation in, its figures by name out: what there is to draw, and what is ours.
+"""An evaluation in, its figures by name out: what can be drawn, and what is ours.
 
-    figures in FIGURES_SCHEMA  ->  Found  ->  points by model of a split, segment, metric and k
+    figures in FIGURES_SCHEMA  ->  Points  ->  points by model of a split, segment, metric and k
 
 Figures that are no number are not there. Nothing is computed here but which k and which models a reader sees first.
 """
@@ -36,13 +36,13 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Points:
     """Points by (split, segment, metric, k) and then model, all in order of first appearance."""
 
     points: dict[tuple[str, str, str, int | None], dict[str, Point]]
 
     @classmethod
-    def of(cls, figures: pl.DataFrame) -> "Found":
+    def of(cls, figures: pl.DataFrame) -> "Points":
         """Read the figures that are numbers."""
         points: dict[tuple[str, str, str, int | None], dict[str, Point]] = {}
         for model, split, segment, metric, k, value, *ends, n in figures.rows():
@@ -89,7 +89,7 @@ def best(points: dict[str, Point]) -> str | None:
     return max(points, key=lambda model: points[model].value) if points else None
 
 
-def per_user(out: Path, found: Found) -> pl.DataFrame | None:
+def per_user(out: Path, found: Points) -> pl.DataFrame | None:
     """Read ``per_user.parquet`` where there is one: user_id, split, model and recall, of what was judged.
 
     The last column's name says at which k.

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import extras
-from eval.report.figures import COLD_USER, Found, per_user
+from eval.report.figures import COLD_USER, Points, per_user
 from eval.report.markup import Html, element
-from eval.report.sections import Material, ablation, cold_users, looks_in, split_section
+from eval.report.sections import SectionData, ablation, cold_users, looks_in, split_section
 from eval.report.summary_text import summary
 from eval.report.svg import style
 from eval.results import Evaluation, write_beside
@@ -72,8 +72,8 @@ def page(evaluation: Evaluation, out: Path) -> str:
 
 def _sections(evaluation: Evaluation, out: Path) -> list[Html | None]:
     """Make all parts in their order, None for what this evaluation does not have."""
-    found, about = Found.of(evaluation.figures), evaluation.about
-    material = Material(found, about, per_user(out, found), looks_in(found))
+    found, about = Points.of(evaluation.figures), evaluation.about
+    material = SectionData(found, about, per_user(out, found), looks_in(found))
     of_new_users = [s for s in found.splits() if s.startswith(COLD_USER) and s.removeprefix(COLD_USER).isdecimal()]
     others = [split for split in found.splits() if split not in of_new_users]
     parts = [
@@ -110,11 +110,11 @@ def _contents(sections: Sequence[Html]) -> Html | None:
     return element("nav", *(element("a", Html(head[2]), href=f"#{head[1]}") for head in heads)) if heads else None
 
 
-def _summary(found: Found, about: Mapping[str, Any]) -> Html | None:
+def _summary(found: Points, about: Mapping[str, Any]) -> Html | None:
     """Say in words what came out, and what did not finish."""
-    told = summary(found, about)
+    message = summary(found, about)
     unfinished = about.get("unfinished") or []
-    parts = [element("ul", *(element("li", sentence) for sentence in told)) if told else None]
+    parts = [element("ul", *(element("li", sentence) for sentence in message)) if message else None]
     if unfinished:
         names = ", ".join(map(str, unfinished))
         parts.append(element("p", element("b", "Did not finish, so not compared: "), names, class_="warning"))

@@ -1,6 +1,6 @@
-"""An evaluation's figures in, the parts of the page that show lists out: tables and charts of what there is.
+"""An evaluation's figures in, the parts of the page that show lists out: tables and charts of its figures.
 
-    Found, about, OUT  ->  split_section, cold_start, ablation  ->  Html, or None where there is nothing to show
+    Points, about, OUT  ->  split_section, cold_start, ablation  ->  Html, or None where there is nothing to show
 
 The other parts (networks, training, what was set) are in ``eval.report.extras``.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from eval.judge import WITHOUT
 from eval.metrics.accuracy import bootstrap_ci
 from eval.report import charts
-from eval.report.figures import COLD_USER, OURS, Found, Point, best, is_baseline, tests_of
+from eval.report.figures import COLD_USER, OURS, Point, Points, best, is_baseline, tests_of
 from eval.report.markup import Html, details, element, joined
 from eval.report.summary_text import SPLITS
 from eval.report.svg import Look, looks_of, svg_of
@@ -37,17 +37,17 @@ _ORDER = ("low", "mid", "middle", "medium", "high")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class SectionData:
     """What sections are made of; ``per_user`` is from ``read.per_user``."""
 
-    found: Found
+    found: Points
     about: Mapping[str, Any]
     per_user: pl.DataFrame | None
     looks: Mapping[str, Look]
 
 
-def looks_in(found: Found) -> dict[str, Look]:
-    """Give a look to every model; those that lead somewhere come first, baselines before parts."""
+def looks_in(found: Points) -> dict[str, Look]:
+    """A look to every model; those that lead somewhere come first, baselines before parts."""
     by_split = {split: found.get(split, "recall", found.main_k(split)) for split in found.splits()}
     models = list(dict.fromkeys(model for points in found.points.values() for model in points))
     ranks: dict[str, list[float]] = {model: [] for model in models}
@@ -79,7 +79,7 @@ def chart_row(*parts: Html | None) -> Html | None:
     return element("div", *known, class_="charts") if known else None
 
 
-def split_section(material: Material, split: str, name: str) -> Html:
+def split_section(material: SectionData, split: str, name: str) -> Html:
     """Show one split: tables, recall over k, popularity bias, segments, users."""
     found = material.found
     k = found.main_k(split)
@@ -96,7 +96,7 @@ def split_section(material: Material, split: str, name: str) -> Html:
     return element("section", element("h2", split), element("p", SPLITS.get(split, "")), *parts, id=name)
 
 
-def cold_users(material: Material, splits: Sequence[str]) -> Html | None:
+def cold_users(material: SectionData, splits: Sequence[str]) -> Html | None:
     """Show new users: recall over the number of tracks that they are folded in from, and the tables."""
     found = material.found
     known = sorted((int(split.removeprefix(COLD_USER)), split) for split in splits)
@@ -116,7 +116,7 @@ def cold_users(material: Material, splits: Sequence[str]) -> Html | None:
     return element("section", element("h2", "cold-user"), element("p", SPLITS["cold-user"]), *parts, id="cold-user")
 
 
-def ablation(material: Material) -> Html | None:
+def ablation(material: SectionData) -> Html | None:
     """Show what each modality adds: the hybrid's recall less that of the hybrid without it."""
     parts: list[Html] = []
     for split in material.found.splits():
@@ -134,7 +134,7 @@ def ablation(material: Material) -> Html | None:
     return element("section", element("h2", "What each modality adds"), chart_row(*parts), id="modalities")
 
 
-def _added(material: Material, split: str, model: str, points: Mapping[str, Point]) -> Point:
+def _added(material: SectionData, split: str, model: str, points: Mapping[str, Point]) -> Point:
     """Tell what a modality adds: by the run's paired test, else paired by user, else without an interval."""
     difference, n = points[OURS].value - points[model].value, points[model].n
     test = tests_of(dict(material.about), split).get(model)
@@ -154,7 +154,7 @@ def _added(material: Material, split: str, model: str, points: Mapping[str, Poin
     return Point(difference, difference, difference, n)
 
 
-def _tables(found: Found, split: str, k: int) -> Html:
+def _tables(found: Points, split: str, k: int) -> Html:
     """Lay out accuracy at the main k; what lies beyond it, and other k, are folded away."""
     metrics = found.metrics(split)
     accuracy = [metric for metric in ACCURACY if metric in metrics]
@@ -179,7 +179,7 @@ def _tables(found: Found, split: str, k: int) -> Html:
 
 
 def _lines(
-    material: Material, xs: Sequence[str], places: Sequence[Mapping[str, Point]], x_label: str, y_label: str
+    material: SectionData, xs: Sequence[str], places: Sequence[Mapping[str, Point]], x_label: str, y_label: str
 ) -> Figure:
     """Draw a line a model over places; models that ablation made are left out."""
     models = dict.fromkeys(m for points in places for m in points if not m.startswith(WITHOUT))
@@ -187,7 +187,7 @@ def _lines(
     return charts.draw_lines(xs, series, material.looks, x_label, y_label)
 
 
-def _recall_over_k(material: Material, split: str, name: str) -> Html | None:
+def _recall_over_k(material: SectionData, split: str, name: str) -> Html | None:
     found = material.found
     ks = [k for k in found.ks(split) if found.get(split, "recall", k)]
     if len(ks) < 2:
@@ -200,7 +200,7 @@ def _recall_over_k(material: Material, split: str, name: str) -> Html | None:
     return chart(figure, f"{name}-recall", f"Recall over k, {split}", note)
 
 
-def _bias(material: Material, split: str, k: int, name: str) -> Html | None:
+def _bias(material: SectionData, split: str, k: int, name: str) -> Html | None:
     recall, shown = material.found.get(split, "recall", k), material.found.get(split, POPULARITY_BIAS, k)
     points = {m: (shown[m], recall[m]) for m in recall if m in shown and not m.startswith(WITHOUT)}
     places = [x.value for x, _ in points.values()]
@@ -211,7 +211,7 @@ def _bias(material: Material, split: str, k: int, name: str) -> Html | None:
     return chart(figure, f"{name}-bias", f"Accuracy against popularity bias, {split}", "Up is better, left is bolder.")
 
 
-def _users(material: Material, split: str, name: str) -> Html | None:
+def _users(material: SectionData, split: str, name: str) -> Html | None:
     if material.per_user is None:
         return None
     of_split = material.per_user.filter(pl.col("split") == split)
@@ -228,7 +228,7 @@ def _users(material: Material, split: str, name: str) -> Html | None:
     return chart(figure, f"{name}-users", f"How recall is spread over users, {split}")
 
 
-def _segments(material: Material, split: str, k: int, name: str) -> list[Html | None]:
+def _segments(material: SectionData, split: str, k: int, name: str) -> list[Html | None]:
     """Show recall by each group of segments: ``artist-known`` and ``artist-unknown`` are the group ``artist``."""
     found = material.found
     groups: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from eval.report.figures import OURS, Found, Point, best, is_baseline, tests_of
+from eval.report.figures import OURS, Point, Points, best, is_baseline, tests_of
 from eval.report.markup import Html, element, joined
 from eval.report.tables import number
 
@@ -25,7 +25,7 @@ SPLITS = {
 }
 
 
-def summary(found: Found, about: Mapping[str, Any]) -> list[Html]:
+def summary(found: Points, about: Mapping[str, Any]) -> list[Html]:
     """Say in a sentence or two what came out on each split, in their order."""
     sentences = []
     for split in found.splits():
@@ -34,16 +34,16 @@ def summary(found: Found, about: Mapping[str, Any]) -> list[Html]:
         top = best(points)
         if top is None:
             continue
-        told = [
+        message = [
             joined([element("b", split), f" (recall@{k}, {points[top].n:,} users): the best is ", code(top), " at "])
         ]
-        told.append(Html(f"{_with_interval(points[top])}. "))
+        message.append(Html(f"{_with_interval(points[top])}. "))
         rival = best({model: point for model, point in points.items() if is_baseline(model)})
         if OURS in points and rival is not None:
             tests = tests_of(dict(about), split)
-            told.append(_against(points, rival, tests.get(rival)))
-            told += _on_plays(points, rival, tests)
-        sentences.append(joined(told))
+            message.append(_against(points, rival, tests.get(rival)))
+            message += _on_plays(points, rival, tests)
+        sentences.append(joined(message))
     return sentences
 
 
@@ -75,12 +75,12 @@ def _against(
     interval = f" ({low:+.3f} to {high:+.3f})" if _is_number(low) and _is_number(high) else ""
     p = test.get("p_holm", test.get("p"))
     corrected = " after Holm" if "p_holm" in test else ", not corrected"
-    told = f", p {probability(float(p))}{corrected}" if _is_number(p) else ""
+    message = f", p {probability(float(p))}{corrected}" if _is_number(p) else ""
     return joined(
         [
             f"The hybrid, at {number(ours.value)}, {claim(test)} {who}, ",
             code(rival),
-            f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{told}.",
+            f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{message}.",
         ]
     )
 

@@ -1,6 +1,7 @@
 """One network and one fold in, a value a track out.
 
-    Material, fold, fit  ->  fold_values: fit on the other folds, vectors of all tracks, of the fold's distorted clips
+    JudgedTracks, fold, fit  ->  fold_values: fit on the other folds, vectors of all tracks, of the fold's distorted
+    clips
                          ->  probes, likeness, recall  ->  FoldValues
 
 What is held out reaches neither the fit nor a probe: ``fitted_to`` hands over the clips, tracks and tags of the rows
@@ -36,7 +37,7 @@ _TIMED_CLIPS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class JudgedTracks:
     """The n tracks that are judged, each with a clip; or with a ``given`` vector, and then there are no clips."""
 
     tracks: Tracks
@@ -48,7 +49,7 @@ class Material:
     given: Float32 | None
 
 
-def fold_values(material: Material, fold: int, fit: Fit, progress: Progress) -> FoldValues:
+def fold_values(material: JudgedTracks, fold: int, fit: Fit, progress: Progress) -> FoldValues:
     """Fit on the other folds, and judge on this one."""
     labels = material.labels
     held_out = np.flatnonzero(material.folds == fold).astype(np.int32)
@@ -70,7 +71,7 @@ def fold_values(material: Material, fold: int, fit: Fit, progress: Progress) -> 
     return FoldValues(held_out, values, tag_scores(clean[train], labels.tags[train], clean[held_out]), facts)
 
 
-def fitted_to(material: Material, rows: Int32, fit: Fit, progress: Progress) -> Fitted:
+def fitted_to(material: JudgedTracks, rows: Int32, fit: Fit, progress: Progress) -> Fitted:
     """Fit on some tracks; of the others neither sound nor labels nor tags are given."""
     tracks = Tracks(material.tracks.frame[rows])
     tags = None
@@ -79,7 +80,7 @@ def fitted_to(material: Material, rows: Int32, fit: Fit, progress: Progress) -> 
     return fit(() if material.clips is None else material.clips.take(rows), tracks, tags, progress)
 
 
-def clean_vectors(material: Material, fitted: Fitted, bar: Bar) -> Float32:
+def clean_vectors(material: JudgedTracks, fitted: Fitted, bar: Bar) -> Float32:
     """Embed every track as it is, (n, d) unit rows; given vectors are taken as they came."""
     if material.clips is None:
         return material.given if material.given is not None else np.zeros((0, 0), np.float32)
@@ -124,9 +125,9 @@ def _embed_ms(fitted: Fitted, clips: ClipSample | None, rows: Int32) -> float | 
 def _probed(clean: Float32, train: Int32, held_out: Int32, labels: Labels) -> dict[Figure, NDArray[np.float64]]:
     genres = genre_hits(clean[train], labels.genres[train], clean[held_out], labels.genres[held_out])
     artists = artist_hits(clean[held_out], np.where(labels.has_artist, labels.groups, -1)[held_out])
-    told = [("genre_accuracy", genres), ("artist_accuracy", artists)]
+    message = [("genre_accuracy", genres), ("artist_accuracy", artists)]
     by_name = {(figure.segment, figure.metric): figure for figure in FIGURES}
-    return {by_name[segment, metric]: hits for metric, found in told for segment, hits in found.items()}
+    return {by_name[segment, metric]: hits for metric, found in message for segment, hits in found.items()}
 
 
 def _likeness(clean: Float32, held_out: Int32, labels: Labels) -> dict[Figure, NDArray[np.float64]]:

@@ -69,7 +69,7 @@ def network_settings(name: NetworkName, settings: AudioSettings) -> AudioSetting
 
 
 def fits_of(names: Sequence[NetworkName], settings: AudioSettings, seed: int, notes: list[str]) -> dict[str, Fit]:
-    """Give a function for each name that can be fitted here; musicnn needs its published weights.
+    """A function for each name that can be fitted here; musicnn needs its published weights.
 
     Args:
         names: of the table's rows. settings: of the run. seed: of each fit, the same for all. notes: told what is left

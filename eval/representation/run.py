@@ -22,7 +22,7 @@ import polars as pl
 from eval.representation.distort import CONDITIONS, Distorted, check_conditions
 from eval.representation.figures import NOTES, FoldValues, summarise
 from eval.representation.folds import artist_folds, draw_tracks, labels_of
-from eval.representation.judge import Material, clean_vectors, fitted_to, fold_values, unit_vectors
+from eval.representation.judge import JudgedTracks, clean_vectors, fitted_to, fold_values, unit_vectors
 from eval.representation.kept import KeptFolds
 from eval.representation.map import draw_map, on_a_plane
 from eval.representation.models import WHAT, Fit, Fitted, fits_of
@@ -129,15 +129,15 @@ def _given(*_: object) -> Fitted:
 
 def _material(
     tracks: Tracks, tags: Tags | None, settings: RepresentationSettings, clips: ClipSample | None, given: Float32 | None
-) -> Material:
+) -> JudgedTracks:
     labels = labels_of(tracks, tags, settings)
     folds = artist_folds(labels, settings.n_folds, settings.seed)
     distorted = {} if clips is None else {name: Distorted(clips, name, settings.seed) for name in CONDITIONS}
-    return Material(tracks, tags, labels, folds, clips, distorted, given)
+    return JudgedTracks(tracks, tags, labels, folds, clips, distorted, given)
 
 
 def _run(
-    material: Material,
+    material: JudgedTracks,
     fits: Mapping[str, Fit],
     audio: AudioSettings,
     settings: RepresentationSettings,
@@ -177,7 +177,7 @@ def _network_facts(folds: Sequence[FoldValues]) -> dict[str, Any]:
     }
 
 
-def _draw(material: Material, chosen: tuple[str, Fit], seed: int, out: Path, progress: Progress) -> str:
+def _draw(material: JudgedTracks, chosen: tuple[str, Fit], seed: int, out: Path, progress: Progress) -> str:
     """Draw the map by one network that has learned from all tracks: vectors of two folds' networks do not compare."""
     name, fit = chosen
     everything = np.arange(len(material.labels), dtype=np.int32)
@@ -199,7 +199,7 @@ def _draw(material: Material, chosen: tuple[str, Fit], seed: int, out: Path, pro
     )
 
 
-def _facts(material: Material, audio: AudioSettings, settings: RepresentationSettings) -> dict[str, Any]:
+def _facts(material: JudgedTracks, audio: AudioSettings, settings: RepresentationSettings) -> dict[str, Any]:
     """Collect all that decides the values of a network and fold."""
     tracks, tags = material.tracks.frame, material.tags
     files = [FileMark.of(Path(path)) if path else None for path in tracks["path"].to_list()]

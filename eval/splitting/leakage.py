@@ -22,7 +22,7 @@ _ROUNDING = 1e-3  # plays: counts are float32 sums in another order
 _MIN_TRACKS = 5  # of a user: with fewer a tag may agree by chance
 SPELLED_OUT = 0.9  # tracks in both / tracks in either, from which on a tag is a user's listening
 ALIKE = 0.5  # from which on a reader should know of it: users do have tags for what they like
-_MAX_USERS = 2000  # so many are looked at, whoever they are: a tag table made from listens shows in any of them
+_MAX_USERS = 2000  # so many are looked at, any of them: a tag table made from listens shows in any of them
 _BLOCK_TAGS = 4096
 
 

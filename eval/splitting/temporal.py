@@ -34,7 +34,7 @@ def warm_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Spl
 def cold_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Split:
     """Cut the listens at one moment: rows before it train, tracks first met in the test after it are cold.
 
-    A track is met by a listen or a dislike of anybody, whoever is judged. The seed is as in ``warm_by_time``.
+    A track is met by a listen or a dislike of anybody, no matter who is judged. The seed is as in ``warm_by_time``.
 
     Raises:
         DataError: too few rows have a time, or nothing can be held out.

@@ -68,7 +68,7 @@ class Fitting:
         return float(np.mean([recall / self.base[name] for name, recall in recalls.items()])), recalls
 
     def heard(self, tracks: Tracks, split: Split, kept: Partial) -> Tracks:
-        """Give the tracks sound vectors, from a network that the base settings train on the split's training listens.
+        """The tracks sound vectors, from a network that the base settings train on the split's training listens.
 
         The vectors are kept; tracks that came with vectors, or have no audio, stay as they are.
         """

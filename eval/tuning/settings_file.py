@@ -58,7 +58,7 @@ def write_settings(settings: RunSettings, path: Path, comments: Iterable[str]) -
 
 
 def _given(settings: RunSettings) -> dict[str, Any]:
-    """Give what was set, as plain values; TOML has no null, and where a null may be set it is the default."""
+    """What was set, as plain values; TOML has no null, and where a null may be set it is the default."""
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 

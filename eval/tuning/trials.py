@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from eval.baselines.base import Choice, Space
-from eval.baselines.features import Material
+from eval.baselines.features import BaselineData
 from eval.baselines.simple import Ranker
 from eval.metrics.accuracy import find_hits, mean_over_users, recall_at_k
 from eval.results import make_folder
@@ -64,7 +64,7 @@ class Validation:
     ``held_out`` (n_users, n_items), ``material`` of the training listens less what is held out; recall is at ``k``.
     """
 
-    material: Material
+    material: BaselineData
     user_rows: Int32
     held_out: csr_matrix
     candidates: Int32 | None
@@ -99,7 +99,7 @@ class Trials:
             )
 
     def of(self, model: str) -> list[Trial]:
-        """Give what was tried of a model, in order."""
+        """What was tried of a model, in order."""
         return list(self._by_model.get(model, []))
 
     def add(self, model: str, trial: Trial) -> None:

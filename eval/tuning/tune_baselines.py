@@ -1,7 +1,7 @@
 """Peers tuned on validation data, each with the same number of trials: a split in, rankers out.
 
     Split.train  ->  validation_split  ->  trials of each peer (Optuna TPE)  ->  best settings
-    all of Split.train, best settings  ->  Peer.fit  ->  (name, Ranker), one model at a time
+    all of Split.train, best settings  ->  Baseline.fit  ->  (name, Ranker), one model at a time
 
 The first trial is the peer's defaults. What is held out of ``Split`` is never looked at here: trials are judged by
 recall@k on a part of the training listens, parted by the split's own protocol. Sound vectors are those of the fitted
@@ -23,8 +23,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from eval.baselines.base import Peer
-from eval.baselines.features import Material
+from eval.baselines.base import Baseline
+from eval.baselines.features import BaselineData
 from eval.baselines.registry import NAMES, PEERS
 from eval.baselines.simple import Fitted, Ranker
 from eval.metrics.panels import held_out_of
@@ -39,7 +39,7 @@ from recsys.util.progress import Bar, Progress
 from recsys.util.settings import Settings
 
 
-class PeerSettings(Settings):
+class BaselineSettings(Settings):
     """``--trials`` and ``--time-budget`` of an evaluation, and how trials are judged."""
 
     trials: int = Field(default=10, ge=1)  # of each model, the first with its defaults
@@ -83,12 +83,12 @@ class Tuned:
 
 
 @dataclass(eq=False)
-class TunedPeers:
+class TunedBaselines:
     """Tunes and fits every peer for a split when called; ``reports`` says what became of each."""
 
     tracks: Tracks
     tags: Tags | None
-    settings: PeerSettings
+    settings: BaselineSettings
     folder: Path
     progress: Progress
     reports: list[Tuned] = field(default_factory=list)
@@ -102,31 +102,33 @@ class TunedPeers:
             return
         started = time.perf_counter()
         sound = _sound_of(fitted)
-        whole = Material.of(fitted.plays, self.tracks, self.tags, sound)
-        chosen = [peer for peer in PEERS if peer.name in self.settings.models]
+        whole = BaselineData.of(fitted.plays, self.tracks, self.tags, sound)
+        chosen = [baseline for baseline in PEERS if baseline.name in self.settings.models]
         suited = []
-        for peer in chosen:
-            reason = _unsuited(peer, whole, split)
+        for baseline in chosen:
+            reason = _unsuited(baseline, whole, split)
             if reason:
-                self._report(Tuned(peer.name, split.protocol, split.seed, f"left out: {reason}", 0, None, None, 0.0))
+                self._report(
+                    Tuned(baseline.name, split.protocol, split.seed, f"left out: {reason}", 0, None, None, 0.0)
+                )
             else:
-                suited.append(peer)
+                suited.append(baseline)
         validation, why_not = self._validation(split, fitted.plays.track_ids, sound)
         kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split, validation))
         with self.progress.bar(f"peers {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
-            for place, peer in enumerate(suited):
+            for place, baseline in enumerate(suited):
                 share = self._share(started, len(suited) - place)
                 if share is not None and share <= 0:
                     status = "did not finish: the time budget was spent"
-                    self._report(Tuned(peer.name, split.protocol, split.seed, status, 0, None, None, 0.0))
+                    self._report(Tuned(baseline.name, split.protocol, split.seed, status, 0, None, None, 0.0))
                     continue
-                yield from self._tune_and_fit(peer, split, whole, validation, why_not, kept, share, bar)
+                yield from self._tune_and_fit(baseline, split, whole, validation, why_not, kept, share, bar)
 
     def _tune_and_fit(
         self,
-        peer: Peer,
+        baseline: Baseline,
         split: Split,
-        whole: Material,
+        whole: BaselineData,
         validation: Validation | None,
         why_not: str,
         kept: Trials,
@@ -137,23 +139,23 @@ class TunedPeers:
         seed = self.settings.seed + split.seed
         trials: list[Trial] = []
         if validation is not None:
-            trials = _search(peer, validation, kept, self.settings.trials, seed, share, bar)
+            trials = _search(baseline, validation, kept, self.settings.trials, seed, share, bar)
         best = max(trials, key=lambda trial: trial.value, default=None)
-        params = peer.defaults if best is None else best.params
+        params = baseline.defaults if best is None else best.params
         n_trials, asked = len(trials), self.settings.trials
         status = why_not or ("tuned" if n_trials == asked else f"{n_trials} of {asked} trials in its share of the time")
         value = None if best is None else best.value
         try:
-            ranker = peer.fit(whole, params, seed)
+            ranker = baseline.fit(whole, params, seed)
         except DataError as error:
             seconds = time.perf_counter() - started
             self._report(
-                Tuned(peer.name, split.protocol, split.seed, f"failed: {error}", n_trials, None, value, seconds)
+                Tuned(baseline.name, split.protocol, split.seed, f"failed: {error}", n_trials, None, value, seconds)
             )
             return
         seconds = time.perf_counter() - started
-        self._report(Tuned(peer.name, split.protocol, split.seed, status, n_trials, params, value, seconds))
-        yield peer.name, ranker
+        self._report(Tuned(baseline.name, split.protocol, split.seed, status, n_trials, params, value, seconds))
+        yield baseline.name, ranker
 
     def _validation(
         self, split: Split, track_ids: Sequence[str], sound: tuple[Int32, Float32] | None
@@ -170,21 +172,21 @@ class TunedPeers:
             drawn.sort()
             user_rows, held_out = user_rows[drawn], held_out[drawn]
         candidates = None if inner.cold_track_ids is None else _rows_of(inner.cold_track_ids, track_ids)
-        material = Material.of(plays, self.tracks, self.tags, sound)
+        material = BaselineData.of(plays, self.tracks, self.tags, sound)
         return Validation(material, user_rows, held_out, candidates, self.settings.k), ""
 
     def _share(self, started: float, n_left: int) -> float | None:
-        """Give the seconds that a model may take: its part of what is left of the budget."""
+        """The seconds that a model may take: its part of what is left of the budget."""
         if self.settings.time_budget_s is None:
             return None
         return (started + self.settings.time_budget_s - time.perf_counter()) / n_left
 
-    def _fingerprint(self, whole: Material, split: Split, validation: Validation | None) -> str:
+    def _fingerprint(self, whole: BaselineData, split: Split, validation: Validation | None) -> str:
         """Name all that decides what a trial is worth."""
         facts = {
             "settings": self.settings.model_dump(mode="json", exclude={"trials", "time_budget_s", "models"}),
             "split": [split.protocol, split.seed],
-            "spaces": {peer.name: repr(peer.space) for peer in PEERS},
+            "spaces": {baseline.name: repr(baseline.space) for baseline in PEERS},
         }
         metadata = whole.metadata
         matrices = [metadata.tags, metadata.genres]
@@ -204,17 +206,17 @@ class TunedPeers:
         )
 
 
-def peer_settings(settings: EvaluationSettings, trials: int, minutes: float | None) -> PeerSettings | None:
+def baseline_settings(settings: EvaluationSettings, trials: int, minutes: float | None) -> BaselineSettings | None:
     """Make settings of what a command line says; None where no trials are asked for."""
     if not trials:
         return None
     seconds = None if minutes is None else 60 * minutes
-    return PeerSettings(trials=trials, time_budget_s=seconds, splits=settings.splits)
+    return BaselineSettings(trials=trials, time_budget_s=seconds, splits=settings.splits)
 
 
-def tuned_peers(
-    tracks: Tracks, tags: Tags | None, settings: PeerSettings, folder: Path, progress: Progress
-) -> TunedPeers:
+def tuned_baselines(
+    tracks: Tracks, tags: Tags | None, settings: BaselineSettings, folder: Path, progress: Progress
+) -> TunedBaselines:
     """Prepare the peers of an evaluation; nothing is fitted before a split is there.
 
     Args:
@@ -224,11 +226,11 @@ def tuned_peers(
         folder: where trials are kept until the report is written.
         progress: where trials are shown, and each model's outcome told in a line.
     """
-    return TunedPeers(tracks, tags, settings, folder, progress)
+    return TunedBaselines(tracks, tags, settings, folder, progress)
 
 
 def _search(
-    peer: Peer, validation: Validation, kept: Trials, n_trials: int, seed: int, share_s: float | None, bar: Bar
+    baseline: Baseline, validation: Validation, kept: Trials, n_trials: int, seed: int, share_s: float | None, bar: Bar
 ) -> list[Trial]:
     """Run the trials that are still wanted, and give them all, earlier ones first.
 
@@ -237,27 +239,27 @@ def _search(
 
     def judge(params: dict[str, Any]) -> tuple[float, dict[str, float]]:
         try:
-            return validation.recall(peer.fit(validation.material, params, seed)), {}
+            return validation.recall(baseline.fit(validation.material, params, seed)), {}
         except DataError:  # settings under which learning diverges are worth nothing
             return 0.0, {}
 
     started = time.perf_counter()
-    trials = kept.of(peer.name)[:n_trials]
-    bar.advance(len(trials), peer.name)
-    coming = search(peer.name, peer.space, judge, kept, n_trials, seed)
+    trials = kept.of(baseline.name)[:n_trials]
+    bar.advance(len(trials), baseline.name)
+    coming = search(baseline.name, baseline.space, judge, kept, n_trials, seed)
     while len(trials) < n_trials:
         usual = float(np.mean([trial.seconds for trial in trials])) if trials else 0.0
         if trials and share_s is not None and time.perf_counter() - started + 2 * usual > share_s:
             break
         trials.append(next(coming))
-        bar.advance(1, f"{peer.name} {max(one.value for one in trials):.4f}")
+        bar.advance(1, f"{baseline.name} {max(one.value for one in trials):.4f}")
     return trials
 
 
-def _unsuited(peer: Peer, material: Material, split: Split) -> str:
-    if split.cold_track_ids is not None and not peer.ranks_cold:
+def _unsuited(baseline: Baseline, material: BaselineData, split: Split) -> str:
+    if split.cold_track_ids is not None and not baseline.ranks_cold:
         return "it cannot tell tracks without plays apart"
-    return peer.lacks(material)
+    return baseline.lacks(material)
 
 
 def _sound_of(fitted: Fitted) -> tuple[Int32, Float32] | None:

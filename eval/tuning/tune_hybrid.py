@@ -167,7 +167,7 @@ def tune(
     kept = Trials(folder, f"{tune_settings.protocol}-{seed}", fingerprint(facts, [], []))
     trials = kept.of(MODEL)[:n_trials]
     if trials:
-        progress.say(f"{len(trials)} trials of an earlier run are taken from {folder}")
+        progress.log(f"{len(trials)} trials of an earlier run are taken from {folder}")
     fitting = Fitting(fit or build_fit(), tags, settings, tune_settings.k, tune_settings.max_users, progress)
     if len(trials) < n_trials:
         sounds = Partial(folder, facts)

@@ -151,7 +151,7 @@ class _Embedding:
         self._unwritten_files: list[tuple[FileMark, str]] = []
 
     def unhashed(self, workers: DecodeWorkers, bar: Bar) -> Iterator[_Job]:
-        """Give the files that are new or have changed; the others are taken from the cache."""
+        """The files that are new or have changed; the others are taken from the cache."""
         for row, path in enumerate(self._paths):
             if path is None:
                 continue

@@ -98,7 +98,7 @@ class _Fitting:
             return SoundModel(network, self.settings, Origin(asked, {}, curve))
         few = len(self.clips) < self.settings.head.min_clips
         if few and (chosen.name != "musicnn" or chosen.tune == "head"):
-            self.progress.say(
+            self.progress.log(
                 f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
                 f"{self.settings.head.min_clips} or more; musicnn is used as published"
             )

@@ -50,7 +50,7 @@ def _log_mel(samples: Tensor, settings: LogMelSettings) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _window_and_bands(settings: LogMelSettings, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the window (n_fft,) and the weights of the mel bands (n_mels, n_fft // 2 + 1), on the clips' device."""
+    """The window (n_fft,) and the weights of the mel bands (n_mels, n_fft // 2 + 1), on the clips' device."""
     bands: Tensor = melscale_fbanks(
         settings.n_fft // 2 + 1,
         0.0,

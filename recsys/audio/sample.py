@@ -42,7 +42,7 @@ class ClipSample(Sequence[Clip]):
         self._places.append((offset, len(clip.samples), clip.duration_s))
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ClipSample":
-        """Give some of the clips, in the order asked for; they stay where they are."""
+        """Some of the clips, in the order asked for; they stay where they are."""
         taken = ClipSample(self._file, self._sample_rate)
         taken._places = [self._places[int(row)] for row in rows]
         return taken

@@ -73,7 +73,7 @@ def train_network(
         heads = Heads(network.dim, targets, settings.tasks)
         contrast = settings.train.contrast > 0
         if len(clips) < 2 or not (heads.active or contrast or teacher is not None):
-            progress.say("audio: no genre, artist or plays to learn from; the network stays as it starts")
+            progress.log("audio: no genre, artist or plays to learn from; the network stays as it starts")
             return network.eval(), []
         run = _Training(network, heads, clips, targets, settings, teacher)
         curve = run.fit(held_out, rng, progress, checkpoint)

@@ -101,7 +101,7 @@ class IdMap:
         return len(self.order)
 
     def id(self, row: int) -> str:
-        """Give the id of a row.
+        """The id of a row.
 
         Raises:
             IndexError: there is no such row.
@@ -111,7 +111,7 @@ class IdMap:
         return self._bytes(row).decode("utf-8", "surrogatepass")
 
     def ids(self, rows: Int32) -> list[str]:
-        """Give the ids of many rows, in their order."""
+        """The ids of many rows, in their order."""
         asked = np.asarray(rows)
         if len(out := asked[(asked < 0) | (asked >= len(self))]):
             return [self.id(int(out[0]))]  # which raises
@@ -119,12 +119,12 @@ class IdMap:
         return [str(text[a:b], "utf-8", "surrogatepass") for a, b in zip(starts, stops, strict=True)]
 
     def all(self) -> list[str]:
-        """Give every id, in the order of rows."""
+        """Every id, in the order of rows."""
         text, ends = self.text.tobytes(), self.offsets.tolist()
         return [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends)]
 
     def row(self, id: str) -> int:
-        """Give the row of an id.
+        """The row of an id.
 
         Raises:
             NotFoundError: the map has no such id.
@@ -132,7 +132,7 @@ class IdMap:
         return int(self.rows([id])[0])
 
     def rows(self, ids: Sequence[str]) -> Int32:
-        """Give the rows of ids, (len(ids),).
+        """The rows of ids, (len(ids),).
 
         Raises:
             NotFoundError: an id is unknown; the first one is named.
@@ -143,7 +143,7 @@ class IdMap:
         return found
 
     def find(self, ids: Sequence[str]) -> Int32:
-        """Give the rows of ids, (len(ids),), with -1 for an unknown one."""
+        """The rows of ids, (len(ids),), with -1 for an unknown one."""
         encoded = [_encoded(text) for text in ids]
         hashes = np.fromiter(map(_hash, encoded), np.uint64, len(encoded))
         first = np.searchsorted(self.hashes, hashes, "left").tolist()

@@ -190,7 +190,7 @@ def _with_taste(frame: pl.DataFrame, source: str, settings: ListensSettings, pro
 
 
 def _rating_limits(ratings: pl.Series, source: str, settings: ListensSettings) -> tuple[float, float]:
-    """Give the rating from which a track is liked, and the one to which it is disliked."""
+    """The rating from which a track is liked, and the one to which it is disliked."""
     if settings.rating_liked_from is not None and settings.rating_disliked_to is not None:
         return settings.rating_liked_from, settings.rating_disliked_to
     values = ratings.drop_nulls()

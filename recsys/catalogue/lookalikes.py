@@ -24,7 +24,7 @@ _UNSEEN = frozenset({"Cc", "Cf"})
 
 
 def look(text: str) -> str:
-    """Give what a reader sees of an id: composed, without what is invisible, every blank alike."""
+    """What a reader sees of an id: composed, without what is invisible, every blank alike."""
     kept = (char for char in unicodedata.normalize("NFC", text) if unicodedata.category(char) not in _UNSEEN)
     return " ".join("".join(kept).split())
 
@@ -71,7 +71,7 @@ def with_known_tracks(frame: pl.DataFrame, track_ids: pl.Series, source: str, pr
 def _joined(
     frame: pl.DataFrame, strange: pl.DataFrame, track_ids: pl.Series, source: str, problems: Problems
 ) -> pl.DataFrame:
-    """Give ids that are in the catalogue but for their composition the catalogue's spelling."""
+    """Spell ids that are in the catalogue but for their composition as the catalogue does."""
     odd = strange.filter(pl.col("track_id").str.contains(r"[^\x00-\x7f]")).group_by("track_id", maintain_order=True)
     asked = odd.agg(pl.col("row").first(), pl.len())
     accented = track_ids.filter(track_ids.str.contains(r"[^\x00-\x7f]"))
@@ -102,9 +102,9 @@ def _report_unknown(unknown: pl.DataFrame, track_ids: pl.Series, source: str, pr
     named = pl.DataFrame(
         {"track_id": list(reasons), "reason": list(reasons.values())}, {"track_id": pl.String, "reason": pl.String}
     )
-    told = unknown.select("row", "track_id").join(named, on="track_id", how="left", maintain_order="left")
+    message = unknown.select("row", "track_id").join(named, on="track_id", how="left", maintain_order="left")
     problems.extend(
-        told.select(
+        message.select(
             pl.lit("unknown-track").alias("kind"),
             pl.lit(source).alias("source"),
             "row",

@@ -13,7 +13,7 @@ FOLDING = 1  # of the names in a generation's files; those of before have no acc
 
 
 def fold_name(name: str) -> str:
-    """Give the form of a name that is compared: composed (NFC), without case and outer blanks."""
+    """The form of a name that is compared: composed (NFC), without case and outer blanks."""
     name = name.strip()
     if name.isascii():
         return name.lower()

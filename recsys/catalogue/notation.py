@@ -35,7 +35,7 @@ _MAGIC = {
 
 
 def text_of(data: bytes, path: Path) -> bytes:
-    """Give UTF-8 without a byte order mark, lines ended by a line feed where they were ended by a return alone.
+    """UTF-8 without a byte order mark, lines ended by a line feed where they were ended by a return alone.
 
     Text that is in no such encoding is left as it is: its rows are judged one by one.
 

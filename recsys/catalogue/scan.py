@@ -156,16 +156,16 @@ def _begins_as_audio(file: Path) -> bool:
 
 def _say_passed_over(progress: Progress, others: Counter[str], mislabelled: Counter[str]) -> None:
     if mislabelled:
-        progress.say(f"passed over, though it begins as audio does (rename it to be read): {_told(mislabelled)}")
+        progress.log(f"passed over, though it begins as audio does (rename it to be read): {_told(mislabelled)}")
     if others:
-        progress.say(f"passed over: {_told(others)}")
+        progress.log(f"passed over: {_told(others)}")
 
 
 def _told(counts: Counter[str]) -> str:
     """Tell counts by suffix, the commonest first."""
-    told = [f"{n:,} {_shown(suffix)}" for suffix, n in counts.most_common(MAX_TOLD_SUFFIXES)]
+    message = [f"{n:,} {_shown(suffix)}" for suffix, n in counts.most_common(MAX_TOLD_SUFFIXES)]
     rest = counts.total() - sum(n for _, n in counts.most_common(MAX_TOLD_SUFFIXES))
-    return ", ".join([*told, *([f"{rest:,} others"] if rest else [])])
+    return ", ".join([*message, *([f"{rest:,} others"] if rest else [])])
 
 
 def _shown(suffix: str) -> str:

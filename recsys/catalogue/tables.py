@@ -98,7 +98,7 @@ def require(frame: pl.DataFrame, path: Path, *names: str) -> None:
 
 
 def text_column(frame: pl.DataFrame, path: Path, name: str) -> pl.Expr:
-    """Give the column as text, all null when the table has none.
+    """The column as text, all null when the table has none.
 
     Raises:
         DataError: it holds lists, or values that have no text.
@@ -255,7 +255,7 @@ def _wanted(
 
 
 def _normalised(frame: pl.DataFrame, rows: pl.Series | None, path: Path, problems: Problems) -> pl.DataFrame:
-    """Give scalars their text, and the frame its column ``row``; what has no text stays what it is."""
+    """Turn scalars into text, and add the column ``row``; what has no text stays what it is."""
     columns: list[pl.Expr] = []
     for name, dtype in frame.schema.items():
         column = pl.col(name)

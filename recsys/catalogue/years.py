@@ -21,7 +21,7 @@ _DATE = re.compile(r"([0-9]{4})(?:0[0-9]|1[0-2])(?:[0-2][0-9]|3[01])(?:[0-9]{6})
 
 
 def last_year() -> int:
-    """Give the last year that a recording can be of: releases are announced ahead."""
+    """The last year that a recording can be of: releases are announced ahead."""
     return datetime.now(UTC).year + 1
 
 

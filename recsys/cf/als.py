@@ -35,7 +35,7 @@ STACK = 500_000  # numbers that a thread holds at a time: what a cache holds
 
 
 def confidence_scale(counts: csr_matrix, settings: ALSSettings) -> float:
-    """Give the scale of the settings, or else the one at which played pairs have their mean; 1 where there are none."""
+    """The scale of the settings, or else the one at which played pairs have their mean; 1 where there are none."""
     if settings.confidence_scale is not None:
         return settings.confidence_scale
     return settings.mean_confidence / float(np.log1p(counts.data).mean()) if counts.nnz else 1.0
@@ -151,7 +151,7 @@ def solve_rows(
 
 
 def _stacked(confidences: csr_matrix, fixed: Float32, rows: NDArray[np.int64], width: int) -> tuple[Float32, Float32]:
-    """Give stored confidences (n, width) and factors (n, width, f) of some rows, confidence 0 where there are fewer."""
+    """Stored confidences (n, width) and factors (n, width, f) of some rows, confidence 0 where there are fewer."""
     start, stop = confidences.indptr[rows], confidences.indptr[rows + 1]
     place = start[:, None] + np.arange(width)
     stored = place < stop[:, None]

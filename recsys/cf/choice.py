@@ -30,7 +30,7 @@ class ALSChoice(Settings):
     max_users: int = Field(default=3000, ge=1)  # whose lists are judged
 
     def tried(self, base: ALSSettings) -> list[ALSSettings]:
-        """Give the settings to try, the base first."""
+        """The settings to try, the base first."""
         others = [
             base.model_copy(
                 update={"n_factors": f, "l2": l2, "mean_confidence": mean, "confidence_scale": None},

@@ -51,7 +51,7 @@ def content_columns(content: Float32, n_centroids: int, nearest: int, seed: int)
 
 
 def nearest_columns(content: Float32, centroids: Float32, nearest: int) -> csr_matrix:
-    """Give (n, n_centroids) csr with 1 / nearest at the nearest centroids; an all-zero vector has none."""
+    """(n, n_centroids) csr with 1 / nearest at the nearest centroids; an all-zero vector has none."""
     nearest = min(nearest, len(centroids))
     if nearest == 0:
         return csr_matrix((len(content), 0), dtype=np.float32)

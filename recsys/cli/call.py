@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys.cli import options
-from recsys.cli.output import print_added, print_facts, print_list, print_table, say, say_shortfall
+from recsys.cli.output import log, log_shortfall, print_added, print_facts, print_list, print_table
 from recsys.errors import ArtefactError, ConfigError, NotFoundError, RecsysError, RefusedError
 from recsys.types import RankedList, RankedTrack
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Call a running server by hand, with its answer on the screen.", no_args_is_help=True)
 
 TOKEN = "RECSYS_TOKEN"  # in the environment, which other users cannot read as they can the command line
-# What a refusal is to whoever called, as an exit status; any other one is the server's affair.
+# What a refusal means to the caller, as an exit status; any other one is the server's affair.
 REFUSALS: dict[str, type[RecsysError]] = {
     **dict.fromkeys(("INVALID_ARGUMENT", "ALREADY_EXISTS", "UNAUTHENTICATED", "PERMISSION_DENIED"), ConfigError),
     "FAILED_PRECONDITION": NotFoundError,
@@ -78,7 +78,7 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
 def recommend(client: "Client", user_id: str, k: options.K = 20, as_json: options.Json = False) -> None:
     """Rank tracks for a user."""
     found = client.recommend(user_id, k)
-    say_shortfall(found, user_id, k)
+    log_shortfall(found, user_id, k)
     print_list(found, f"for {user_id}", as_json)
 
 
@@ -155,7 +155,7 @@ def listen(client: "Client", user_id: str, track_id: str) -> None:
     recorded = client.record([Listen(user_id, track_id)])
     for _, reason in recorded.refused:
         raise NotFoundError(f"not recorded: {reason}")
-    say(f"recorded: {user_id} heard {track_id}")
+    log(f"recorded: {user_id} heard {track_id}")
 
 
 @app.command()
@@ -163,7 +163,7 @@ def listen(client: "Client", user_id: str, track_id: str) -> None:
 def delete_track(client: "Client", track_id: str) -> None:
     """Take a track out of every list and every later build."""
     client.delete_track(track_id)
-    say(f"{track_id} is gone")
+    log(f"{track_id} is gone")
 
 
 @app.command()
@@ -171,4 +171,4 @@ def delete_track(client: "Client", track_id: str) -> None:
 def delete_user(client: "Client", user_id: str) -> None:
     """Forget a user and all that was recorded of them."""
     client.delete_user(user_id)
-    say(f"{user_id} is forgotten")
+    log(f"{user_id} is forgotten")

@@ -14,14 +14,14 @@ import typer
 from recsys.cli import call, options, serve
 from recsys.cli.output import (
     console,
+    log,
+    log_build,
+    log_problems,
+    log_shortfall,
     print_added,
     print_facts,
     print_list,
     print_table,
-    say,
-    say_build,
-    say_problems,
-    say_shortfall,
 )
 from recsys.errors import ArtefactError, NotFoundError, RecsysError
 from recsys.util.printable import shown
@@ -50,8 +50,8 @@ def scan(
     problems = Problems()
     frame = scan_folder(folder, problems, Bars())
     write_table(frame, out)
-    say_problems(problems.counts(), problems.examples())
-    say(f"{len(frame):,} tracks -> {out}")
+    log_problems(problems.counts(), problems.examples())
+    log(f"{len(frame):,} tracks -> {out}")
 
 
 @app.command()
@@ -73,8 +73,8 @@ def build(
 
     inputs = Inputs(tracks, listens, tags, audio_root)
     summary = run(inputs, store, load_settings(config), Bars(verbose=verbose), strict, retrain)
-    say_problems(summary.problems, summary.examples)
-    say_build(summary.build, store)
+    log_problems(summary.problems, summary.examples)
+    log_build(summary.build, store)
 
 
 @app.command()
@@ -90,7 +90,7 @@ def recommend(
     from recsys.recommender import Recommender
 
     found = Recommender.open(store).recommend(user_id, k, max_per_artist=max_per_artist, diversity=diversity)
-    say_shortfall(found, user_id, k)
+    log_shortfall(found, user_id, k)
     print_list(found, f"for {user_id}", as_json)
 
 
@@ -150,7 +150,7 @@ def sql(query: str, store: options.Store, out: options.SqlOut = None) -> None:
         print_table("", rows.columns, rows.rows())
     else:
         write_result(rows, out)
-        say(f"{len(rows):,} rows -> {out}")
+        log(f"{len(rows):,} rows -> {out}")
 
 
 @app.command()
@@ -177,19 +177,19 @@ def evaluate(
     from eval.representation.table import representation_table
     from eval.results import recall_table
     from eval.settings import evaluation_settings
-    from eval.tuning.tune_baselines import peer_settings
+    from eval.tuning.tune_baselines import baseline_settings
     from pipelines.build import Inputs
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
 
     chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts, ablations)
-    inputs, peers = Inputs(tracks, listens, tags, audio_root), peer_settings(chosen, trials, time_budget)
-    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(verbose=verbose), peers)
+    inputs, baselines = Inputs(tracks, listens, tags, audio_root), baseline_settings(chosen, trials, time_budget)
+    found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(verbose=verbose), baselines)
     if found.about["splits"]:
         console().print(recall_table(found.figures))
     if "networks" in found.about:
         console().print(representation_table(found.figures, found.about["networks"]))
-    say(f"to look at: {out}/report.html; all figures: {out}/report.json and {out}/evaluation.duckdb")
+    log(f"to look at: {out}/report.html; all figures: {out}/report.json and {out}/evaluation.duckdb")
 
 
 @app.command()
@@ -218,8 +218,8 @@ def tune(
     command, inputs = shlex.join(["recsys", *sys.argv[1:]]), Inputs(tracks, listens, tags, audio_root)
     found = tune_files(inputs, load_settings(config), chosen, out, force, command, Bars(verbose=verbose))
     print_table("on validation", ["", "base", "tuned"], found.rows())
-    say(f"{found.told()[-1]}: {out}")
-    say(f"next: recsys build --config {out}, with the tables and the store as ever")
+    log(f"{found.told()[-1]}: {out}")
+    log(f"next: recsys build --config {out}, with the tables and the store as ever")
 
 
 @app.command()
@@ -235,7 +235,7 @@ def spectrogram(
 
     check_picture(out)
     save_picture(draw_spectrogram(audio, load_settings(config).audio), out)
-    say(f"{audio} -> {out}")
+    log(f"{audio} -> {out}")
 
 
 @app.command()
@@ -247,9 +247,9 @@ def status(store: options.Store) -> None:
 
     recommender = Recommender.open(store)
     since = happened_since(Store(store), int(recommender.facts["last_live_number"]))
-    told = ", ".join(f"{count:,} {name}" for name, count in since.items())
+    message = ", ".join(f"{count:,} {name}" for name, count in since.items())
     others = other_generations(Store(store)) or ["no other generation is kept"]
-    print_facts(recommender.status() | {"since_then": told, "rollback_to": others})
+    print_facts(recommender.status() | {"since_then": message, "rollback_to": others})
 
 
 @app.command()

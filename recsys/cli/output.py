@@ -39,12 +39,12 @@ def print_list(found: RankedList, title: str, as_json: bool) -> None:
     print_table(title, ["rank", "track", "score", "title", "artist", "genre", "because of"], rows)
 
 
-def say_shortfall(found: RankedList, user_id: str, k: int) -> None:
+def log_shortfall(found: RankedList, user_id: str, k: int) -> None:
     """Tell what a user's list is not: their own, or as long as was asked for."""
     if found.source == "popular":
-        say(f"nothing is known of the taste of {user_id!r}: popular tracks")
+        log(f"nothing is known of the taste of {user_id!r}: popular tracks")
     if len(found.tracks) < k:
-        say(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
+        log(f"{len(found.tracks)} tracks of {k}: the catalogue has no more that may stand in this list")
 
 
 def print_added(
@@ -60,7 +60,7 @@ def print_added(
         })  # fmt: skip
         return
     for note in added.notes:
-        say(f"note: {note}")
+        log(f"note: {note}")
     print(f"{plain(added.track_id)} {'was here already' if added.known else 'added'}")
     print_list(near, f"like {added.track_id}", False)
     if audience:
@@ -102,33 +102,33 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def say(line: str, style: str | None = None) -> None:
+def log(line: str, style: str | None = None) -> None:
     """Tell one fact on standard error."""
     Console(stderr=True).print(_plain(line), style=style, soft_wrap=True)
 
 
-def say_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
+def log_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) -> None:
     """Tell how many problems of which kind the input had; nothing where there are none.
 
     Examples are rows of ``PROBLEMS_SCHEMA``: each is told with its file, row and value.
     """
     if not counts:
         return
-    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    say(f"problems in the input (the rest is used): {told}", style="yellow")
+    message = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+    log(f"problems in the input (the rest is used): {message}", style="yellow")
     for kind, source, row, value, reason in examples:
         shown = "" if value is None or value == source else f" ({value!r})"  # of a file its name is said once
         where = f"{source}{'' if row is None else f' row {row}'}{shown}"
-        say(f"  e.g. {kind}: {where}: {reason}".replace("\\\\", "\\"))
+        log(f"  e.g. {kind}: {where}: {reason}".replace("\\\\", "\\"))
 
 
-def say_build(row: dict[str, Any], store: Path) -> None:
+def log_build(row: dict[str, Any], store: Path) -> None:
     """Tell what a build came to, from its row of the ``build`` table, and what to do next."""
     counts = row["counts"]
-    say(
+    log(
         f"generation {row['generation']}: {counts['tracks']:,} tracks ({counts['cold_tracks']:,} never played, "
         f"{counts['sound_vectors']:,} with a sound vector), {counts['users']:,} users, {counts['pairs']:,} pairs"
     )
     if counts["problems"]:
-        say(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
-    say(f"next: recsys recommend USER_ID --store {store}")
+        log(f'all problems: recsys sql "SELECT * FROM build_problems" --store {store}')
+    log(f"next: recsys recommend USER_ID --store {store}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from recsys.cli import options
-from recsys.cli.output import print_table, say
+from recsys.cli.output import log, print_table
 
 app = typer.Typer()
 token_app = typer.Typer(help="Say who may call a server: tokens, kept as hashes in a file.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def restart_log(store: options.Store) -> None:
     """Go on after live.lmdb was lost: new entries above the old numbers, what it held since the last build given up."""
     from recsys.eventlog.restart import restart_log as run
 
-    say(f"the live log of {store} goes on above entry {run(store):,}; what was deleted before must be deleted again")
+    log(f"the live log of {store} goes on above entry {run(store):,}; what was deleted before must be deleted again")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def rollback(store: options.Store, to: options.RollbackTo = None) -> None:
     """Let an earlier generation answer, or a named one; running servers notice within a second."""
     from recsys.live.rollback import rollback as run
 
-    say(f"{run(store, to)} answers now")
+    log(f"{run(store, to)} answers now")
 
 
 @token_app.command("add")
@@ -90,7 +90,7 @@ def token_add(
 
     secret, token = add_token(tokens, Role[role.name.upper()], name)
     print(secret)
-    say(f"{token.name}, role {token.role.word}: keep it, it is shown only now")
+    log(f"{token.name}, role {token.role.word}: keep it, it is shown only now")
 
 
 @token_app.command("list")
@@ -110,4 +110,4 @@ def token_remove(
     from recsys.serving.tokens import remove_token
 
     remove_token(tokens, name)
-    say(f"{name} is no longer let in")
+    log(f"{name} is no longer let in")

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 
 def contrastive_cost(embeddings: Tensor, groups: Tensor, temperature: float = 0.1) -> Tensor:
-    """Give the mean cost of the rows that have a partner, in units of what knowing nothing costs.
+    """The mean cost of the rows that have a partner, in units of what knowing nothing costs.
 
     A row costs -log(its softmax share) of each partner, averaged over its partners; shares are of exp(cosine /
     temperature) over all other rows. Divided by log(b - 1), the cost where all rows are alike, so that it compares

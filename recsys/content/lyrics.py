@@ -103,7 +103,7 @@ def _stacked(blocks: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _words(texts: pl.Series, n_characters: int | None = None) -> pl.Series:
-    """Give the first characters of each text, null where there is no word in them."""
+    """The first characters of each text, null where there is no word in them."""
     stripped = texts.str.replace(r"^[\s\p{C}]+", "")  # blanks and control characters, of which garbage is full
     heads = stripped if n_characters is None else stripped.str.head(n_characters)
     return heads.set(~heads.str.contains(r"\w").fill_null(False), None)

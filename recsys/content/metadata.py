@@ -49,7 +49,7 @@ class Vocabulary:
         return len(self.genres) + len(self.tags) + self.n_year_buckets + len(self.artists)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as plain lists and numbers."""
+        """The fields as plain lists and numbers."""
         return asdict(self)
 
 
@@ -142,7 +142,7 @@ def _columns(pairs: pl.DataFrame, names: Sequence[str], n_rows: int) -> csr_matr
 
 
 def one_hot(classes: NDArray[np.int64], n_classes: int) -> csr_matrix:
-    """Give (n, n_classes) csr float32 with a 1 in each row's class; -1 is an empty row."""
+    """(n, n_classes) csr float32 with a 1 in each row's class; -1 is an empty row."""
     rows = np.flatnonzero(classes >= 0)
     return csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, classes[rows])), shape=(len(classes), n_classes))
 

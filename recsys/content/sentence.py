@@ -26,7 +26,7 @@ class SentenceEncoder(Protocol):
     def encode(
         self, sentences: list[str], *, batch_size: int, show_progress_bar: bool, normalize_embeddings: bool
     ) -> NDArray[Any]:
-        """Give a vector (d,) of each sentence."""
+        """A vector (d,) of each sentence."""
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +51,7 @@ def load_sentence_encoder() -> SentenceEncoder:
 
 
 def sentence_vectors(texts: Sequence[str | None], encoder: SentenceEncoder) -> Float32:
-    """Give n texts their vectors (n, d): the mean over a text's parts, at unit length; zeros for None.
+    """Vectors (n, d) of n texts: the mean over a text's parts, at unit length; zeros for None.
 
     The width d is the encoder's, and 1 where there is no text at all.
     """

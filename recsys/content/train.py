@@ -59,7 +59,7 @@ class ContentModel:
     curve: Curve
 
     def encode(self, tracks: Modalities) -> Float32:
-        """Give (n, d) unit vectors; a track of which nothing at all is known gets zeros."""
+        """(n, d) unit vectors; a track of which nothing at all is known gets zeros."""
         self.network.eval()
         vectors = np.zeros((len(tracks), self.settings.dim), dtype=np.float32)
         with torch.inference_mode():
@@ -116,7 +116,7 @@ def fit_content(
         with torch_threads(1):
             curve = _train(network, heads, tracks, settings, np.random.default_rng(seed), progress)
     else:
-        progress.say("content: no genre, artist or plays to learn from; the fusion stays at its random start")
+        progress.log("content: no genre, artist or plays to learn from; the fusion stays at its random start")
     return ContentModel(network.eval(), shape, vocabulary, reader, settings.fusion, tuple(heads.active), curve)
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from recsys.errors import ArtefactError
 from recsys.eventlog.events import Listened
 from recsys.eventlog.store import LiveStore, open_live
-from recsys.eventlog.transactions import USER, Reading
+from recsys.eventlog.transactions import USER, ReadTxn
 from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
 from recsys.types import LISTENS_SCHEMA
@@ -24,13 +24,13 @@ from recsys.util.files import replace, sync_folder
 from recsys.util.progress import Progress
 
 IN_A_FILE = 250_000  # listens; their rows are in memory together
-AT_ONCE = 5000  # entries that one transaction takes out of the log: whoever writes waits for it
+AT_ONCE = 5000  # entries that one transaction takes out of the log: other writers wait for it
 SCHEMA = pl.Schema({"number": pl.Int64(), **LISTENS_SCHEMA, "event_id": pl.String()})
 _GONE = pl.Schema({"user_id": pl.String(), "gone": pl.Int64()})
 
 
 def move_listens(store: Store, progress: Progress) -> int:
-    """Move the listens that all generations of a store know into its journal; gives how many went.
+    """Move the listens that all generations of a store know into its journal; returns how many went.
 
     Call it under the build lock. Rows of users who were deleted since leave the journal on the way.
 
@@ -45,8 +45,8 @@ def move_listens(store: Store, progress: Progress) -> int:
         assert live is not None
         with live.reading() as reading:
             start, gone = reading.moved_up_to(), _gone(reading)
-            stop = min(_known_to_all(store), reading.last_number() - 1)  # numbers go on from the newest, so it stays
-        for file in journal_files(store):
+            stop = min(_known_to_all(store), reading.last_seq() - 1)  # numbers go on from the newest, so it stays
+        for file in archive_files(store):
             _clean(file, start, gone)
         if start >= stop:
             return 0
@@ -62,13 +62,13 @@ def move_listens(store: Store, progress: Progress) -> int:
     return n_moved
 
 
-def read_journal(store: Store, reading: Reading) -> pl.DataFrame:
-    """Give the listens of the journal, without those of users who were deleted since: ``LISTENS_SCHEMA``.
+def read_archive(store: Store, reading: ReadTxn) -> pl.DataFrame:
+    """The listens of the journal, without those of users who were deleted since: ``LISTENS_SCHEMA``.
 
     Raises:
         ArtefactError: a file is damaged.
     """
-    files, moved_up_to = journal_files(store), reading.moved_up_to()
+    files, moved_up_to = archive_files(store), reading.moved_up_to()
     if not files:
         return pl.DataFrame(schema=LISTENS_SCHEMA)
     valid = _valid(moved_up_to, _gone(reading))
@@ -77,14 +77,14 @@ def read_journal(store: Store, reading: Reading) -> pl.DataFrame:
 
 
 def row_of(listen: Listened) -> tuple[Any, ...]:
-    """Give what a listen says as a row of ``LISTENS_SCHEMA``."""
+    """What a listen says as a row of ``LISTENS_SCHEMA``."""
     time = datetime.fromisoformat(listen.at)
     time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     plays = 0.0 if listen.disliked else listen.plays
     return listen.user_id, listen.track_id, plays, time, False, listen.disliked
 
 
-def journal_files(store: Store) -> list[Path]:
+def archive_files(store: Store) -> list[Path]:
     """Files of the journal, oldest first."""
     return sorted(store.journal.glob("*.parquet")) if store.journal.is_dir() else []
 
@@ -97,7 +97,7 @@ def _known_to_all(store: Store) -> int:
         return 0
 
 
-def _gone(reading: Reading) -> pl.DataFrame:
+def _gone(reading: ReadTxn) -> pl.DataFrame:
     """Deleted users with the number of their last deletion."""
     return pl.DataFrame([(user, reading.user_gone(user)) for user in reading.gone(USER)], _GONE, orient="row")
 
@@ -128,16 +128,16 @@ def _clean(file: Path, moved_up_to: int, gone: pl.DataFrame) -> None:
 
 
 def _rows(live: LiveStore, start: int, stop: int) -> tuple[list[tuple[Any, ...]], int]:
-    """Read the listens above a number, a file's worth of them; gives their rows, and up to where they go."""
+    """Read the listens above a number, a file's worth of them; returns their rows, and up to where they go."""
     rows = list[tuple[Any, ...]]()
     with live.reading() as reading:
-        for number, event in reading.events(start):
-            if number > stop:
+        for seq, event in reading.events(start):
+            if seq > stop:
                 break
             if isinstance(event, Listened):
-                rows.append((number, *row_of(event), event.event_id))
+                rows.append((seq, *row_of(event), event.event_id))
             if len(rows) == IN_A_FILE:
-                return rows, number
+                return rows, seq
     return rows, stop
 
 

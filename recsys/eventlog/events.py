@@ -34,9 +34,9 @@ class Upload:
     at: str
 
     @classmethod
-    def lost(cls, number: int) -> "Upload":
+    def lost(cls, seq: int) -> "Upload":
         """Stand for one whose entry is damaged: it has a place, as every upload has one for good, and is not shown."""
-        return cls(f"(damaged entry {number})", "", "", None, None, None, [], None, None, None, "")
+        return cls(f"(damaged entry {seq})", "", "", None, None, None, [], None, None, None, "")
 
     @property
     def is_lost(self) -> bool:

@@ -5,8 +5,8 @@
 Format 1 said nothing of itself, and the program that wrote it looks for nothing. So in format 2 ``state`` is called
 ``state 2`` in the file, and the former name stands for a line of text: where a version that knows format 1 alone opens
 that as a database, LMDB refuses (MDB_INCOMPATIBLE), and the program says that it cannot open the live store, and writes
-nothing. A file of format 1 is moved on by whoever first opens it to write, in one transaction. From here on ``format``
-in ``state`` is a number, and a version refuses every later one.
+nothing. A file of format 1 is moved on by the first process that opens it to write, in one transaction. From here on
+``format`` in ``state`` is a number, and a version refuses every later one.
 """
 
 import struct
@@ -81,9 +81,8 @@ def _read(opened: Any, state: Any, transaction: Any) -> bytes | None:
 
 
 def _check(line: bytes | None) -> None:
-    number = _NUMBER.unpack(line)[0] if line is not None and len(line) == _NUMBER.size else FORMAT
-    if number > FORMAT:
+    seq = _NUMBER.unpack(line)[0] if line is not None and len(line) == _NUMBER.size else FORMAT
+    if seq > FORMAT:
         raise NewerError(
-            f"the live store has the format {number}, expected {FORMAT} or less: a newer recsys wrote it; "
-            "update this one"
+            f"the live store has the format {seq}, expected {FORMAT} or less: a newer recsys wrote it; update this one"
         )

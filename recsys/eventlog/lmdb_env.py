@@ -2,7 +2,7 @@
 
     file  ->  acquire  ->  Environment, shared and counted  ->  release
 
-LMDB refuses a second open of a file in one process, since closing either would drop the locks of both. So whoever
+LMDB refuses a second open of a file in one process, since closing either would drop the locks of both. So code that
 wants the file, for a moment or for as long as the server runs, takes the one that is open. After a fork the child
 opens its own. Who only reads opens it for reading: to find the databases of a file that is open for writing takes the
 one lock that all writers of all processes have (LMDB's Python binding lets no read transaction do it), and no reader
@@ -160,7 +160,7 @@ _OPEN: dict[Path, Environment] = {}
 
 
 def acquire(file: Path, write: bool) -> Environment:
-    """Give the process's open environment of a file, opened now if it is not; to be given back to ``release``.
+    """The process's open environment of a file, opened now if it is not; to be given back to ``release``.
 
     Raises:
         ArtefactError: the file is damaged, or is to be written and cannot be.
@@ -200,7 +200,7 @@ def is_written(file: Path) -> bool:
 
 
 def release(environment: Environment, write: bool) -> None:
-    """Give an environment back; the last one closes it."""
+    """Let go of an environment; the last user closes it."""
     with _GUARD:
         environment.n_users -= 1
         environment.n_writers -= write

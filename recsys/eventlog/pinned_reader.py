@@ -1,12 +1,13 @@
 """Looks at the live store by one thread, again and again: a transaction stays open until something is committed.
 
-    LiveStore  ->  Glances  ->  look(user), near(track)
+    LiveStore  ->  PinnedReader  ->  look(user), near(track)
 
-Every call that a server answers from stored bytes asks whether its user has a list of now. Beginning a transaction for
-that, reading the version and letting LMDB find its databases anew was half of what such an answer cost beyond an empty
-one. LMDB writes the number of every commit into one of the first two pages of its file: mapped here, they say in 0.2 µs
-that nothing was committed since the open transaction began. What is acknowledged was committed before, so it is seen:
-a transaction that began while a commit was under way, and does not see it yet, is kept for one look only.
+Every call that a server answers from stored bytes asks whether its user has a current list of their own. Beginning a
+transaction for that, reading the version and letting LMDB find its databases anew was half of what such an answer cost
+beyond an empty one. LMDB writes the number of every commit into one of the first two pages of its file: mapped here,
+they say in 0.2 µs that nothing was committed since the open transaction began. What is acknowledged was committed
+before, so it is seen: a transaction that began while a commit was under way, and does not see it yet, is kept for one
+look only.
 
 No lock is taken here that a writer holds: read transactions of LMDB wait for nobody.
 """
@@ -19,16 +20,16 @@ import lmdb
 
 from recsys.eventlog.lmdb_env import FIRST
 from recsys.eventlog.store import LiveStore
-from recsys.eventlog.transactions import TRACK, USER, Reading, number_of
+from recsys.eventlog.transactions import TRACK, USER, ReadTxn, seq_of
 from recsys.eventlog.user_state import known_up_to
 
-# The list of now of a user, None where it is the stored one; whether what the generation knows of the user must not be
+# The current list of a user, None where it is the stored one; whether what the generation knows of the user must not be
 # used; item rows that nobody must be shown.
-Looked: TypeAlias = tuple[bytes | None, bool, Set[int]]
-NOTHING: Looked = (None, False, frozenset())
+PinnedUser: TypeAlias = tuple[bytes | None, bool, Set[int]]
+NOTHING: PinnedUser = (None, False, frozenset())
 
 
-class View(Protocol):
+class DeletionView(Protocol):
     """What a process knows of deletions (``recsys.eventlog.view``)."""
 
     @property
@@ -40,26 +41,26 @@ class View(Protocol):
         """Item rows that nobody must be shown."""
 
 
-class Views(Protocol):
+class DeletionViews(Protocol):
     """The newest view, which threads bring up to date."""
 
     @property
-    def now(self) -> View:
-        """The view of now."""
+    def now(self) -> DeletionView:
+        """The newest view."""
 
 
-class Glances:
+class PinnedReader:
     """Looks of one thread, as LMDB lets no two share a transaction."""
 
-    def __init__(self, store: LiveStore, generation: str, taken_in: int, views: Views) -> None:
+    def __init__(self, store: LiveStore, generation: str, applied_seq: int, views: DeletionViews) -> None:
         """Look for a generation that took in everything up to a number of the log."""
         self._environment, self._views = store.environment, views
-        self._generation, self._taken_in = generation, taken_in
+        self._generation, self._applied_seq = generation, applied_seq
         self._prefix = f"{generation}/".encode()
         self._commits: Any = None
         self._second = 0
         self._known: int | None = None  # sum of commits before the open transaction
-        self._reading: Reading | None = None
+        self._reading: ReadTxn | None = None
         self._get: Any = None
         self._lists: Any = None
         self._gone: Any = None
@@ -69,34 +70,34 @@ class Glances:
         # whether a user's list alone decides: nobody was deleted, all lists take everything in, deletions are known
         self._is_plain = False
 
-    def look(self, key: bytes) -> Looked | None:
+    def get(self, key: bytes) -> PinnedUser | None:
         """Look at a user's key; None where it takes a thread.
 
         So it is where a track was deleted a moment ago, the user's list does not take in what was heard, or the file is
-        damaged or of an older version. In one piece for speed, as ``recsys.serving.fast_path.Answers.recommend`` is.
+        damaged or of an older version. In one piece for speed, as ``recsys.serving.fast_path.FastPath.recommend`` is.
         """
         try:
             commits = self._commits
             if commits is None or commits[FIRST] + commits[self._second] != self._known:
                 self._renew()
             own = self._get(self._prefix + key, None, self._lists)
-            return (own, False, self._hidden) if self._is_plain else self._looked(own, key)
+            return (own, False, self._hidden) if self._is_plain else self._judged(own, key)
         except (lmdb.Error, TypeError):
-            return self._look_again(key)
+            return self._get_again(key)
 
-    def _look_again(self, key: bytes) -> Looked | None:
+    def _get_again(self, key: bytes) -> PinnedUser | None:
         """Look where there is no file, where some of its databases are not there, or where it was opened anew."""
         if self._environment is None:
             return NOTHING
-        self.rest()
+        self.release()
         try:
             self._renew()
-            return None if self._get is None else self._looked(self._get(self._prefix + key, None, self._lists), key)
+            return None if self._get is None else self._judged(self._get(self._prefix + key, None, self._lists), key)
         except lmdb.Error:  # a thread will meet the same, and has words for it
-            self.rest()
+            self.release()
             return None
 
-    def _looked(self, own: bytes | None, key: bytes) -> Looked | None:
+    def _judged(self, own: bytes | None, key: bytes) -> PinnedUser | None:
         """Look at what else may decide."""
         view = self._views.now
         if self._deleted > view.deleted:
@@ -104,7 +105,7 @@ class Glances:
         self._hidden = view.hidden
         self._is_plain = self._gone is None and self._applied is None
         gone = None if self._gone is None else self._get(USER + key, None, self._gone)
-        is_gone = gone is not None and number_of(gone) > self._taken_in
+        is_gone = gone is not None and seq_of(gone) > self._applied_seq
         return None if self._lags(key) else (own, is_gone, self._hidden)
 
     def near(self, letter: bytes, key: bytes) -> tuple[bytes, Set[int]] | None:
@@ -131,13 +132,13 @@ class Glances:
                 return None
             return get(self._prefix + letter + key, b"", databases["near"]), view.hidden
         except lmdb.Error:  # its file was opened anew, or is damaged
-            self.rest()
+            self.release()
             return None
 
     def _renew(self) -> None:
         """Begin another transaction, and read in it what all users have in common."""
-        self.rest()
-        environment, taken_in = self._environment, self._taken_in
+        self.release()
+        environment, applied_seq = self._environment, self._applied_seq
         if environment is None or None in environment.databases.values():
             return
         databases, self._commits, self._second = environment.databases, environment.commits, environment.second
@@ -148,23 +149,23 @@ class Glances:
         # a commit stands on its page while its writer still waits for the disk, and transactions see it only after
         # that: one begun in between is of the state before it, and good for this look alone
         known = sum(pages) if pages is not None and transaction.id() >= max(pages) else None
-        self._reading = reading = Reading(transaction, databases)
+        self._reading = reading = ReadTxn(transaction, databases)
         self._get, self._known, self._lists = transaction.get, known, databases["lists"]
-        self._gone = databases["gone"] if reading.last_user_gone() > taken_in else None
+        self._gone = databases["gone"] if reading.last_user_gone() > applied_seq else None
         applied = reading.applied(self._generation)
-        applied = taken_in if applied is None else applied
-        self._applied = None if applied >= reading.last_number() else applied
+        applied = applied_seq if applied is None else applied
+        self._applied = None if applied >= reading.last_seq() else applied
         self._deleted = reading.last_deletion()
-        self._has_near = reading.has_all_neighbours(self._generation, taken_in)
+        self._has_near = reading.has_all_neighbours(self._generation, applied_seq)
 
     def _lags(self, key: bytes) -> bool:
         """Whether a user has events that the list does not take in; nobody has where all lists take everything in."""
         if self._applied is None or self._reading is None:
             return False
         up_to = known_up_to(self._reading, self._generation, key, self._applied)
-        return next(self._reading.numbers_at(key, up_to), None) is not None
+        return next(self._reading.seqs_at(key, up_to), None) is not None
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Let go of the open transaction, which keeps LMDB from using pages again; the next look begins another."""
         if self._reading is not None:
             with suppress(lmdb.Error):  # its file was closed

@@ -10,14 +10,14 @@ from pathlib import Path
 import polars as pl
 
 from recsys.errors import ArtefactError
-from recsys.eventlog.archive import AT_ONCE, journal_files
-from recsys.eventlog.replay import taken_in_by_all
+from recsys.eventlog.archive import AT_ONCE, archive_files
+from recsys.eventlog.replay import applied_by_all
 from recsys.eventlog.store import lost_log, open_live
 from recsys.store.generation import Store
 
 
 def restart_log(folder: Path) -> int:
-    """Let the live log of a store go on above all numbers that its generations and its journal know; gives that number.
+    """Let the live log of a store go on above all numbers that its generations and its journal know; returns it.
 
     Listens that are in the journal stay there. What was deleted before, and is still in the tables, comes back with the
     next build unless it is deleted again.
@@ -29,7 +29,7 @@ def restart_log(folder: Path) -> int:
     store.current()
     with store.build_lock(), store.live_lock(), open_live(store.live, write=True) as live:
         assert live is not None
-        known, moved = taken_in_by_all(store), _last_moved(store)
+        known, moved = applied_by_all(store), _last_moved(store)
         with live.reading() as reading:
             if lost_log(reading, known) is None:
                 raise ArtefactError(f"the live log of {folder} lacks nothing that generations know; nothing was done")
@@ -43,7 +43,7 @@ def restart_log(folder: Path) -> int:
 def _last_moved(store: Store) -> int:
     """The number of the newest listen in the journal, 0 if there is none."""
     last = 0
-    for file in journal_files(store):
+    for file in archive_files(store):
         try:
             last = max(last, pl.scan_parquet(file, glob=False).select(pl.col("number").max()).collect().item() or 0)
         except pl.exceptions.PolarsError as error:

@@ -1,8 +1,8 @@
 """The uploads of a generation as of some number of the log, and what was deleted by then.
 
-    Snapshot, Reading  ->  extended  ->  Snapshot with what is new; the old one stays as it was
+    Snapshot, ReadTxn  ->  extended  ->  Snapshot with what is new; the old one stays as it was
 
-A transaction that fails leaves no trace, since whoever writes keeps the new snapshot only after the commit. An upload's
+A transaction that fails leaves no trace, since a writer keeps the new snapshot only after the commit. An upload's
 place counts all uploads of the log after the generation's last number, shown or not, so that its row never changes.
 What is new is all that is read and all that is written: snapshots share what they have in common
 (``recsys.ranking.uploaded_tracks``).
@@ -17,11 +17,11 @@ import numpy as np
 
 from recsys.eventlog.events import Upload
 from recsys.eventlog.store import LiveReader
-from recsys.eventlog.transactions import TRACK, Reading
-from recsys.eventlog.user_state import touched_of
-from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched
+from recsys.eventlog.transactions import TRACK, ReadTxn
+from recsys.eventlog.user_state import delta_of
+from recsys.ranking.catalogue_view import NO_DELTA, CatalogueView, UserDelta
 from recsys.ranking.model import Model
-from recsys.ranking.uploaded_tracks import Fresh, Uploads
+from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.store.generation import Store
 from recsys.store.keys import key_of
 from recsys.types import ITEM, NO_ITEM, SPACES, Float32, Int32, Space
@@ -35,24 +35,24 @@ class Snapshot:
     model: Model
     generation: str
     folder: Path
-    catalogue: Catalogue
+    catalogue: CatalogueView
     seen: int
     deleted: int = 0
 
     @classmethod
-    def at(cls, model: Model, generation: str, folder: Path, taken_in: int) -> "Snapshot":
+    def at(cls, model: Model, generation: str, folder: Path, applied_seq: int) -> "Snapshot":
         """What is known right after a build; ``folder`` holds the uploads' audio."""
-        none = Catalogue(model, Uploads.none(model.item_vectors.shape[1], len(model.items)))
-        return cls(model, generation, folder, none, taken_in)
+        none = CatalogueView(model, UploadedTracks.none(model.item_vectors.shape[1], len(model.items)))
+        return cls(model, generation, folder, none, applied_seq)
 
     @property
-    def uploads(self) -> Uploads:
+    def uploads(self) -> UploadedTracks:
         """The uploads since the generation."""
         return self.catalogue.uploads
 
-    def extended(self, reading: Reading) -> "Snapshot":
+    def extended(self, reading: ReadTxn) -> "Snapshot":
         """Take in what the log holds by now, reading only what is new."""
-        last, deleted = reading.last_number(), reading.last_deletion()
+        last, deleted = reading.last_seq(), reading.last_deletion()
         if (last, deleted) == (self.seen, self.deleted):
             return self
         fresh = list(reading.uploads(self.seen)) if last > self.seen else []
@@ -60,7 +60,7 @@ class Snapshot:
         if deleted != self.deleted:
             hidden += self._gone(uploads, reading.deleted_tracks(self.deleted))
         uploads = uploads.with_hidden([row for _, row in sorted(hidden, key=lambda entry: entry[0])])
-        catalogue = self.catalogue if uploads is self.uploads else Catalogue(self.model, uploads)
+        catalogue = self.catalogue if uploads is self.uploads else CatalogueView(self.model, uploads)
         return replace(self, catalogue=catalogue, seen=last, deleted=deleted)
 
     def rows_of(self, track_ids: Sequence[str]) -> Int32:
@@ -71,15 +71,15 @@ class Snapshot:
             rows[at] = NO_ITEM if place == NO_ITEM else len(self.model.items) + place
         return rows
 
-    def _with(self, fresh: list[tuple[int, Upload]], reading: Reading) -> tuple[Uploads, list[tuple[int, int]]]:
+    def _with(self, fresh: list[tuple[int, Upload]], reading: ReadTxn) -> tuple[UploadedTracks, list[tuple[int, int]]]:
         """Add uploads; beside them the rows that are not to be shown, each with the number of the entry."""
         hidden, tracks = list[tuple[int, int]](), list[Fresh]()
         taken = self.model.items.find([upload.track_id for _, upload in fresh]) >= 0
-        for place, ((number, upload), in_table) in enumerate(zip(fresh, taken.tolist(), strict=True), self.uploads.n):
-            vectors = reading.vectors(self.generation, number)
+        for place, ((seq, upload), in_table) in enumerate(zip(fresh, taken.tolist(), strict=True), self.uploads.n):
+            vectors = reading.vectors(self.generation, seq)
             deleted = reading.number("gone", TRACK + key_of(upload.track_id))
-            if in_table or ITEM not in vectors or 0 < deleted < number:
-                hidden.append((number, len(self.model.items) + place))
+            if in_table or ITEM not in vectors or 0 < deleted < seq:
+                hidden.append((seq, len(self.model.items) + place))
                 vectors = {}
             item = vectors.get(ITEM, np.zeros(self.model.item_vectors.shape[1], dtype=np.float32))
             tracks.append(Fresh(_about(upload, self.folder, place), item, self._unit(vectors)))
@@ -94,12 +94,12 @@ class Snapshot:
                 unit[space] = (self.model.blend.likeness(row) if space == ITEM else unit_rows(row))[0]
         return {space: vector for space, vector in unit.items() if vector.any()}
 
-    def _gone(self, uploads: Uploads, deleted: list[tuple[int, str]]) -> list[tuple[int, int]]:
+    def _gone(self, uploads: UploadedTracks, deleted: list[tuple[int, str]]) -> list[tuple[int, int]]:
         """Rows of deleted tracks, of the generation and of uploads, each with the number of the deletion."""
         rows = self.model.items.find([track_id for _, track_id in deleted])
-        found = [(number, row) for (number, _), row in zip(deleted, rows.tolist(), strict=True) if row != NO_ITEM]
-        places = [(number, uploads.place_of(track_id)) for number, track_id in deleted]
-        return found + [(number, len(self.model.items) + place) for number, place in places if place != NO_ITEM]
+        found = [(seq, row) for (seq, _), row in zip(deleted, rows.tolist(), strict=True) if row != NO_ITEM]
+        places = [(seq, uploads.place_of(track_id)) for seq, track_id in deleted]
+        return found + [(seq, len(self.model.items) + place) for seq, place in places if place != NO_ITEM]
 
 
 def _about(upload: Upload, folder: Path, place: int) -> dict[str, Any]:
@@ -112,22 +112,22 @@ def _about(upload: Upload, folder: Path, place: int) -> dict[str, Any]:
 
 
 class SinceBuild:
-    """What happened since a generation was built, as whoever opened it reads it: in one environment for its life."""
+    """What happened since a generation was built, as its reader sees it: in one environment for its life."""
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self._live, self._snapshot = LiveReader(store.live), snapshot
 
-    def uploads(self) -> Uploads:
+    def uploads(self) -> UploadedTracks:
         """The uploads that the generation does not know yet, and what was deleted."""
         with self._live.reading() as reading:
             return (self._snapshot if reading is None else self._snapshot.extended(reading)).uploads
 
-    def touched(self, user_id: str) -> Touched:
+    def delta(self, user_id: str) -> UserDelta:
         """What happened to one user's list, by whatever process."""
         with self._live.reading() as reading:
             if reading is None:
-                return UNTOUCHED
-            return touched_of(reading, self._snapshot.generation, self._snapshot.seen, user_id)
+                return NO_DELTA
+            return delta_of(reading, self._snapshot.generation, self._snapshot.seen, user_id)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -18,7 +18,7 @@ import lmdb
 from recsys.errors import ArtefactError, FullDiskError, LogLostError
 from recsys.eventlog.events import Upload
 from recsys.eventlog.lmdb_env import DATABASES, Environment, acquire, is_written, release
-from recsys.eventlog.transactions import Reading, Writing
+from recsys.eventlog.transactions import ReadTxn, WriteTxn
 from recsys.store.generation import FULL
 from recsys.types import Float32
 
@@ -52,30 +52,30 @@ class LiveStore:
         return not self._write
 
     def close(self) -> None:
-        """Let go of the file; whoever else has it in this process keeps it."""
+        """Let go of the file; others in this process keep it."""
         if self.environment is not None:
             release(self.environment, self._write)
 
     @contextmanager
-    def reading(self) -> Iterator[Reading]:
+    def reading(self) -> Iterator[ReadTxn]:
         """Look at one state of the store.
 
         Raises:
             ArtefactError: the file is damaged.
         """
         if self.environment is None:
-            yield Reading(None, dict.fromkeys(DATABASES))
+            yield ReadTxn(None, dict.fromkeys(DATABASES))
             return
         try:
             if self.environment.is_former or None in self.environment.databases.values():
                 self.environment.find_databases()
             with self.environment.held(), self.environment.lmdb.begin() as transaction:
-                yield Reading(transaction, self.environment.databases)
+                yield ReadTxn(transaction, self.environment.databases)
         except lmdb.Error as error:
             raise ArtefactError(f"the live store {self._file} cannot be read: {error}; restore the file") from error
 
     @contextmanager
-    def writing(self) -> Iterator[Writing]:
+    def writing(self) -> Iterator[WriteTxn]:
         """Write, alone among all processes; on disk when the block has ended, and nothing of it if the block raises.
 
         Raises:
@@ -95,13 +95,13 @@ class LiveStore:
                         "live.lmdb was moved away or replaced under this process; put it back, or start the process "
                         "again; until then lists are served, nothing is written"
                     )
-                writing = Writing(transaction, self.environment.databases)
+                writing = WriteTxn(transaction, self.environment.databases)
                 writing.complete()
                 yield writing
         except lmdb.Error as error:
             if isinstance(error, lmdb.PanicError):
                 self.environment.mend()
-            if isinstance(error, lmdb.MapFullError) or any(os.strerror(number) in str(error) for number in FULL):
+            if isinstance(error, lmdb.MapFullError) or any(os.strerror(seq) in str(error) for seq in FULL):
                 raise FullDiskError(f"the live store {self._file}: the disk is full; nothing was changed") from error
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
 
@@ -127,36 +127,36 @@ class LiveStore:
     # ---- in a transaction of their own ----------------------------------------------------------------------------
 
     def uploads(self, after: int = 0) -> list[tuple[int, Upload]]:
-        """Give the uploads numbered above ``after``, in order."""
+        """The uploads numbered above ``after``, in order."""
         with self.reading() as reading:
             return list(reading.uploads(after))
 
-    def last_number(self) -> int:
+    def last_seq(self) -> int:
         """Number of the newest entry, 0 if there is none."""
         with self.reading() as reading:
-            return reading.last_number()
+            return reading.last_seq()
 
     def track_of_audio(self, content_hash: str) -> str | None:
         """Find the upload with this audio."""
         with self.reading() as reading:
             return reading.track_of_audio(content_hash)
 
-    def vectors(self, generation: str, number: int) -> dict[str, Float32]:
+    def vectors(self, generation: str, seq: int) -> dict[str, Float32]:
         """Vectors (d,) of an upload under a generation, by name; empty if it has none there."""
         with self.reading() as reading:
-            return reading.vectors(generation, number)
+            return reading.vectors(generation, seq)
 
     def append(self, upload: Upload, generation: str, vectors: Mapping[str, Float32]) -> int:
-        """Write an upload with its vectors (d,) by name, into no list yet; gives its number."""
+        """Write an upload with its vectors (d,) by name, into no list yet; returns its number."""
         with self.writing() as writing:
-            number = writing.append(upload)
-            writing.set_vectors(generation, number, vectors)
-            return number
+            seq = writing.append(upload)
+            writing.set_vectors(generation, seq, vectors)
+            return seq
 
-    def set_vectors(self, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
-        """Give an upload its vectors under a further generation."""
+    def set_vectors(self, generation: str, seq: int, vectors: Mapping[str, Float32]) -> None:
+        """Write the vectors of an upload under a further generation."""
         with self.writing() as writing:
-            writing.set_vectors(generation, number, vectors)
+            writing.set_vectors(generation, seq, vectors)
 
 
 def open_as_allowed(file: Path) -> LiveStore:
@@ -195,7 +195,7 @@ class LiveReader:
         self._opening = threading.Lock()
 
     @contextmanager
-    def reading(self) -> Iterator[Reading | None]:
+    def reading(self) -> Iterator[ReadTxn | None]:
         """Look at one state of the store; None where nothing was ever written.
 
         Raises:
@@ -234,16 +234,16 @@ def _is_begun(file: Path) -> bool:
     return file.exists() and file.stat().st_size > 0
 
 
-def lost_log(reading: Reading, taken_in: int) -> str | None:
+def lost_log(reading: ReadTxn, applied_seq: int) -> str | None:
     """Say what to do where the log ends before the last entry that a generation took in, None where it does not.
 
     New entries would take numbers that the generation knows already: no list and no deletion would ever see them.
     """
-    last = reading.last_number()
-    if last >= taken_in:
+    last = reading.last_seq()
+    if last >= applied_seq:
         return None
     return (
-        f"the live log ends at entry {last:,}, but the generation was built with {taken_in:,} entries of it: "
+        f"the live log ends at entry {last:,}, but the generation was built with {applied_seq:,} entries of it: "
         "it was lost, emptied, or is an older one. Restore live.lmdb from a backup; or, to give up what it held, start"
         " a new one above the old numbers with `recsys restart-log`; until then lists are served, nothing is written"
     )

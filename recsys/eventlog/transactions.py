@@ -42,17 +42,17 @@ VECTORS = 2  # the format of an upload's vectors
 _DELETIONS = b"deletions"  # in state: the format of ``deletions``, which was made complete once
 
 
-def number_key(number: int) -> bytes:
+def seq_key(seq: int) -> bytes:
     """Write a number so that keys rise as it does."""
-    return _NUMBER.pack(number)
+    return _NUMBER.pack(seq)
 
 
-def number_of(key: bytes) -> int:
+def seq_of(key: bytes) -> int:
     """Read a number."""
     return int(_NUMBER.unpack(key)[0])
 
 
-class Reading:
+class ReadTxn:
     """Looks at one state of the store."""
 
     def __init__(self, transaction: Any, databases: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Reading:
         return found
 
     def pairs(self, database: str, start: bytes = b"", prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Give keys and values in order, from a key on, while keys begin so."""
+        """Keys and values in order, from a key on, while keys begin so."""
         opened = self.databases[database]
         if opened is None:
             return
@@ -80,72 +80,72 @@ class Reading:
     def number(self, database: str, key: bytes) -> int:
         """Find a number, 0 where there is none."""
         found = self.get(database, key)
-        return 0 if found is None else number_of(found)
+        return 0 if found is None else seq_of(found)
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
-    def last_number(self) -> int:
+    def last_seq(self) -> int:
         """Number of the newest entry, 0 if there is none; of a log begun anew at least what it goes on from."""
         if self.databases["log"] is None:
             return 0
         base = self.number("state", b"base")
         with self.transaction.cursor(self.databases["log"]) as cursor:
-            return max(base, number_of(cursor.key())) if cursor.last() else base
+            return max(base, seq_of(cursor.key())) if cursor.last() else base
 
     def moved_up_to(self) -> int:
         """Number up to which listens have left the log for the journal."""
         return self.number("state", b"moved")
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
-        """Give the entries numbered above ``after``, in order.
+        """The entries numbered above ``after``, in order.
 
         Raises:
             DamagedError: one of them is damaged.
         """
-        for key, line in self.pairs("log", number_key(after + 1)):
-            yield number_of(key), decoded(line)
+        for key, line in self.pairs("log", seq_key(after + 1)):
+            yield seq_of(key), decoded(line)
 
     def whole_events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
-        """Give the same, with ``Removed`` in the place of what is damaged."""
-        for key, line in self.pairs("log", number_key(after + 1)):
-            yield number_of(key), _event(line)
+        """The same, with ``Removed`` in the place of what is damaged."""
+        for key, line in self.pairs("log", seq_key(after + 1)):
+            yield seq_of(key), _event(line)
 
-    def entry(self, number: int) -> Event:
+    def entry(self, seq: int) -> Event:
         """Read one entry; ``Removed`` where it is damaged or is no more."""
-        return _event(self.get("log", number_key(number)) or _NO_ENTRY)
+        return _event(self.get("log", seq_key(seq)) or _NO_ENTRY)
 
     def uploads(self, after: int = 0) -> Iterator[tuple[int, Upload]]:
-        """Give the uploads numbered above ``after``, in order; ``Upload.lost`` in the place of a damaged one."""
+        """The uploads numbered above ``after``, in order; ``Upload.lost`` in the place of a damaged one."""
         if self.databases["uploads"] is None:
-            found = ((number, event) for number, event in self.whole_events(after) if isinstance(event, Upload))
+            found = ((seq, event) for seq, event in self.whole_events(after) if isinstance(event, Upload))
             yield from found
             return
-        for key, _ in self.pairs("uploads", number_key(after + 1)):
-            event = self.entry(number_of(key))
-            yield number_of(key), event if isinstance(event, Upload) else Upload.lost(number_of(key))
+        for key, _ in self.pairs("uploads", seq_key(after + 1)):
+            event = self.entry(seq_of(key))
+            yield seq_of(key), event if isinstance(event, Upload) else Upload.lost(seq_of(key))
 
     def upload(self, track_id: str) -> Upload | None:
         """Find the upload that brought a track; None where none did, or its entry is damaged."""
-        number = self.upload_number(track_id)
-        event = self.entry(number) if number else None
+        seq = self.upload_seq(track_id)
+        event = self.entry(seq) if seq else None
         return event if isinstance(event, Upload) and event.track_id == track_id else None
 
     def numbers_of_user(self, user_id: str, after: int = 0) -> list[int]:
         """Numbers above ``after`` of a user's entries."""
-        return list(self.numbers_at(key_of(user_id), after))
+        return list(self.seqs_at(key_of(user_id), after))
 
-    def numbers_at(self, key: bytes, after: int = 0) -> Iterator[int]:
-        """Give the numbers above ``after`` of the entries of a user's key, rising."""
+    def seqs_at(self, key: bytes, after: int = 0) -> Iterator[int]:
+        """The numbers above ``after`` of the entries of a user's key, rising."""
         prefix = key + b"\0"  # numbers do not reach 2 ** 56; keys of other ids may stand between, but are longer
         size = len(key) + _NUMBER.size
-        for found, _ in self.pairs("of_user", key + number_key(after + 1), prefix):
+        for found, _ in self.pairs("of_user", key + seq_key(after + 1), prefix):
             if len(found) == size:
-                yield number_of(found[len(key) :])
+                yield seq_of(found[len(key) :])
 
     def listens_of(self, user_id: str, after: int = 0) -> list[tuple[int, Listened]]:
         """What a user heard and disliked, as entries numbered above ``after``, in order."""
-        entries = [(number, self.entry(number)) for number in self.numbers_of_user(user_id, after)]
-        return [(number, event) for number, event in entries if isinstance(event, Listened)]
+        entries = [(seq, self.entry(seq)) for seq in self.numbers_of_user(user_id, after)]
+        return [(seq, event) for seq, event in entries if isinstance(event, Listened)]
 
     def recorded(self, event_id: str) -> bool:
         """Whether an event of this name was taken in."""
@@ -163,10 +163,10 @@ class Reading:
         same = [upload.track_id for _, upload in self.uploads() if upload.content_hash == content_hash]
         return same[-1] if same else None
 
-    def upload_number(self, track_id: str) -> int:
+    def upload_seq(self, track_id: str) -> int:
         """Number of the upload that brought a track, 0 where none did."""
         if self.databases["of_track"] is None:
-            return next((number for number, upload in self.uploads() if upload.track_id == track_id), 0)
+            return next((seq for seq, upload in self.uploads() if upload.track_id == track_id), 0)
         return self.number("of_track", key_of(track_id))
 
     # ---- what is gone ---------------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ class Reading:
         """Number of the last deletion of a user, 0 where there was none."""
         found = self.get("state", b"forgotten")
         if found is None:  # of an older version, or nobody was
-            return max((number_of(number) for _, number in self.pairs("gone", prefix=USER)), default=0)
-        return number_of(found)
+            return max((seq_of(seq) for _, seq in self.pairs("gone", prefix=USER)), default=0)
+        return seq_of(found)
 
     def track_gone(self, track_id: str) -> bool:
         """Whether a track was deleted."""
@@ -188,8 +188,8 @@ class Reading:
 
     def gone(self, kind: bytes, after: int = 0) -> list[str]:
         """Ids of the tracks or users that were last deleted by an entry numbered above ``after``."""
-        numbers = [found for _, number in self.pairs("gone", prefix=kind) if (found := number_of(number)) > after]
-        entries = map(self.entry, numbers)
+        seqs = [found for _, seq in self.pairs("gone", prefix=kind) if (found := seq_of(seq)) > after]
+        entries = map(self.entry, seqs)
         return [
             event.track_id if isinstance(event, TrackDeleted) else event.user_id
             for event in entries
@@ -202,13 +202,13 @@ class Reading:
         Only these are read, but for a file that an older program wrote to, which has none of them or not the last.
         """
         last = self.last_deletion()
-        if self.number("state", _DELETIONS) and self.get("deletions", number_key(last)) is not None:
-            found = self.pairs("deletions", number_key(after + 1))
-            known = ((number_of(key), self._deleted(number_of(key), text)) for key, text in found)
-            return [(number, track_id) for number, track_id in known if track_id is not None]
-        numbers = sorted(number_of(number) for _, number in self.pairs("gone", prefix=TRACK))
-        events = ((number, self.entry(number)) for number in numbers if number > after)
-        return [(number, event.track_id) for number, event in events if isinstance(event, TrackDeleted)]
+        if self.number("state", _DELETIONS) and self.get("deletions", seq_key(last)) is not None:
+            found = self.pairs("deletions", seq_key(after + 1))
+            known = ((seq_of(key), self._deleted(seq_of(key), text)) for key, text in found)
+            return [(seq, track_id) for seq, track_id in known if track_id is not None]
+        seqs = sorted(seq_of(seq) for _, seq in self.pairs("gone", prefix=TRACK))
+        events = ((seq, self.entry(seq)) for seq in seqs if seq > after)
+        return [(seq, event.track_id) for seq, event in events if isinstance(event, TrackDeleted)]
 
     def last_deletion(self) -> int:
         """Number of the last deletion of a track, 0 where there was none."""
@@ -217,21 +217,21 @@ class Reading:
         if deletions is None:
             return last
         with self.transaction.cursor(deletions) as cursor:
-            return max(last, number_of(cursor.key())) if cursor.last() else last
+            return max(last, seq_of(cursor.key())) if cursor.last() else last
 
-    def _deleted(self, number: int, text: bytes) -> str | None:
-        """Give the id of the track that an entry deleted: the ``text``, unless that is damaged and the log says it."""
+    def _deleted(self, seq: int, text: bytes) -> str | None:
+        """The id of the track that an entry deleted: the ``text``, unless that is damaged and the log says it."""
         track_id = text.decode("utf-8", "replace")
-        if self.number("gone", TRACK + key_of(track_id)) == number:
+        if self.number("gone", TRACK + key_of(track_id)) == seq:
             return track_id
-        event = self.entry(number)
+        event = self.entry(seq)
         return event.track_id if isinstance(event, TrackDeleted) else None
 
     def _mark(self, key: bytes) -> int | None:
         """Find a number of the log in ``state``; one that is beyond its end is damaged, and None."""
         found = self.get("state", key)
-        if found is None or number_of(found) <= self.last_number():
-            return None if found is None else number_of(found)
+        if found is None or seq_of(found) <= self.last_seq():
+            return None if found is None else seq_of(found)
         met(DamagedError("a number of live.lmdb is beyond the end of the log"), "what follows is derived once more")
         return None
 
@@ -253,17 +253,17 @@ class Reading:
         """Number of the newest upload, 0 where there is none."""
         uploads = self.databases["uploads"]
         if uploads is None:  # nothing was written yet, or by an older version
-            return max((number for number, _ in self.uploads()), default=0)
+            return max((seq for seq, _ in self.uploads()), default=0)
         with self.transaction.cursor(uploads) as cursor:
-            return number_of(cursor.key()) if cursor.last() else 0
+            return seq_of(cursor.key()) if cursor.last() else 0
 
-    def has_all_neighbours(self, generation: str, taken_in: int) -> bool:
+    def has_all_neighbours(self, generation: str, applied_seq: int) -> bool:
         """Whether the neighbour lists of a generation have every upload that was acknowledged.
 
-        Whoever acknowledges one puts it into them first; but an older program did not, nor who was killed before, so
-        that they are made complete once, from when on they are.
+        A process that acknowledges one puts it into them first; an older program did not, nor one that was killed
+        before, so that they are made complete once, from when on they are.
         """
-        return self.near_up_to(generation) is not None or self.last_upload() <= taken_in
+        return self.near_up_to(generation) is not None or self.last_upload() <= applied_seq
 
     def generations(self) -> list[str]:
         """The generations that have lists."""
@@ -274,9 +274,9 @@ class Reading:
         """The Record of a touched user."""
         return self.get("lists", user_key(generation, user_id))
 
-    def vectors(self, generation: str, number: int) -> dict[str, Float32]:
+    def vectors(self, generation: str, seq: int) -> dict[str, Float32]:
         """Vectors (d,) of an upload under a generation, by name; empty if it has none there, or one is damaged."""
-        prefix = f"{generation}/{number}/".encode()
+        prefix = f"{generation}/{seq}/".encode()
         found = self.pairs("vectors", prefix=prefix)
         try:
             return {key[len(prefix) :].decode(): _vector(key, value) for key, value in found}
@@ -285,7 +285,7 @@ class Reading:
             return {}
 
 
-class Writing(Reading):
+class WriteTxn(ReadTxn):
     """Writes as well; nothing of it is there before the transaction ends well."""
 
     def put(self, database: str, key: bytes, value: bytes) -> None:
@@ -297,9 +297,9 @@ class Writing(Reading):
         self.transaction.delete(key, db=self.databases[database])
 
     def append(self, event: Event) -> int:
-        """Write an event at the end of the log, with what finds it again; gives its number."""
-        number = self.last_number() + 1
-        here = number_key(number)
+        """Write an event at the end of the log, with what finds it again; returns its number."""
+        seq = self.last_seq() + 1
+        here = seq_key(seq)
         self.put("log", here, encoded(event))
         if isinstance(event, Upload):
             self.put("uploads", here, b"")
@@ -316,14 +316,14 @@ class Writing(Reading):
         elif isinstance(event, UserDeleted):
             self.put("gone", USER + key_of(event.user_id), here)
             self.put("state", b"forgotten", here)
-        self.put("state", b"version", number_key(self.version() + 1))
-        return number
+        self.put("state", b"version", seq_key(self.version() + 1))
+        return seq
 
     def let_go(self, up_to: int, at_most: int) -> int:
         """Take listens up to a number out of the log; looks at some entries, and gives up to where they are gone."""
-        entries, done = list(islice(self.pairs("log", number_key(self.moved_up_to() + 1)), at_most)), up_to
+        entries, done = list(islice(self.pairs("log", seq_key(self.moved_up_to() + 1)), at_most)), up_to
         for here, line in entries:
-            if number_of(here) > up_to:
+            if seq_of(here) > up_to:
                 break
             event = _event(line)
             if isinstance(event, Listened):
@@ -331,16 +331,16 @@ class Writing(Reading):
             if isinstance(event, Listened | Removed):
                 self.delete("log", here)
         else:
-            done = number_of(entries[-1][0]) if len(entries) == at_most else up_to
-        self.put("state", b"moved", number_key(done))
+            done = seq_of(entries[-1][0]) if len(entries) == at_most else up_to
+        self.put("state", b"moved", seq_key(done))
         return done
 
     def forget_user(self, user_id: str) -> None:
         """Overwrite a user's entries and take away their lists, of every generation."""
         key = key_of(user_id)
-        for number in self.numbers_of_user(user_id):
-            self.put("log", number_key(number), encoded(Removed()))
-            self.delete("of_user", key + number_key(number))
+        for seq in self.numbers_of_user(user_id):
+            self.put("log", seq_key(seq), encoded(Removed()))
+            self.delete("of_user", key + seq_key(seq))
         for generation in self.generations():
             self.drop_list(generation, user_id)
 
@@ -367,44 +367,44 @@ class Writing(Reading):
         for database in ("lists", "tastes", "heard"):
             self.delete(database, user_key(generation, user_id))
 
-    def set_applied(self, generation: str, number: int) -> None:
+    def set_applied(self, generation: str, seq: int) -> None:
         """Say up to where the lists of a generation take everything in."""
-        self.put("state", _applied_key(generation), number_key(number))
-        self.put("state", b"version", number_key(self.version() + 1))
+        self.put("state", _applied_key(generation), seq_key(seq))
+        self.put("state", b"version", seq_key(self.version() + 1))
 
-    def set_vectors(self, generation: str, number: int, vectors: Mapping[str, Float32]) -> None:
-        """Give an upload its vectors under a generation."""
+    def set_vectors(self, generation: str, seq: int, vectors: Mapping[str, Float32]) -> None:
+        """Write the vectors of an upload under a generation."""
         for name, vector in vectors.items():
-            key = f"{generation}/{number}/{name}".encode()
+            key = f"{generation}/{seq}/{name}".encode()
             self.put("vectors", key, sealed(VECTORS, np.asarray(vector, dtype="<f4").tobytes(), key))
 
-    def begin_above(self, number: int) -> None:
+    def begin_above(self, seq: int) -> None:
         """Let the log go on from a number, whatever it holds."""
-        self.put("state", b"base", number_key(number))
-        self.put("state", b"version", number_key(self.version() + 1))
+        self.put("state", b"base", seq_key(seq))
+        self.put("state", b"version", seq_key(self.version() + 1))
 
     def complete(self) -> None:
         """Index the uploads and deletions of a file that an older version wrote."""
         last = self.number("state", b"deleted")
-        if not self.number("state", _DELETIONS) or (last and self.get("deletions", number_key(last)) is None):
-            for number, track_id in self.deleted_tracks():
-                self.put("deletions", number_key(number), track_id.encode("utf-8", "surrogatepass"))
-            self.put("state", _DELETIONS, number_key(1))
+        if not self.number("state", _DELETIONS) or (last and self.get("deletions", seq_key(last)) is None):
+            for seq, track_id in self.deleted_tracks():
+                self.put("deletions", seq_key(seq), track_id.encode("utf-8", "surrogatepass"))
+            self.put("state", _DELETIONS, seq_key(1))
         if self.get("state", b"version") is not None:
             return
-        for number, upload in [(n, event) for n, event in self.whole_events() if isinstance(event, Upload)]:
-            self.put("uploads", number_key(number), b"")
-            self.put("of_track", key_of(upload.track_id), number_key(number))
-        self.put("state", b"version", number_key(1))
+        for seq, upload in [(n, event) for n, event in self.whole_events() if isinstance(event, Upload)]:
+            self.put("uploads", seq_key(seq), b"")
+            self.put("of_track", key_of(upload.track_id), seq_key(seq))
+        self.put("state", b"version", seq_key(1))
 
 
 def user_key(generation: str, user_id: str | None) -> bytes:
-    """Give the key of a user's list in a generation, or what all of them begin with."""
+    """The key of a user's list in a generation, or what all of them begin with."""
     return f"{generation}/".encode() + (b"" if user_id is None else key_of(user_id))
 
 
 def near_mark(generation: str) -> bytes:
-    """Give the key of the number up to which uploads are in a generation's lists of neighbours."""
+    """The key of the number up to which uploads are in a generation's lists of neighbours."""
     return f"near/{generation}".encode()
 
 

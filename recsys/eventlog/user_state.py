@@ -1,6 +1,6 @@
 """What a touched user has heard under one generation, and what that makes of them.
 
-    plays of the generation, listens of the log since  ->  Heard  ->  fold-in  ->  Taste: query and standards
+    plays of the generation, listens of the log since  ->  UserHistory  ->  fold-in  ->  UserState: query and standards
 
 Both are kept beside the user's list, so that a further listen reads only itself and not all that came before. They are
 sealed with a format number and a checksum (``recsys.store.sealed``); those of format 1 have neither.
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from recsys.errors import DamagedError, NewerError
 from recsys.eventlog.events import Listened
-from recsys.eventlog.transactions import Reading, user_key
-from recsys.ranking.catalogue_view import Touched
+from recsys.eventlog.transactions import ReadTxn, user_key
+from recsys.ranking.catalogue_view import UserDelta
 from recsys.store.damage import met
 from recsys.store.keys import key_of
 from recsys.store.record import is_whole
 from recsys.store.sealed import SIZE, is_sealed, sealed, unsealed
-from recsys.types import NO_ITEM, NOBODY_ID, Float32, Int32
+from recsys.types import ANONYMOUS_ID, NO_ITEM, Float32, Int32
 
 FORMAT = 2  # of what a user heard, and of their taste
 _UP_TO = struct.Struct("<Q")
@@ -30,7 +30,7 @@ BARRED = -1.0  # plays of a track that the user dislikes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class UserHistory:
     """Item ``items`` (n,), rising, with their ``plays``, of everything up to number ``up_to`` of the log."""
 
     items: Int32
@@ -38,7 +38,7 @@ class Heard:
     up_to: int
 
     @classmethod
-    def read(cls, value: bytes) -> "Heard":
+    def read(cls, value: bytes) -> "UserHistory":
         """Read what ``packed`` wrote.
 
         Raises:
@@ -55,10 +55,10 @@ class Heard:
 
     def packed(self) -> bytes:
         """Write it."""
-        numbers = [_UP_TO.pack(self.up_to), self.items.astype("<i4").tobytes(), self.plays.astype("<f4").tobytes()]
-        return sealed(FORMAT, b"".join(numbers))
+        seqs = [_UP_TO.pack(self.up_to), self.items.astype("<i4").tobytes(), self.plays.astype("<f4").tobytes()]
+        return sealed(FORMAT, b"".join(seqs))
 
-    def with_listens(self, listens: Sequence[Listened], rows: Int32, up_to: int) -> "Heard":
+    def with_listens(self, listens: Sequence[Listened], rows: Int32, up_to: int) -> "UserHistory":
         """Add listens of tracks at ``rows``, -1 for those that the generation does not know; a dislike is for good."""
         known = rows != NO_ITEM
         plays = np.array([BARRED if one.disliked else one.plays for one in listens], dtype=np.float32)[known]
@@ -66,7 +66,7 @@ class Heard:
         joined = np.concatenate([self.plays, plays])
         sums = np.bincount(places, np.maximum(joined, 0), len(items)).astype(np.float32)
         sums[places[joined == BARRED]] = BARRED
-        return Heard(items.astype(np.int32), sums, up_to)
+        return UserHistory(items.astype(np.int32), sums, up_to)
 
     def __contains__(self, item: int) -> bool:
         """Whether an item was heard or barred."""
@@ -79,17 +79,17 @@ class Heard:
         return np.asarray(self.plays > 0)
 
 
-def known(value: bytes) -> Heard | None:
+def known(value: bytes) -> UserHistory | None:
     """Read what a user heard; None, and it is told, where that is damaged: the generation and the log know it, too."""
     try:
-        return Heard.read(value)
+        return UserHistory.read(value)
     except DamagedError as error:
         met(error, "it is made anew from the generation and the log")
         return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taste:
+class UserState:
     """``row`` of the user or -1, the scores at place 20 and at the last of a full list, and the query (d,)."""
 
     row: int
@@ -99,11 +99,11 @@ class Taste:
 
     def packed(self) -> bytes:
         """Write it; all of a generation are of one size."""
-        numbers = _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
-        return sealed(FORMAT, numbers)
+        seqs = _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
+        return sealed(FORMAT, seqs)
 
 
-def known_up_to(reading: Reading, generation: str, key: bytes, applied: int) -> int:
+def known_up_to(reading: ReadTxn, generation: str, key: bytes, applied: int) -> int:
     """Up to which number of the log the list of a user's key takes in what the user heard.
 
     ``applied`` is the number up to which all lists do; that of a few users may be ahead of the others.
@@ -113,8 +113,8 @@ def known_up_to(reading: Reading, generation: str, key: bytes, applied: int) -> 
     return applied if heard is None else max(applied, heard.up_to)
 
 
-def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -> Touched:
-    """Put together what is known of a user since a generation that took in ``taken_in`` entries.
+def delta_of(reading: ReadTxn, generation: str, applied_seq: int, user_id: str) -> UserDelta:
+    """Put together what is known of a user since a generation that took in ``applied_seq`` entries.
 
     A damaged list is left out and told: it can be computed.
 
@@ -122,28 +122,28 @@ def touched_of(reading: Reading, generation: str, taken_in: int, user_id: str) -
         DamagedError: what they heard, or their taste, is damaged.
     """
     key = user_key(generation, user_id)
-    record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > taken_in
-    fresh = _fresh(reading, generation, taken_in, user_id)
+    record, is_gone = reading.get("lists", key), reading.user_gone(user_id) > applied_seq
+    fresh = _fresh(reading, generation, applied_seq, user_id)
     kept, taste = reading.get("heard", key), reading.get("tastes", key)
-    popular = reading.list_of(generation, NOBODY_ID)
+    popular = reading.list_of(generation, ANONYMOUS_ID)
     lists = record, popular
     record, popular = (None if one is None or not is_whole(one) else one for one in lists)
     lost = (record, popular) != lists
     if lost:
         met(DamagedError("a list of live.lmdb does not match its checksum"), "it is computed until it is written anew")
     if kept is None:
-        return Touched(record, is_gone, popular=popular, fresh=fresh, lost=lost and record is None)
-    heard = Heard.read(kept)
+        return UserDelta(record, is_gone, popular=popular, fresh=fresh, lost=lost and record is None)
+    heard = UserHistory.read(kept)
     query = None if taste is None else query_of(taste)
     played, barred = heard.items[heard.played], heard.items[heard.plays == BARRED]
-    return Touched(record, is_gone, query, played, barred, popular, fresh, lost and record is None)
+    return UserDelta(record, is_gone, query, played, barred, popular, fresh, lost and record is None)
 
 
-def _fresh(reading: Reading, generation: str, taken_in: int, user_id: str) -> dict[str, bool]:
+def _fresh(reading: ReadTxn, generation: str, applied_seq: int, user_id: str) -> dict[str, bool]:
     """Tracks that a user heard or barred and that the list does not take in yet, with whether they were barred."""
     applied = reading.applied(generation)
-    up_to = known_up_to(reading, generation, key_of(user_id), taken_in if applied is None else applied)
-    if up_to >= reading.last_number():
+    up_to = known_up_to(reading, generation, key_of(user_id), applied_seq if applied is None else applied)
+    if up_to >= reading.last_seq():
         return {}
     fresh: dict[str, bool] = {}
     for _, listen in reading.listens_of(user_id, up_to):
@@ -152,7 +152,7 @@ def _fresh(reading: Reading, generation: str, taken_in: int, user_id: str) -> di
 
 
 def query_of(taste: bytes) -> Float32:
-    """Read the query (d,) of what ``Taste.packed`` wrote.
+    """Read the query (d,) of what ``UserState.packed`` wrote.
 
     Raises:
         DamagedError: it is not as it was written.
@@ -182,17 +182,17 @@ def is_readable(taste: bytes, dim: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tastes:
-    """Many of them, field by field: ``rows``, ``edges``, ``lasts`` (n,), ``queries`` (n, d)."""
+class UserStates:
+    """Many of them, field by field: ``rows``, ``score_at_20``, ``score_at_last`` (n,), ``queries`` (n, d)."""
 
     rows: Int32
-    edges: Float32
-    lasts: Float32
+    score_at_20: Float32
+    score_at_last: Float32
     queries: Float32
 
     @classmethod
-    def read(cls, values: Sequence[bytes], dim: int) -> "Tastes":
-        """Read what ``Taste.packed`` wrote; the formats are looked at, the checksums, of so many, are not.
+    def read(cls, values: Sequence[bytes], dim: int) -> "UserStates":
+        """Read what ``UserState.packed`` wrote; the formats are looked at, the checksums, of so many, are not.
 
         Raises:
             DamagedError: one is of another length than those of ``dim`` are.

@@ -112,7 +112,7 @@ class Blend:
         return self.parts[-1].stop if self.parts else 0
 
     def weights(self) -> Float32:
-        """Give each column the weight of its part: (d,)."""
+        """The weight of each column's part: (d,)."""
         return np.concatenate([np.full(p.stop - p.start, p.weight, np.float32) for p in self.parts])
 
     def queries(self, user_vectors: Float32, has_plays: NDArray[np.bool_], part: str | None = None) -> Float32:
@@ -194,7 +194,7 @@ class Blend:
         return Blend(parts, self.covariances, self.grams)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Give the layout as plain values; the matrices are kept as arrays."""
+        """The layout as plain values; the matrices are kept as arrays."""
         return [asdict(p) for p in self.parts]
 
 

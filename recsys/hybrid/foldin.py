@@ -13,7 +13,7 @@ from recsys.types import Float32, Int32
 
 
 def fold_in(items: Int32, plays: Float32, item_vectors: Float32, blend: Blend) -> Float32:
-    """Give the joint user vector (d,) of somebody who played ``items`` (n,) so many times (n,), n > 0.
+    """The joint user vector (d,) of somebody who played ``items`` (n,) so many times (n,), n > 0.
 
     ``item_vectors`` (n_items, d) are the blend's. The vector is calibrated and not yet weighted, as those of ``join``.
     """

@@ -76,7 +76,7 @@ class Kernel:
         return cls(features.take(landmarks), size if size > 0 else 1.0, lengths.mean(axis=0), deviation)
 
     def __call__(self, features: Features) -> Float32:
-        """Give the likeness (n, m) of tracks to the landmarks; n is best no more than ``BLOCK``."""
+        """The likeness (n, m) of tracks to the landmarks; n is best no more than ``BLOCK``."""
         one, other = features.labels, self.landmarks.labels
         inner = np.asarray((one @ other.T).toarray(), dtype=np.float32)
         own, others = self._scaled(one), self._scaled(other)

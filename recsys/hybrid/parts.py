@@ -131,7 +131,7 @@ def fit_parts(
             encoder, part = _lightfm_part(encoder, known, plays, content, settings, seed, progress)
             parts.append(part)
         elif settings.lightfm.enabled:
-            progress.say(
+            progress.log(
                 f"LightFM left out: {plays.counts.nnz:,} pairs are more than lightfm.max_pairs = "
                 f"{settings.lightfm.max_pairs:,}"
             )

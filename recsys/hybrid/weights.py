@@ -216,7 +216,7 @@ def _among_all(
 
 
 def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: Float32, plays: Plays) -> Blend:
-    """Give new tracks the level at which they stand among the played ones as they did where it was learned.
+    """Find the level for new tracks at which they stand among the played ones as they did where it was learned.
 
     As many new tracks get the same share of the places, fewer get fewer; of very few, or none, nothing can be told, and
     the level stays as learned.
@@ -250,7 +250,7 @@ def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: 
 def _rivals(
     pool: _Pool, users: NDArray[np.int64], weights: dict[str, float], among: NDArray[np.integer[Any]], depth: int
 ) -> Rivals:
-    """Give the best of some items for users under some weights: scores and hits (n, depth), and how many are wanted."""
+    """The best of some items for users under some weights: scores and hits (n, depth), and how many are wanted."""
     plays = pool.held_out.kept
     queries = pool.blend.with_weights(weights).queries(pool.user_vectors[users], np.ones(len(users), dtype=bool))
     found = top_k(queries, pool.item_vectors, depth, (plays.counts[users], plays.barred[users]), among.astype(np.int32))

@@ -3,7 +3,7 @@
     audio file, what is known of it  ->  add_track  ->  store/uploads/<hash>.mp3 + store/live.lmdb, durably
 
 The file is decoded in a limited process, embedded with the current generation's models, and found at once by
-``similar`` and ``recommend`` of whoever opens the store afterwards. The same audio twice is the same track.
+``similar`` and ``recommend`` of anyone who opens the store afterwards. The same audio twice is the same track.
 """
 
 import os
@@ -20,7 +20,7 @@ from recsys.audio.settings import WorkerSettings
 from recsys.catalogue.scan import AUDIO_SUFFIXES
 from recsys.errors import ArtefactError, DataError
 from recsys.eventlog.events import GenerationMovedError, KnownAudioError
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender, open_generation
 from recsys.store.generation import Store, disk_errors
 from recsys.uploads.metadata import Embedded, NewTrack, ignored_words, take_in
@@ -72,7 +72,7 @@ def add_track(folder: Path, audio: Path, about: NewTrack) -> Added:
 def _placed(store: Store, generation: Path, copy: Path, audio: Path, about: NewTrack) -> Added:
     """Put a track into the live store, if the generation whose models listen to it is still current."""
     recommender = open_generation(store, generation)
-    with closing(recommender), closing(Live(store, recommender)) as live:
+    with closing(recommender), closing(LiveUpdater(store, recommender)) as live:
         known = live.track_of_audio(content_hash(copy))
         if known is not None:
             return _known(live, recommender, known, about)
@@ -85,7 +85,7 @@ def _placed(store: Store, generation: Path, copy: Path, audio: Path, about: NewT
         return Added(track_id, False, embedded.has_sound, embedded.notes, n_reached)
 
 
-def _known(live: Live, recommender: Recommender, track_id: str, about: NewTrack) -> Added:
+def _known(live: LiveUpdater, recommender: Recommender, track_id: str, about: NewTrack) -> Added:
     """Answer for audio that was there before."""
     has_sound = recommender.with_uploads(live.uploads()).has_vector(track_id, "sound")
     return Added(track_id, True, has_sound, ignored_words(about, track_id))

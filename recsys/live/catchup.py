@@ -3,7 +3,7 @@
     Store, generation  ->  catch_up  ->  vectors of uploads that it has not met, and lists that miss nothing
 
 Most is done while others go on writing, a little at a time; the rest, at last, under the live lock, so that no upload
-comes between it and the rename of CURRENT. Listens go on meanwhile: whoever serves the generation derives those.
+comes between it and the rename of CURRENT. Listens go on meanwhile: the generation's server derives those.
 """
 
 import logging
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore, open_live
-from recsys.eventlog.view import Views
+from recsys.eventlog.view import LiveViews
 from recsys.live import neighbour_insert
 from recsys.live.settings import LiveSettings
-from recsys.live.stored_lists import Stored
-from recsys.live.updater import Deriver
+from recsys.live.stored_lists import StoredLists
+from recsys.live.updater import ListUpdater
 from recsys.recommender import Recommender, open_generation
 from recsys.store.generation import Store
 
@@ -63,13 +63,13 @@ def forget_generations(store: Store, generations: list[str]) -> None:
 
 
 def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models: Path) -> int:
-    """Give the uploads since a generation their vectors under it, where they have none; gives how many got them."""
+    """Embed the uploads since a generation that have no vectors under it; returns how many."""
     with live.reading() as reading:
         late = [
-            (number, upload)
-            for number, upload in reading.uploads(int(recommender.facts["last_live_number"]))
+            (seq, upload)
+            for seq, upload in reading.uploads(int(recommender.facts["last_live_number"]))
             if not (upload.is_lost or reading.track_gone(upload.track_id))
-            and not reading.vectors(recommender.generation, number)
+            and not reading.vectors(recommender.generation, seq)
         ]
     if not late:
         return 0
@@ -90,6 +90,6 @@ def _embed_late(store: Store, live: LiveStore, recommender: Recommender, models:
 
 
 def _apply_all(store: Store, live: LiveStore, recommender: Recommender, folder: Path) -> None:
-    stored = Stored(recommender, folder)
-    views = Views(Snapshot.at(stored.model, stored.generation, store.uploads, stored.taken_in))
-    Deriver(live, stored, views, LiveSettings.of(recommender.facts.get("settings", {})).reach).catch_up()
+    stored = StoredLists(recommender, folder)
+    views = LiveViews(Snapshot.at(stored.model, stored.generation, store.uploads, stored.applied_seq))
+    ListUpdater(live, stored, views, LiveSettings.of(recommender.facts.get("settings", {})).reach).catch_up()

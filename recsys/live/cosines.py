@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.live.thresholds import BLOCK, Bars
-from recsys.ranking.catalogue_view import Catalogue
+from recsys.ranking.catalogue_view import CatalogueView
 from recsys.types import Float32, Int32, Space
 from recsys.util.topk import exact
 
 ROUNDING = np.float32(1e-5)  # of a cosine by a matrix product, which only finds whom to look at
 
 
-def scored(catalogue: Catalogue, bars: Bars, space: Space, unit: Float32) -> Iterator[tuple[Int32, Float32]]:
-    """Give rows (n,) of the tracks of a space and their cosines (n, m) with unit vectors (m, d), but for rounding.
+def scored(catalogue: CatalogueView, bars: Bars, space: Space, unit: Float32) -> Iterator[tuple[Int32, Float32]]:
+    """Rows (n,) of the tracks of a space and their cosines (n, m) with unit vectors (m, d), but for rounding.
 
     Those of the generation's tracks are products with the vectors as they lie on disk, scaled afterwards: to make unit
     vectors of all of them takes ten times as long. One that is in no list has -inf.
@@ -73,7 +73,7 @@ class Best:
 
 
 def exact_of(
-    catalogue: Catalogue, space: Space, rows: Int32, unit: Float32, at: NDArray[np.intp], by: NDArray[np.intp]
+    catalogue: CatalogueView, space: Space, rows: Int32, unit: Float32, at: NDArray[np.intp], by: NDArray[np.intp]
 ) -> Float32:
     """Cosines of pairs of a row and a unit vector, added up as those of all stored lists are: (n_pairs,)."""
     few, places = np.unique(at, return_inverse=True)

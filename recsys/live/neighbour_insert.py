@@ -1,10 +1,10 @@
 """New tracks into the stored lists of neighbours that they touch, and lists of their own for them.
 
-    Reading, Snapshot  ->  planned  ->  Plan: which lists change, by what and with which score; nothing is written
-    Writing, Plan      ->  write, some of it at a time  ->  near: generation, letter of space, track -> Record
+    ReadTxn, Snapshot  ->  planned  ->  Plan: which lists change, by what and with which score; nothing is written
+    WriteTxn, Plan      ->  write, some of it at a time  ->  near: generation, letter of space, track -> Record
 
 Who asks for a track's neighbours finds its list here, or else that of the generation, which then is right. A list is
-the ``depth`` best of all tracks of the space, deleted ones among them, which whoever shows it leaves out; one that is
+the ``depth`` best of all tracks of the space, deleted ones among them, which readers leave out; one that is
 not full holds them all. So tracks are only ever put in, in any order and twice without harm, and two processes that do
 the same at once end with the same lists. One that is damaged is shown to nobody, and made anew when a new track is to
 come into it. ``near/`` and the generation in ``state`` is the number of the log up to which uploads are in all lists.
@@ -19,10 +19,10 @@ import numpy as np
 from recsys.errors import ArtefactError, DamagedError
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore
-from recsys.eventlog.transactions import Reading, Writing, near_mark, number_key
+from recsys.eventlog.transactions import ReadTxn, WriteTxn, near_mark, seq_key
 from recsys.live.cosines import ROUNDING, Best, exact_of, scored
-from recsys.live.stored_lists import Stored
-from recsys.ranking.catalogue_view import Catalogue
+from recsys.live.stored_lists import StoredLists
+from recsys.ranking.catalogue_view import CatalogueView
 from recsys.store.damage import met
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import space_key
@@ -53,27 +53,27 @@ class Plan:
 
 
 def near_key(generation: str, space: Space, track_id: str) -> bytes:
-    """Give the key of a list of neighbours."""
+    """The key of a list of neighbours."""
     return f"{generation}/".encode() + space_key(space) + key_of(track_id)
 
 
-def merged_up_to(reading: Reading, generation: str, taken_in: int) -> int:
-    """Number of the log up to which uploads are in the lists of a generation that took in ``taken_in``."""
-    return max(reading.near_up_to(generation) or 0, taken_in)
+def merged_up_to(reading: ReadTxn, generation: str, applied_seq: int) -> int:
+    """Number of the log up to which uploads are in the lists of a generation that took in ``applied_seq``."""
+    return max(reading.near_up_to(generation) or 0, applied_seq)
 
 
-def is_behind(reading: Reading, generation: str, taken_in: int) -> bool:
+def is_behind(reading: ReadTxn, generation: str, applied_seq: int) -> bool:
     """Whether the lists of a generation lack an upload."""
-    return reading.last_upload() > merged_up_to(reading, generation, taken_in)
+    return reading.last_upload() > merged_up_to(reading, generation, applied_seq)
 
 
-def begin_at(writing: Writing, generation: str, number: int) -> None:
+def begin_at(writing: WriteTxn, generation: str, seq: int) -> None:
     """Have uploads from a number on put in once more, as they have vectors under a generation only now."""
-    if (writing.near_up_to(generation) or 0) >= number:
-        writing.put("state", near_mark(generation), number_key(number - 1))
+    if (writing.near_up_to(generation) or 0) >= seq:
+        writing.put("state", near_mark(generation), seq_key(seq - 1))
 
 
-def planned(reading: Reading, stored: Stored, snapshot: Snapshot, at_most: int = TOGETHER) -> Plan | None:
+def planned(reading: ReadTxn, stored: StoredLists, snapshot: Snapshot, at_most: int = TOGETHER) -> Plan | None:
     """Say what brings the lists to the next uploads that they lack; None where they lack none.
 
     This takes a pass over each space, and should hold nobody up: nothing is written.
@@ -84,30 +84,32 @@ def planned(reading: Reading, stored: Stored, snapshot: Snapshot, at_most: int =
         snapshot: of the generation, as new as ``reading`` or newer.
         at_most: uploads.
     """
-    start, places, up_to = merged_up_to(reading, stored.generation, stored.taken_in), list[int](), 0
-    for number, upload in islice(reading.uploads(start), at_most):
+    start, places, up_to = merged_up_to(reading, stored.generation, stored.applied_seq), list[int](), 0
+    for seq, upload in islice(reading.uploads(start), at_most):
         places.append(snapshot.uploads.place_of(upload.track_id))
-        up_to = number
+        up_to = seq
     return Plan(up_to, changes_by(reading, stored, snapshot, places)) if places else None
 
 
-def write(writing: Writing, stored: Stored, snapshot: Snapshot, plan: Plan, start: int = 0, n: int = AT_ONCE) -> int:
+def write(
+    writing: WriteTxn, stored: StoredLists, snapshot: Snapshot, plan: Plan, start: int = 0, n: int = AT_ONCE
+) -> int:
     """Do a part of a plan: put tracks into at most ``n`` lists as they are by now, from the ``start``-th on.
 
     Returns:
         Where to go on; the plan is done when this is the number of its changes.
     """
-    if merged_up_to(writing, stored.generation, stored.taken_in) >= plan.up_to:  # another process was quicker
+    if merged_up_to(writing, stored.generation, stored.applied_seq) >= plan.up_to:  # another process was quicker
         return len(plan.changes)
     for change in plan.changes[start : start + n]:
         _put(writing, stored, snapshot.catalogue, change)
     done = min(start + n, len(plan.changes))
     if done == len(plan.changes):
-        writing.put("state", near_mark(stored.generation), number_key(plan.up_to))
+        writing.put("state", near_mark(stored.generation), seq_key(plan.up_to))
     return done
 
 
-def follow(live: LiveStore, stored: Stored, snapshot_at: Callable[[Reading], Snapshot]) -> None:
+def follow(live: LiveStore, stored: StoredLists, snapshot_at: Callable[[ReadTxn], Snapshot]) -> None:
     """Bring the lists to all uploads that there are by now, in short transactions, with others' in between.
 
     Args:
@@ -122,7 +124,7 @@ def follow(live: LiveStore, stored: Stored, snapshot_at: Callable[[Reading], Sna
         last = reading.last_upload()
     while True:
         with live.reading() as reading:
-            if merged_up_to(reading, stored.generation, stored.taken_in) >= last:
+            if merged_up_to(reading, stored.generation, stored.applied_seq) >= last:
                 return
             snapshot = snapshot_at(reading)
             plan = planned(reading, stored, snapshot)
@@ -134,7 +136,7 @@ def follow(live: LiveStore, stored: Stored, snapshot_at: Callable[[Reading], Sna
                 done = max(write(writing, stored, snapshot, plan, done), 1)
 
 
-def changes_by(reading: Reading, stored: Stored, snapshot: Snapshot, places: Sequence[int]) -> list[Change]:
+def changes_by(reading: ReadTxn, stored: StoredLists, snapshot: Snapshot, places: Sequence[int]) -> list[Change]:
     """Say which lists uploads at some places touch, and what their own lists hold; those that are hidden are in none.
 
     Raises:
@@ -145,8 +147,10 @@ def changes_by(reading: Reading, stored: Stored, snapshot: Snapshot, places: Seq
     return [change for space in SPACES for change in _in_space(reading, stored, snapshot, wanted, space)]
 
 
-def _in_space(reading: Reading, stored: Stored, snapshot: Snapshot, wanted: Int32, space: Space) -> Iterator[Change]:
-    """Give the changes of a space by uploads at places (m,), rising: one pass over its tracks."""
+def _in_space(
+    reading: ReadTxn, stored: StoredLists, snapshot: Snapshot, wanted: Int32, space: Space
+) -> Iterator[Change]:
+    """The changes of a space by uploads at places (m,), rising: one pass over its tracks."""
     catalogue, depth = snapshot.catalogue, stored.bars.depth
     places, vectors = catalogue.uploads.vectors_in(space)
     here = np.isin(wanted, places)
@@ -180,17 +184,17 @@ def _in_space(reading: Reading, stored: Stored, snapshot: Snapshot, wanted: Int3
         yield _own(catalogue, space, row, own[at].rows, unit[at : at + 1], depth)
 
 
-def _own(catalogue: Catalogue, space: Space, row: int, items: Int32, unit: Float32, depth: int) -> Change:
-    """Give the whole list of a row by its unit vector (1, d): the best of some items (n,)."""
+def _own(catalogue: CatalogueView, space: Space, row: int, items: Int32, unit: Float32, depth: int) -> Change:
+    """The whole list of a row by its unit vector (1, d): the best of some items (n,)."""
     scores = exact_of(catalogue, space, items, unit, np.arange(len(items)), np.zeros(len(items), int))
     order = np.lexsort((items, -scores))[:depth]
     return Change(space, row, items[order], scores[order], is_own=True)
 
 
 def _touched(
-    catalogue: Catalogue, space: Space, rows: Int32, new: Int32, about: Float32, unit: Float32, bars: Float32
+    catalogue: CatalogueView, space: Space, rows: Int32, new: Int32, about: Float32, unit: Float32, bars: Float32
 ) -> Iterator[Change]:
-    """Give the changes of the lists of rows (n,): those whose bars (n,) a new track surpasses, ``about`` (n, m) by.
+    """The changes of the lists of rows (n,): those whose bars (n,) a new track surpasses, ``about`` (n, m) by.
 
     An equal score does not do, as new tracks have the higher rows.
     """
@@ -204,7 +208,7 @@ def _touched(
         yield Change(space, int(rows[place]), new[by[here]], scores[here])
 
 
-def _put(writing: Writing, stored: Stored, catalogue: Catalogue, change: Change) -> None:
+def _put(writing: WriteTxn, stored: StoredLists, catalogue: CatalogueView, change: Change) -> None:
     track_id = catalogue.id(change.row)
     key = near_key(stored.generation, change.space, track_id)
     current = writing.get("near", key)
@@ -230,7 +234,7 @@ def _put(writing: Writing, stored: Stored, catalogue: Catalogue, change: Change)
             stored.bars.saw(change.space, change.row, changed)
 
 
-def _anew(stored: Stored, catalogue: Catalogue, change: Change) -> Change:
+def _anew(stored: StoredLists, catalogue: CatalogueView, change: Change) -> Change:
     """Say what makes a list whole that is lost: of a built track all uploads, of an upload all tracks."""
     if change.is_own:
         return change
@@ -244,8 +248,8 @@ def _anew(stored: Stored, catalogue: Catalogue, change: Change) -> Change:
     )  # fmt: skip
 
 
-def _pass(stored: Stored, catalogue: Catalogue, change: Change) -> Change:
-    """Give the whole list of a row by one pass over the space."""
+def _pass(stored: StoredLists, catalogue: CatalogueView, change: Change) -> Change:
+    """The whole list of a row by one pass over the space."""
     space, row = change.space, np.array([change.row], dtype=np.int32)
     unit, best = catalogue.unit_vectors(row, space), Best(stored.bars.depth)
     for rows, about in scored(catalogue, stored.bars, space, unit):

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys.eventlog.snapshot import Snapshot
-from recsys.eventlog.transactions import Writing, user_key
-from recsys.live.stored_lists import Stored
+from recsys.eventlog.transactions import WriteTxn, user_key
+from recsys.live.stored_lists import StoredLists
 from recsys.live.user_update import best_of, varied
 from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
-from recsys.types import NOBODY_ID
+from recsys.types import ANONYMOUS_ID
 
 
-def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, numbers: Sequence[int]) -> bool:
+def refresh_popular(writing: WriteTxn, stored: StoredLists, snapshot: Snapshot, seqs: Sequence[int]) -> bool:
     """Put uploads into the popular list.
 
     Args:
@@ -31,12 +31,12 @@ def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, number
         Whether the list is another one now.
     """
     catalogue = snapshot.catalogue
-    uploads = [next(writing.uploads(number - 1))[1] for number in numbers]
+    uploads = [next(writing.uploads(seq - 1))[1] for seq in seqs]
     places = [snapshot.uploads.place_of(upload.track_id) for upload in uploads]
     rows = [catalogue.n_built + place for place in places if place >= 0 and place not in snapshot.uploads.hidden]
     if not rows:
         return False
-    now = writing.list_of(stored.generation, NOBODY_ID)
+    now = writing.list_of(stored.generation, ANONYMOUS_ID)
     if now is not None and not is_whole(now):
         now, rows = None, catalogue.upload_rows().tolist()  # those of before were in it, too
     known = Record(now or stored.popular()).rows
@@ -49,5 +49,5 @@ def refresh_popular(writing: Writing, stored: Stored, snapshot: Snapshot, number
         track_bytes((track, score, None)) for track, score in zip(catalogue.ids(items), scores.tolist(), strict=True)
     ]
     record = pack(head_of(stored.generation, "popular"), lines, items)
-    writing.put("lists", user_key(stored.generation, NOBODY_ID), record)
+    writing.put("lists", user_key(stored.generation, ANONYMOUS_ID), record)
     return True

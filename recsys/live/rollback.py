@@ -14,7 +14,7 @@ from recsys.store.lmdb_lookup import FILE, open_lookup
 
 
 def rollback(folder: Path, name: str | None = None) -> str:
-    """Make another generation current; gives its id.
+    """Make another generation current; returns its id.
 
     Args:
         folder: of the store.

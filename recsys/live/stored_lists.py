@@ -1,6 +1,6 @@
 """What a generation stores, as the live store needs it: lists as records, neighbours as rows.
 
-    Recommender  ->  Stored  ->  record of a user, popular record, rows of neighbours
+    Recommender  ->  StoredLists  ->  record of a user, popular record, rows of neighbours
 
 Tables that keep records (``recsys.store.lmdb_lookup``) give them as they are; those of DuckDB give lists, packed here.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.eventlog.transactions import Reading
+from recsys.eventlog.transactions import ReadTxn
 from recsys.live.thresholds import Bars
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import NeighbourSettings
@@ -20,10 +20,10 @@ from recsys.store.duckdb_tables import FILE, StoredTables
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import POPULAR, space_key
 from recsys.store.record import head_of, is_whole, pack, track_bytes
-from recsys.types import NO_ITEM, NOBODY_ID, Float32, Found, Int32, Space
+from recsys.types import ANONYMOUS_ID, NO_ITEM, Float32, Found, Int32, Space
 
 
-class Stored:
+class StoredLists:
     """Stored lists of one generation."""
 
     def __init__(self, recommender: Recommender, folder: Path) -> None:
@@ -32,9 +32,9 @@ class Stored:
         self._sql = _Sql(recommender.tables, folder)
         self.model: Model = recommender.model
         self.generation, self.lists = recommender.generation, recommender.lists
-        self.taken_in = int(recommender.facts.get("last_live_number", 0))
-        self.traits = recommender.traits
-        self.edges, self.lasts = recommender.edges, recommender.lasts
+        self.applied_seq = int(recommender.facts.get("last_live_number", 0))
+        self.attributes = recommender.attributes
+        self.score_at_20, self.score_at_last = recommender.score_at_20, recommender.score_at_last
         settings = dict(recommender.facts.get("settings", {})).get("neighbours", {})
         depth = NeighbourSettings.model_validate(settings).depth
         self.bars = Bars(self.model, folder / "arrays", depth, self._sql.last_scores)
@@ -55,9 +55,9 @@ class Stored:
         kept = self._tables.popular
         return kept if kept and is_whole(kept, POPULAR) else self.packed(self._recommender.popular(), "popular")
 
-    def popular_now(self, reading: Reading) -> bytes:
+    def popular_now(self, reading: ReadTxn) -> bytes:
         """The same with the uploads since that belong there."""
-        kept = reading.list_of(self.generation, NOBODY_ID)
+        kept = reading.list_of(self.generation, ANONYMOUS_ID)
         return kept if kept is not None and is_whole(kept) else self.popular()
 
     def packed(self, found: Sequence[Found], source: str) -> bytes:

@@ -25,12 +25,12 @@ ALWAYS, NEVER = np.float32(-np.inf), np.float32(np.inf)
 
 
 def bars_file(arrays: Path, space: Space) -> Path:
-    """Give the file of the bars (n_items,) of a generation's own tracks."""
+    """The file of the bars (n_items,) of a generation's own tracks."""
     return arrays / f"near_{space}.npy"
 
 
 def bar_of(record: bytes, depth: int) -> np.float32:
-    """Give the score at the last of ``depth`` places of a list, -inf where it is empty."""
+    """The score at the last of ``depth`` places of a list, -inf where it is empty."""
     known = Record(record)
     return ALWAYS if known.n < depth else np.float32(Record(record).found()[depth - 1][1])
 
@@ -52,7 +52,7 @@ class Bars:
         self._guard = threading.Lock()
 
     def at(self, space: Space, rows: Int32, record_of: Callable[[int], bytes | None]) -> Float32:
-        """Give the bars of rows (n,); ``record_of`` gives the committed list of an upload's row.
+        """The bars of rows (n,); ``record_of`` gives the committed list of an upload's row.
 
         Raises:
             ArtefactError: a file of the generation is damaged.

@@ -1,6 +1,6 @@
 """New tracks into the lists of those who would like them most, at their place by score.
 
-    Snapshot, numbers of uploads  ->  inserts_of, while others write  ->  Insert  ->  write, some readers at a time
+    Snapshot, numbers of uploads  ->  inserts_of, while others write  ->  TrackInsert  ->  write, some readers at a time
 
 To write the same twice changes nothing. Users of the generation are scored in blocks; those who listened since have
 their own, newer queries. Nobody but the users who are reached is looked at one by one.
@@ -14,12 +14,12 @@ import numpy as np
 
 from recsys.errors import DamagedError
 from recsys.eventlog.snapshot import Snapshot
-from recsys.eventlog.transactions import USER, Reading, Writing, user_key
-from recsys.eventlog.user_state import Tastes, is_readable, known, query_of
+from recsys.eventlog.transactions import USER, ReadTxn, WriteTxn, user_key
+from recsys.eventlog.user_state import UserStates, is_readable, known, query_of
 from recsys.live.list_edit import inserted
-from recsys.live.stored_lists import Stored
+from recsys.live.stored_lists import StoredLists
 from recsys.ranking.audience import Reached, reach
-from recsys.ranking.catalogue_view import Catalogue
+from recsys.ranking.catalogue_view import CatalogueView
 from recsys.store.damage import met
 from recsys.store.record import Record, is_whole, track_bytes
 from recsys.types import NO_ITEM, Float32, Int32
@@ -43,16 +43,16 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Insert:
+class TrackInsert:
     """An upload, by its number and row, and the readers that it is to reach, best first."""
 
-    number: int
+    seq: int
     row: int
-    catalogue: Catalogue
+    catalogue: CatalogueView
     readers: Sequence[Reader]
 
-    def write(self, writing: Writing, stored: Stored, readers: Sequence[Reader]) -> int:
-        """Put the track into the lists of some of its readers, as those are now; gives how many have it then."""
+    def write(self, writing: WriteTxn, stored: StoredLists, readers: Sequence[Reader]) -> int:
+        """Put the track into the lists of some of its readers, as those are now; returns how many have it then."""
         track_id, vector = self.catalogue.id(self.row), self.catalogue.vectors_of([self.row])[0]
         plain, n_reached = stored.lists.usual(personal=True).plain, 0
         for reader in readers:
@@ -67,18 +67,18 @@ class Insert:
             n_reached += changed is not None or (is_whole(current) and self.row in Record(current).rows)
         return n_reached
 
-    def _current(self, writing: Writing, stored: Stored, reader: Reader) -> bytes | None:
+    def _current(self, writing: WriteTxn, stored: StoredLists, reader: Reader) -> bytes | None:
         """The list of a reader as it is now; None where there is none any more, or the track was heard or barred."""
         kept = writing.get("heard", reader.key)
         heard = None if kept is None else known(kept)
         if kept is not None and (heard is None or self.row in heard):  # what is damaged may say so
             return None
         current = writing.get("lists", reader.key)
-        if current is not None or reader.user_id is None or writing.user_gone(reader.user_id) > stored.taken_in:
+        if current is not None or reader.user_id is None or writing.user_gone(reader.user_id) > stored.applied_seq:
             return current
         return stored.record_of(reader.user_id)
 
-    def _score(self, writing: Writing, reader: Reader, vector: Float32) -> float | None:
+    def _score(self, writing: WriteTxn, reader: Reader, vector: Float32) -> float | None:
         """The score for a reader's taste as it is now; None where it comes behind the last place of a full list."""
         taste = writing.get("tastes", reader.key)
         if taste is None:
@@ -88,12 +88,14 @@ class Insert:
         except DamagedError as error:
             met(error, "it is made anew when the user listens")
             return None
-        now = Tastes.read([taste], len(vector))
+        now = UserStates.read([taste], len(vector))
         score = float(np.asarray(now.queries @ vector[:, None], dtype=np.float32)[0, 0])
-        return score if score > now.lasts[0] else None
+        return score if score > now.score_at_last[0] else None
 
 
-def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Sequence[int], most: int) -> list[Insert]:
+def inserts_of(
+    reading: ReadTxn, stored: StoredLists, snapshot: Snapshot, seqs: Sequence[int], most: int
+) -> list[TrackInsert]:
     """Find whom uploads reach.
 
     Args:
@@ -107,60 +109,64 @@ def inserts_of(reading: Reading, stored: Stored, snapshot: Snapshot, numbers: Se
         One for each number, in their order.
     """
     catalogue, found = snapshot.catalogue, []
-    uploads = [next(reading.uploads(number - 1))[1] for number in numbers]
+    uploads = [next(reading.uploads(seq - 1))[1] for seq in seqs]
     places = [snapshot.uploads.place_of(upload.track_id) for upload in uploads]
     for start in range(0, len(places), TOGETHER):
         together = places[start : start + TOGETHER]
         reached = _reached(reading, stored, snapshot.uploads.item_vectors[together], most)
-        for number, place, readers in zip(numbers[start:], together, reached, strict=False):
+        for seq, place, readers in zip(seqs[start:], together, reached, strict=False):
             row = catalogue.n_built + place
             # a track of which nothing is known would be placed by chance
             is_left_out = place == NO_ITEM or place in snapshot.uploads.hidden or snapshot.uploads.is_unknown(place)
             shown = [] if is_left_out else readers
             reasons = _reasons(reading, stored, catalogue, row, shown)
-            told = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
-            found.append(Insert(number, row, catalogue, told))
+            message = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
+            found.append(TrackInsert(seq, row, catalogue, message))
     return found
 
 
-def _reached(reading: Reading, stored: Stored, vectors: Float32, most: int) -> list[list[Reader]]:
+def _reached(reading: ReadTxn, stored: StoredLists, vectors: Float32, most: int) -> list[list[Reader]]:
     """Find the readers of each track, those with the largest margins first."""
     model = stored.model
     left_out = np.zeros(len(model.users), dtype=bool)
-    left_out[_known(model.users.find(reading.gone(USER, stored.taken_in)))] = True
+    left_out[_known(model.users.find(reading.gone(USER, stored.applied_seq)))] = True
     prefix = user_key(stored.generation, None)
     pairs, keys = reading.pairs("tastes", prefix=prefix), list[bytes]()
-    touched = [Reached.nobody()] * len(vectors)
+    delta = [Reached.nobody()] * len(vectors)
     while block := list(islice(pairs, BLOCK)):
         block = [(key, value) for key, value in block if is_readable(value, vectors.shape[1])]
-        tastes = Tastes.read([value for _, value in block], vectors.shape[1])
+        tastes = UserStates.read([value for _, value in block], vectors.shape[1])
         left_out[_known(tastes.rows[tastes.rows < len(left_out)])] = True
         with np.errstate(all="ignore"):  # of damaged ones, which are found out when they are to be written
             scores = np.asarray(tastes.queries @ vectors.T, dtype=np.float32)
-        margins = np.where(scores > tastes.lasts[:, None], scores - tastes.edges[:, None], -np.inf).astype(np.float32)
-        numbers = np.arange(len(keys), len(keys) + len(block), dtype=np.int32)
-        touched = [best.merged(numbers, margins[:, at], scores[:, at], most) for at, best in enumerate(touched)]
+        margins = np.where(
+            scores > tastes.score_at_last[:, None], scores - tastes.score_at_20[:, None], -np.inf
+        ).astype(np.float32)
+        seqs = np.arange(len(keys), len(keys) + len(block), dtype=np.int32)
+        delta = [best.merged(seqs, margins[:, at], scores[:, at], most) for at, best in enumerate(delta)]
         keys += [key for key, _ in block]
-    users = reach(model, vectors, stored.edges, stored.lasts, left_out, most)
-    return [_joined(stored, keys, *both, most) for both in zip(users, touched, strict=True)]
+    users = reach(model, vectors, stored.score_at_20, stored.score_at_last, left_out, most)
+    return [_joined(stored, keys, *both, most) for both in zip(users, delta, strict=True)]
 
 
-def _joined(stored: Stored, keys: list[bytes], users: Reached, touched: Reached, most: int) -> list[Reader]:
+def _joined(stored: StoredLists, keys: list[bytes], users: Reached, delta: Reached, most: int) -> list[Reader]:
     """The best of both kinds of users; of equal ones those of the generation."""
-    order = np.argsort(-np.concatenate([users.margins, touched.margins]), kind="stable")[:most].tolist()
+    order = np.argsort(-np.concatenate([users.margins, delta.margins]), kind="stable")[:most].tolist()
     ids = stored.model.users.ids(users.rows)
     readers = [
         Reader(user_key(stored.generation, user_id), row, user_id, score)
         for user_id, row, score in zip(ids, users.rows.tolist(), users.scores.tolist(), strict=True)
     ]
     readers += [
-        Reader(keys[number], NO_ITEM, None, score)
-        for number, score in zip(touched.rows.tolist(), touched.scores.tolist(), strict=True)
+        Reader(keys[seq], NO_ITEM, None, score)
+        for seq, score in zip(delta.rows.tolist(), delta.scores.tolist(), strict=True)
     ]
     return [readers[at] for at in order]
 
 
-def _reasons(reading: Reading, stored: Stored, catalogue: Catalogue, row: int, readers: list[Reader]) -> list[int]:
+def _reasons(
+    reading: ReadTxn, stored: StoredLists, catalogue: CatalogueView, row: int, readers: list[Reader]
+) -> list[int]:
     """For each reader the row of the heard track that is most like the new one, -1 where there is none."""
     heard = [_heard(reading, stored, reader) for reader in readers]
     items, places = np.unique(np.concatenate([*heard, np.zeros(0, np.int32)]), return_inverse=True)
@@ -176,7 +182,7 @@ def _reasons(reading: Reading, stored: Stored, catalogue: Catalogue, row: int, r
     return found
 
 
-def _heard(reading: Reading, stored: Stored, reader: Reader) -> Int32:
+def _heard(reading: ReadTxn, stored: StoredLists, reader: Reader) -> Int32:
     if reader.user_id is not None:
         return stored.model.heard(reader.row)
     kept = reading.get("heard", reader.key)

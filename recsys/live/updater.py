@@ -1,9 +1,9 @@
-"""Entries of the log to the lists of one generation, in bounded pieces, after whoever wrote them has committed.
+"""Entries of the log to the lists of one generation, in bounded pieces, after they were committed.
 
     log  ->  Piece  ->  lists computed, in a read transaction  ->  written, in a short one, if nothing changed meanwhile
 
 The log is the truth and lists can always be made again from it, so a kill in between costs nothing: ``applied`` says
-up to where all lists of a generation take everything in, and whoever opens it next goes on from there. Lists of a few
+up to where all lists of a generation take everything in, and the next process goes on from there. Lists of a few
 users and new tracks are made at once, ahead of the others; what is then met in the order of the log is known already.
 Readers need not wait: what a list does not take in yet they read from the log (``recsys.eventlog.pinned_reader``).
 """
@@ -19,14 +19,14 @@ from pathlib import Path
 from recsys.errors import ArtefactError
 from recsys.eventlog.events import Listened, Upload, UserDeleted
 from recsys.eventlog.store import LiveStore
-from recsys.eventlog.transactions import Reading
+from recsys.eventlog.transactions import ReadTxn
 from recsys.eventlog.user_state import known_up_to
-from recsys.eventlog.view import Views
+from recsys.eventlog.view import LiveViews
 from recsys.live import neighbour_insert
 from recsys.live.popular_list import refresh_popular
-from recsys.live.stored_lists import Stored
-from recsys.live.track_insert import TOGETHER, Insert, inserts_of
-from recsys.live.user_update import Derived, Refold
+from recsys.live.stored_lists import StoredLists
+from recsys.live.track_insert import TOGETHER, TrackInsert, inserts_of
+from recsys.live.user_update import UpdatedUser, UserUpdate
 from recsys.store.keys import key_of
 
 USERS_AT_ONCE = 20  # whose lists one piece makes: 16 KB each, written in some milliseconds
@@ -49,42 +49,42 @@ class Piece:
     uploads: tuple[int, ...] = ()
 
 
-def next_piece(reading: Reading, start: int) -> Piece | None:
+def next_piece(reading: ReadTxn, start: int) -> Piece | None:
     """Cut a piece from the log after a number; None where nothing comes."""
     users, uploads, stop = dict[str, None](), list[int](), start
-    for n_seen, (number, event) in enumerate(reading.whole_events(start)):
+    for n_seen, (seq, event) in enumerate(reading.whole_events(start)):
         if isinstance(event, Upload):
             if users or len(uploads) == TOGETHER:
                 break
-            uploads.append(number)
+            uploads.append(seq)
         elif isinstance(event, Listened | UserDeleted):
             if uploads or (event.user_id not in users and len(users) == USERS_AT_ONCE):
                 break
             users[event.user_id] = None
         # deleted tracks are left out when lists are read
-        stop = number
+        stop = seq
         if n_seen + 1 == ENTRIES_AT_ONCE:
             break
     return None if stop == start else Piece(stop, tuple(users), tuple(uploads))
 
 
-class Deriver:
+class ListUpdater:
     """Keeps the lists of one generation; ``most`` users are reached by an upload. Thread-safe, on threads alone."""
 
-    def __init__(self, live: LiveStore, stored: Stored, views: Views, most: int) -> None:
+    def __init__(self, live: LiveStore, stored: StoredLists, views: LiveViews, most: int) -> None:
         self._live, self._stored, self._views, self._most = live, stored, views, most
-        self._deriving = threading.Lock()
+        self._updating = threading.Lock()
 
     def behind(self) -> int:
         """Count the entries of the log that lists do not take in yet."""
         with self._live.reading() as reading:
-            behind = max(0, reading.last_number() - self._applied(reading))
-            lacks_neighbours = neighbour_insert.is_behind(reading, self._stored.generation, self._stored.taken_in)
+            behind = max(0, reading.last_seq() - self._applied(reading))
+            lacks_neighbours = neighbour_insert.is_behind(reading, self._stored.generation, self._stored.applied_seq)
             return behind or int(lacks_neighbours)
 
-    def _applied(self, reading: Reading) -> int:
+    def _applied(self, reading: ReadTxn) -> int:
         known = reading.applied(self._stored.generation)
-        return self._stored.taken_in if known is None else known
+        return self._stored.applied_seq if known is None else known
 
     # ---- in the order of the log ---------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class Deriver:
 
     def step(self) -> bool:
         """Derive the next piece of the log; False where lists of users take everything in."""
-        with self._deriving:
+        with self._updating:
             with self._live.reading() as reading:
                 start = self._applied(reading)
                 piece = next_piece(reading, start)
@@ -106,9 +106,9 @@ class Deriver:
             return True
 
     def catch_up(self) -> None:
-        """Derive everything that is in the log by now; what comes meanwhile is for whoever writes it."""
+        """Derive everything that is in the log by now; what comes meanwhile is for its writer."""
         with self._live.reading() as reading:
-            last = reading.last_number()
+            last = reading.last_seq()
         while True:
             with self._live.reading() as reading:
                 if self._applied(reading) >= last:
@@ -118,70 +118,72 @@ class Deriver:
 
     # ---- ahead of the others -------------------------------------------------------------------------------------
 
-    def users(self, user_ids: Sequence[str], number: int) -> None:
+    def users(self, user_ids: Sequence[str], seq: int) -> None:
         """Make the lists of a few users whose events up to a number of the log were just written."""
-        while not self._users(user_ids, number):
+        while not self._users(user_ids, seq):
             pass  # another process was quicker with what came before
 
-    def _users(self, user_ids: Sequence[str], number: int) -> bool:
-        with self._deriving:
+    def _users(self, user_ids: Sequence[str], seq: int) -> bool:
+        with self._updating:
             with self._live.reading() as reading:
                 start = self._applied(reading)
-                if start >= number:
+                if start >= seq:
                     return True
                 piece = next_piece(reading, start)
-                in_order = piece is not None and piece.stop >= number and not piece.uploads
+                in_order = piece is not None and piece.stop >= seq and not piece.uploads
                 wanted = piece.users if piece is not None and in_order else user_ids
                 derived = self._derived(reading, self._late(reading, wanted, start))
                 stop = piece.stop if piece is not None and in_order else None
             self._write(derived, [], start, stop)
             return stop is None
 
-    def uploads(self, number: int) -> int:
-        """Put a new track, by its number in the log, into the lists that it belongs in; gives how many it came into."""
-        with self._deriving:
+    def uploads(self, seq: int) -> int:
+        """Put a new track, by its number in the log, into the lists that it belongs in; returns how many."""
+        with self._updating:
             with self._live.reading() as reading:
                 start = self._applied(reading)
                 piece = next_piece(reading, start)
-                in_order = piece is not None and number in piece.uploads
-                inserts = self._inserts(reading, piece.uploads if piece is not None and in_order else (number,))
+                in_order = piece is not None and seq in piece.uploads
+                inserts = self._inserts(reading, piece.uploads if piece is not None and in_order else (seq,))
                 stop = piece.stop if piece is not None and in_order else None
             reached = self._write([], inserts, start, stop)
-            return reached.get(number, 0)
+            return reached.get(seq, 0)
 
     # ---- computing and writing -----------------------------------------------------------------------------------
 
-    def _late(self, reading: Reading, users: Sequence[str], applied: int) -> list[str]:
+    def _late(self, reading: ReadTxn, users: Sequence[str], applied: int) -> list[str]:
         """Those of some users whose lists do not take in all that they heard, or who were deleted since."""
         generation, late = self._stored.generation, []
         for user_id in users:
             key = key_of(user_id)
             up_to = known_up_to(reading, generation, key, applied)
-            if reading.user_gone(user_id) > up_to or next(reading.numbers_at(key, up_to), None) is not None:
+            if reading.user_gone(user_id) > up_to or next(reading.seqs_at(key, up_to), None) is not None:
                 late.append(user_id)
         return late
 
-    def _derived(self, reading: Reading, users: Sequence[str]) -> list[Derived]:
-        refold = Refold(self._stored, self._views.at(reading).snapshot)
-        return [refold(reading, user_id) for user_id in users]
+    def _derived(self, reading: ReadTxn, users: Sequence[str]) -> list[UpdatedUser]:
+        update = UserUpdate(self._stored, self._views.at(reading).snapshot)
+        return [update(reading, user_id) for user_id in users]
 
-    def _inserts(self, reading: Reading, numbers: Sequence[int]) -> list[Insert]:
-        if not numbers:
+    def _inserts(self, reading: ReadTxn, seqs: Sequence[int]) -> list[TrackInsert]:
+        if not seqs:
             return []
-        return inserts_of(reading, self._stored, self._views.at(reading).snapshot, numbers, self._most)
+        return inserts_of(reading, self._stored, self._views.at(reading).snapshot, seqs, self._most)
 
-    def _write(self, derived: list[Derived], inserts: list[Insert], start: int, stop: int | None) -> dict[int, int]:
+    def _write(
+        self, derived: list[UpdatedUser], inserts: list[TrackInsert], start: int, stop: int | None
+    ) -> dict[int, int]:
         """Write lists, new tracks into lists, and up to where lists then take everything in, if that is known.
 
         Returns:
             How many lists each upload came into, by its number.
         """
-        reached = {insert.number: 0 for insert in inserts}
+        reached = {insert.seq: 0 for insert in inserts}
         for insert in inserts:
             for at in range(0, len(insert.readers), READERS_AT_ONCE):
                 with self._live.writing() as writing:
                     readers = insert.readers[at : at + READERS_AT_ONCE]
-                    reached[insert.number] += insert.write(writing, self._stored, readers)
+                    reached[insert.seq] += insert.write(writing, self._stored, readers)
         for n_tries in range(1, TRIES + 1):
             with self._live.writing() as writing:
                 applied = self._applied(writing)
@@ -203,12 +205,12 @@ class Deriver:
         return reached
 
 
-class Follower:
+class UpdateThread:
     """A thread that derives what was written and not derived: large batches, other generations', a killed worker's."""
 
-    def __init__(self, deriver: Deriver, lock: Path) -> None:
+    def __init__(self, list_updater: ListUpdater, lock: Path) -> None:
         """Begin; one process of those that have the ``lock`` file derives at a time."""
-        self._deriver, self._lock = deriver, lock
+        self._list_updater, self._lock = list_updater, lock
         self._woken, self._ended = threading.Event(), threading.Event()
         self._woken.set()
         self._thread = threading.Thread(target=self._run, name="derive", daemon=True)
@@ -232,24 +234,24 @@ class Follower:
             if self._ended.is_set():
                 return
             try:
-                behind = self._deriver.behind()
+                behind = self._list_updater.behind()
                 # who writes a few events derives them at once; what another process is at needs nobody else
                 if behind and (woken or behind == seen):
                     self._derive()
                 seen = behind
             except Exception as error:  # noqa: BLE001 - whatever failed, it is tried again: nobody else would see to it
-                told = None if isinstance(error, ArtefactError) else error
-                _LOG.warning("lists lag behind what was heard, and are tried again: %s", error, exc_info=told)
+                message = None if isinstance(error, ArtefactError) else error
+                _LOG.warning("lists lag behind what was heard, and are tried again: %s", error, exc_info=message)
                 self._pause(AGAIN_S)
 
     def _derive(self) -> None:
         while not self._ended.is_set():
             with _alone(self._lock) as alone:
-                if alone and not self._deriver.step():
-                    self._deriver.neighbours()
+                if alone and not self._list_updater.step():
+                    self._list_updater.neighbours()
                     return
             if not alone:
-                if not self._deriver.behind():
+                if not self._list_updater.behind():
                     return
                 self._pause(BUSY_S)
 

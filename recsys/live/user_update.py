@@ -1,6 +1,7 @@
 """A touched user's list: folded in again from all that they heard, chosen from a few hundred candidates.
 
-    generation's plays, log  ->  Heard  ->  user vector  ->  candidates scored  ->  200 best with reasons  ->  Derived
+    generation's plays, log  ->  UserHistory  ->  user vector  ->  candidates scored  ->  200 best with reasons  ->
+    UpdatedUser
 
 It is computed in a read transaction, while others write, and written in a short one if its user's state is still that.
 
@@ -14,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.eventlog.snapshot import Snapshot
-from recsys.eventlog.transactions import Reading, Writing, user_key
-from recsys.eventlog.user_state import BARRED, Heard, Taste, known
+from recsys.eventlog.transactions import ReadTxn, WriteTxn, user_key
+from recsys.eventlog.user_state import BARRED, UserHistory, UserState, known
 from recsys.hybrid.foldin import fold_in
 from recsys.live.list_edit import without
-from recsys.live.stored_lists import Stored
-from recsys.ranking.catalogue_view import Catalogue
+from recsys.live.stored_lists import StoredLists
+from recsys.ranking.catalogue_view import CatalogueView
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import artists_of
 from recsys.ranking.ranker import most_alike
@@ -32,7 +33,7 @@ JUST_HEARD = 50  # tracks, the latest ones, whose neighbours are candidates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Derived:
+class UpdatedUser:
     """What follows for one user from a state of the log: values by database, None for those that are taken away.
 
     ``state`` is what the user's list, heard tracks and last deletion were when it was computed.
@@ -43,7 +44,7 @@ class Derived:
     values: Mapping[str, bytes | None]
     state: tuple[bytes | None, bytes | None, int]
 
-    def write(self, writing: Writing) -> bool:
+    def write(self, writing: WriteTxn) -> bool:
         """Write it; False, with nothing written, where the user's state is another one by now."""
         if _state(writing, self.key, self.user_id) != self.state:
             return False
@@ -55,26 +56,26 @@ class Derived:
         return True
 
 
-def _state(reading: Reading, key: bytes, user_id: str) -> tuple[bytes | None, bytes | None, int]:
+def _state(reading: ReadTxn, key: bytes, user_id: str) -> tuple[bytes | None, bytes | None, int]:
     return reading.get("lists", key), reading.get("heard", key), reading.user_gone(user_id)
 
 
-class Refold:
+class UserUpdate:
     """Makes lists of users under one generation with the uploads of one snapshot."""
 
-    def __init__(self, stored: Stored, snapshot: Snapshot) -> None:
+    def __init__(self, stored: StoredLists, snapshot: Snapshot) -> None:
         self._stored, self._snapshot, self._model = stored, snapshot, stored.model
         self._catalogue = snapshot.catalogue
 
-    def __call__(self, reading: Reading, user_id: str) -> Derived:
+    def __call__(self, reading: ReadTxn, user_id: str) -> UpdatedUser:
         """Make the list, the taste and what was heard of a user; none of them where nothing is known any more.
 
         The snapshot knows at least what the reading does.
         """
         key = user_key(self._stored.generation, user_id)
-        return Derived(user_id, key, self._values(reading, user_id), _state(reading, key, user_id))
+        return UpdatedUser(user_id, key, self._values(reading, user_id), _state(reading, key, user_id))
 
-    def _values(self, reading: Reading, user_id: str) -> dict[str, bytes | None]:
+    def _values(self, reading: ReadTxn, user_id: str) -> dict[str, bytes | None]:
         user = _row_of(reading, self._stored, user_id)
         heard, fresh = self._heard(reading, user_id, user)
         current = self._current(reading, user_id, user)
@@ -94,15 +95,15 @@ class Refold:
         edge = float(scores[DEFAULT_K - 1]) if len(scores) >= DEFAULT_K else -np.inf
         last = float(scores[MAX_K - 1]) if len(scores) >= MAX_K else -np.inf
         items, scores = varied(self._stored, self._snapshot, (items, scores), personal=True)
-        record, taste = self._record(items, scores, played, vectors), Taste(user, edge, last, query)
+        record, taste = self._record(items, scores, played, vectors), UserState(user, edge, last, query)
         return {"lists": record, "tastes": taste.packed(), "heard": heard.packed()}
 
-    def _heard(self, reading: Reading, user_id: str, user: int) -> tuple[Heard, Int32]:
+    def _heard(self, reading: ReadTxn, user_id: str, user: int) -> tuple[UserHistory, Int32]:
         """All that a user heard, and the rows of what is new of it, the latest first."""
         kept = reading.get("heard", user_key(self._stored.generation, user_id))
         heard = None if kept is None else known(kept)
         if heard is None:
-            heard = heard_of(self._stored, user, max(self._stored.taken_in, reading.user_gone(user_id)))
+            heard = heard_of(self._stored, user, max(self._stored.applied_seq, reading.user_gone(user_id)))
         entries = reading.listens_of(user_id, heard.up_to)
         if not entries:
             return heard, np.zeros(0, dtype=np.int32)
@@ -111,7 +112,7 @@ class Refold:
         liked = rows[[not listen.disliked for listen in listens]][::-1]
         return heard.with_listens(listens, rows, entries[-1][0]), liked[liked != NO_ITEM]
 
-    def _current(self, reading: Reading, user_id: str, user: int) -> bytes:
+    def _current(self, reading: ReadTxn, user_id: str, user: int) -> bytes:
         """The list as it is: the touched one, the stored one, or the popular one."""
         current = reading.list_of(self._stored.generation, user_id)
         if current is not None and not is_whole(current):
@@ -137,7 +138,7 @@ class Refold:
         return pack(head_of(self._stored.generation, "personal"), [track_bytes(line) for line in lines], items)
 
 
-def best_of(catalogue: Catalogue, query: Float32, candidates: Int32) -> tuple[Int32, Float32]:
+def best_of(catalogue: CatalogueView, query: Float32, candidates: Int32) -> tuple[Int32, Float32]:
     """Rank candidate rows (n,) for a query (d,): the rows and their scores, best first, unknown tracks last."""
     vectors = catalogue.vectors_of(candidates)
     rows, columns = np.zeros(len(candidates), dtype=np.int64), np.arange(len(candidates))
@@ -150,7 +151,9 @@ def best_of(catalogue: Catalogue, query: Float32, candidates: Int32) -> tuple[In
     return np.concatenate([items[first], items[last]]), np.concatenate([scores[first], rest])
 
 
-def varied(stored: Stored, snapshot: Snapshot, best: tuple[Int32, Float32], *, personal: bool) -> tuple[Int32, Float32]:
+def varied(
+    stored: StoredLists, snapshot: Snapshot, best: tuple[Int32, Float32], *, personal: bool
+) -> tuple[Int32, Float32]:
     """Choose a list of 200 from ranked rows and scores, with the variety that the stored ones have."""
     items, scores = best
     variety, catalogue = stored.lists.usual(personal), snapshot.catalogue
@@ -158,27 +161,27 @@ def varied(stored: Stored, snapshot: Snapshot, best: tuple[Int32, Float32], *, p
         return items[:MAX_K], scores[:MAX_K]
     source = Source(
         lambda depth: (items[:depth], scores[:depth]),
-        lambda rows: artists_of(rows, stored.traits, snapshot.uploads),
+        lambda rows: artists_of(rows, stored.attributes, snapshot.uploads),
         lambda rows: stored.model.blend.likeness(catalogue.vectors_of(rows)),
         catalogue.are_unknown,
     )
     return choose(source, MAX_K, variety, fill=not personal)
 
 
-def heard_of(stored: Stored, user: int, up_to: int) -> Heard:
+def heard_of(stored: StoredLists, user: int, up_to: int) -> UserHistory:
     """What a generation knows that a user row heard and dislikes; nothing of row -1."""
     if user == NO_ITEM:
-        return Heard(np.zeros(0, np.int32), np.zeros(0, np.float32), up_to)
+        return UserHistory(np.zeros(0, np.int32), np.zeros(0, np.float32), up_to)
     counts, model = stored.model.counts, stored.model
     here = slice(counts.indptr[user], counts.indptr[user + 1])
     barred = model.barred_items(user)
     items = np.concatenate([model.heard(user), barred])
     plays = np.concatenate([np.asarray(counts.data[here], np.float32), np.full(len(barred), BARRED, np.float32)])
     order = np.argsort(items, kind="stable")
-    return Heard(items[order], plays[order], up_to)
+    return UserHistory(items[order], plays[order], up_to)
 
 
-def _row_of(reading: Reading, stored: Stored, user_id: str) -> int:
+def _row_of(reading: ReadTxn, stored: StoredLists, user_id: str) -> int:
     """Row of a user in a generation, -1 where it is unknown or has been deleted since."""
-    gone = reading.user_gone(user_id) > stored.taken_in
+    gone = reading.user_gone(user_id) > stored.applied_seq
     return NO_ITEM if gone else int(stored.model.users.find([user_id])[0])

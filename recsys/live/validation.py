@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from recsys.catalogue.times import FIRST as FIRST_KNOWN
 from recsys.catalogue.times import TOLERANCE
 from recsys.eventlog.events import Listened
-from recsys.eventlog.transactions import Reading
+from recsys.eventlog.transactions import ReadTxn
 
 MOST_PLAYS = 1_000_000.0  # of one event
 MAX_ID_BYTES = 1000  # of a track or a user
@@ -14,7 +14,7 @@ LONGEST_EVENT_ID = 100  # bytes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
+def refusal(listen: Listened, reading: ReadTxn, is_built: bool) -> str | None:
     """Say why a listen cannot be taken in, None where it can; ``is_built`` says that the generation has its track."""
     if not listen.user_id:
         return "the user id is empty"
@@ -31,7 +31,7 @@ def refusal(listen: Listened, reading: Reading, is_built: bool) -> str | None:
         return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
     if reading.track_gone(listen.track_id):
         return f"the track {listen.track_id!r} was deleted"
-    if not is_built and not reading.upload_number(listen.track_id):
+    if not is_built and not reading.upload_seq(listen.track_id):
         return f"no track {listen.track_id!r} in the catalogue"
     return None
 

@@ -1,6 +1,7 @@
 """What tracks are, as numbers by row, for filters: artist, year, genres, and whether anybody has played them.
 
-    Tracks, plays  ->  Traits.of  ->  save  ->  <generation>/arrays/trait_*.npy  ->  load (memory-mapped)  ->  Traits
+    Tracks, plays  ->  TrackAttributes.of  ->  save  ->  <generation>/arrays/trait_*.npy  ->  load (memory-mapped)  ->
+    TrackAttributes
 
 Names are compared as ``recsys.catalogue.names`` folds them: in any case, and however their accents are stored.
 """
@@ -27,8 +28,8 @@ _BITS = 64
 FOLDING_FILE = "trait_folding.npy"  # how the names were folded
 
 
-class Views(NamedTuple):
-    """What ``Traits`` has, for whoever looks at a few rows one by one."""
+class AttributeViews(NamedTuple):
+    """What ``TrackAttributes`` has, for code that looks at a few rows one by one."""
 
     artists: "memoryview[int]"
     years: "memoryview[int]"
@@ -39,7 +40,7 @@ class Views(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Traits:
+class TrackAttributes:
     """Numbers of n tracks.
 
     ``artists`` (n,) int32, -1 where not known; ``years`` (n,) int16, ``UNKNOWN_YEAR`` where not known; ``is_new`` (n,)
@@ -58,7 +59,7 @@ class Traits:
     genre_names: IdMap
 
     @classmethod
-    def of(cls, tracks: pl.DataFrame, n_plays: Float32) -> "Traits":
+    def of(cls, tracks: pl.DataFrame, n_plays: Float32) -> "TrackAttributes":
         """Number what is known of ``tracks`` (columns artist, year, genres), of which ``n_plays`` (n,) were heard."""
         artists, artist_names = _numbered(tracks["artist"], "artist")
         lists = tracks["genres"].fill_null([])
@@ -69,7 +70,7 @@ class Traits:
         return cls(artists, known, is_new, starts, genres, bits, artist_names, genre_names)
 
     @classmethod
-    def unknown(cls, n_plays: Float32) -> "Traits":
+    def unknown(cls, n_plays: Float32) -> "TrackAttributes":
         """Traits of tracks of which nothing is known but who heard them."""
         schema = {"artist": pl.String(), "year": pl.Int32(), "genres": pl.List(pl.String())}
         nothing = [None] * len(n_plays)
@@ -84,7 +85,7 @@ class Traits:
         self.genre_names.save(folder, "trait_genre_names")
 
     @classmethod
-    def load(cls, folder: Path) -> "Traits":
+    def load(cls, folder: Path) -> "TrackAttributes":
         """Map the arrays of a folder into memory.
 
         Raises:
@@ -106,7 +107,7 @@ class Traits:
         return cls(**arrays, artist_names=artist_names, genre_names=genre_names)
 
     def artist(self, name: str) -> int | str:
-        """Give the number of an artist, or the name in lower case where no track of the catalogue has it."""
+        """The number of an artist, or the name in lower case where no track of the catalogue has it."""
         number = int(self.artist_names.find([fold_name(name)])[0])
         return fold_name(name) if number == NO_ITEM else number
 
@@ -116,9 +117,9 @@ class Traits:
         return {name: number for number, name in enumerate(self.genre_names.all())}
 
     @cached_property
-    def views(self) -> "Views":
+    def views(self) -> "AttributeViews":
         """The arrays as memory, of which a number is read in 50 ns, where numpy takes 100 and more."""
-        return Views(*(memoryview(getattr(self, name)) for name in Views._fields))
+        return AttributeViews(*(memoryview(getattr(self, name)) for name in AttributeViews._fields))
 
     def genre_test(self, wanted: Iterable[str]) -> Callable[[int], bool]:
         """Make what says of a row whether it has one of some genres."""
@@ -134,7 +135,7 @@ class Traits:
         return may if len(self.genre_names) <= _BITS else does
 
     def artist_numbers(self, wanted: Iterable[str]) -> set[int]:
-        """Give the numbers of some artists, those that there are."""
+        """The numbers of some artists, those that there are."""
         return set(self.artist_names.find([fold_name(name) for name in wanted]).tolist()) - {NO_ITEM}
 
     def _numbers_of_genres(self, wanted: Iterable[str]) -> set[int]:

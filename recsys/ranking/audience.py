@@ -20,7 +20,7 @@ BLOCK = 65_536  # users at a time
 SPARE = 200  # looked at besides those asked for, as some may have been deleted or have heard the track since
 
 
-def audience(model: Model, vector: Float32, item: int, edges: Float32, k: int) -> tuple[Int32, Float32]:
+def audience(model: Model, vector: Float32, item: int, score_at_20: Float32, k: int) -> tuple[Int32, Float32]:
     """Rank users by how far a track's score lies above their edge.
 
     Args:
@@ -38,8 +38,8 @@ def audience(model: Model, vector: Float32, item: int, edges: Float32, k: int) -
     for start in range(0, len(margins), BLOCK):
         rows = slice(start, start + BLOCK)
         users = np.asarray(model.user_vectors[rows], dtype=np.float32)
-        margins[rows] = model.blend.queries(users, has_plays[rows]) @ vector - edges[rows]
-    out = ~has_plays | ~np.isfinite(edges)
+        margins[rows] = model.blend.queries(users, has_plays[rows]) @ vector - score_at_20[rows]
+    out = ~has_plays | ~np.isfinite(score_at_20)
     for pairs in (model.counts, model.barred):
         out[_users_of(pairs, item)] = True
     margins[out] = -np.inf
@@ -75,7 +75,7 @@ class Reached:
 
 
 def reach(
-    model: Model, vectors: Float32, edges: Float32, lasts: Float32, left_out: NDArray[np.bool_], n: int
+    model: Model, vectors: Float32, score_at_20: Float32, score_at_last: Float32, left_out: NDArray[np.bool_], n: int
 ) -> list[Reached]:
     """Find the users whose lists new tracks come into.
 
@@ -97,7 +97,7 @@ def reach(
         block = slice(start, start + BLOCK)
         scores = np.asarray(model.user_vectors[block] @ weighted.T, dtype=np.float32)
         rows = np.arange(start, start + len(scores), dtype=np.int32)
-        margins = np.where(scores > lasts[block, None], scores - edges[block, None], np.float32(-np.inf))
+        margins = np.where(scores > score_at_last[block, None], scores - score_at_20[block, None], np.float32(-np.inf))
         margins[out[block]] = -np.inf
         found = [best.merged(rows, margins[:, at], scores[:, at], n) for at, best in enumerate(found)]
     return found

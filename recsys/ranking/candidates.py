@@ -37,7 +37,7 @@ class PoolSettings(Settings):
 
 
 def user_blocks(model: Model, settings: PoolSettings) -> Iterator[tuple[Int32, Int32 | None]]:
-    """Give blocks of user rows with the item rows that their lists are chosen from; None is all of them.
+    """Blocks of user rows with the item rows that their lists are chosen from; None is all of them.
 
     Every user is in one block. Item rows are as ``Recommender.rank`` takes them.
     """
@@ -52,14 +52,14 @@ def user_blocks(model: Model, settings: PoolSettings) -> Iterator[tuple[Int32, I
 
     lengths = np.sqrt(np.einsum("nd,nd->n", model.item_vectors, model.item_vectors))
     n_left_out = np.diff(model.counts.indptr) + np.diff(model.barred.indptr)
-    for group in alike(queries_of, n_users, settings):
+    for group in cluster_users(queries_of, n_users, settings):
         size = settings.pool + int(n_left_out[group].max())
         pool = pool_of(queries_of(group), model.item_vectors, lengths, size)
         for start in range(0, len(group), BLOCK):
             yield group[start : start + BLOCK], pool
 
 
-def alike(queries_of: Callable[[Int32], Float32], n_users: int, settings: PoolSettings) -> list[Int32]:
+def cluster_users(queries_of: Callable[[Int32], Float32], n_users: int, settings: PoolSettings) -> list[Int32]:
     """Group users whose queries point the same way, by k-means; faiss does it.
 
     Args:

@@ -1,6 +1,6 @@
 """The catalogue that answers: the generation's items, and below them the tracks uploaded since.
 
-    Model, Uploads  ->  Catalogue  ->  rows for ids, ids for rows, item vectors and space vectors of both
+    Model, UploadedTracks  ->  CatalogueView  ->  rows for ids, ids for rows, item vectors and space vectors of both
 
 Rows of uploads go on where the generation's end, so ranking need not know which is which. What was deleted keeps its
 row, so that rows of stored lists stay what they were, and is hidden.
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from recsys.errors import NotFoundError
 from recsys.ranking.model import Model
-from recsys.ranking.uploaded_tracks import Uploads
+from recsys.ranking.uploaded_tracks import UploadedTracks
 from recsys.types import NO_ITEM, SPACES, Float32, Int32, Space
 from recsys.util.topk import unit_rows
 
-__all__ = ["UNTOUCHED", "Catalogue", "Touched", "Uploads"]
+__all__ = ["NO_DELTA", "CatalogueView", "UploadedTracks", "UserDelta"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Touched:
+class UserDelta:
     """What happened to a user since the generation was built.
 
-    ``record`` is the list of now, None where it is the stored one; ``is_gone`` says that the generation must not use
+    ``record`` is the current list, None where it is the stored one; ``is_gone`` says that the generation must not use
     what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
-    ``heard`` and ``barred``, uploads among them. ``popular`` is the list of now of somebody of whom nothing is known.
+    ``heard`` and ``barred``, uploads among them. ``popular`` is the current list of somebody of whom nothing is known.
     ``fresh`` are ids of tracks that were heard or barred so lately that the list does not take them in yet, each with
-    whether it was barred. ``lost`` says that their list of now is damaged, so that it is to be computed.
+    whether it was barred. ``lost`` says that their current list is damaged, so that it is to be computed.
     """
 
     record: bytes | None = None
@@ -47,13 +47,13 @@ class Touched:
         return not (self.is_gone or known or track_id in self.fresh)
 
 
-UNTOUCHED = Touched()
+NO_DELTA = UserDelta()
 
 
-class Catalogue:
+class CatalogueView:
     """Items of a generation and uploads as one list of rows; made at once, however many uploads there are."""
 
-    def __init__(self, model: Model, uploads: Uploads) -> None:
+    def __init__(self, model: Model, uploads: UploadedTracks) -> None:
         self.model = model
         self.uploads = uploads
         self.n_built = len(model.items)

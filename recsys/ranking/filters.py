@@ -1,6 +1,7 @@
 """Which tracks may be in a list: wanted genres, artists and years, unwanted tracks, heard ones or only new ones.
 
-    Filters, Traits of the catalogue, Uploads  ->  allowed(rows)  ->  first_places  ->  places of a stored list
+    Filters, TrackAttributes of the catalogue, UploadedTracks  ->  allowed(rows)  ->  first_places  ->  places of a
+    stored list
 
 What is known of the catalogue's tracks is numbers by row, so a filter is a few comparisons of arrays; uploads are few
 and are looked at one by one.
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue.names import fold_name
-from recsys.ranking.attributes import UNKNOWN_YEAR, Traits
-from recsys.ranking.catalogue_view import Uploads
+from recsys.ranking.attributes import UNKNOWN_YEAR, TrackAttributes
+from recsys.ranking.catalogue_view import UploadedTracks
 from recsys.ranking.diversity import cap_per_artist
 from recsys.types import NO_ITEM, Int32
 
@@ -43,12 +44,14 @@ class Filters:
         """Whether every track that is not heard may be in the list."""
         return self == NO_FILTERS
 
-    def allowed(self, rows: Int32, traits: Traits, uploads: Uploads, excluded: Int32) -> NDArray[np.bool_]:
+    def allowed(
+        self, rows: Int32, attributes: TrackAttributes, uploads: UploadedTracks, excluded: Int32
+    ) -> NDArray[np.bool_]:
         """Mark the rows (n,) that pass; ``excluded`` are the rows of ``exclude_track_ids``."""
-        n_built = len(traits.artists)
+        n_built = len(attributes.artists)
         built = rows < n_built
         passing = np.zeros(len(rows), dtype=bool)
-        passing[built] = self._built(rows[built], traits)
+        passing[built] = self._built(rows[built], attributes)
         for place in np.flatnonzero(~built):
             passing[place] = self._allows(uploads.about[uploads.track_ids[int(rows[place]) - n_built]])
         if len(excluded):
@@ -56,7 +59,12 @@ class Filters:
         return passing
 
     def first(
-        self, rows: Sequence[int], traits: Traits, excluded: Container[int], max_per_artist: int | None, k: int
+        self,
+        rows: Sequence[int],
+        attributes: TrackAttributes,
+        excluded: Container[int],
+        max_per_artist: int | None,
+        k: int,
     ) -> list[int] | None:
         """Choose the first k places that pass, as ``first_places`` of what is ``allowed``, one row after another.
 
@@ -66,10 +74,10 @@ class Filters:
         Returns:
             Places, fewer than k where no more pass; None where an upload comes before the k-th, which has no traits.
         """
-        traits_of = traits.views
+        traits_of = attributes.views
         years, artists, is_new = traits_of.years, traits_of.artists, traits_of.is_new
-        has_genre = traits.genre_test(self.genres) if self.genres else None
-        wanted = traits.artist_numbers(self.artists) if self.artists else None
+        has_genre = attributes.genre_test(self.genres) if self.genres else None
+        wanted = attributes.artist_numbers(self.artists) if self.artists else None
         lowest = self.min_year
         if lowest is None and self.max_year is not None:
             lowest = UNKNOWN_YEAR + 1
@@ -98,19 +106,19 @@ class Filters:
                 break
         return places
 
-    def _built(self, rows: Int32, traits: Traits) -> NDArray[np.bool_]:
+    def _built(self, rows: Int32, attributes: TrackAttributes) -> NDArray[np.bool_]:
         """Mark the rows (n,), no uploads among them, that pass; ``exclude_track_ids`` are not looked at."""
         passing = np.ones(len(rows), dtype=bool)
         if self.only_new:
-            passing &= traits.is_new[rows]
+            passing &= attributes.is_new[rows]
         if self.min_year is not None:
-            passing &= traits.years[rows] >= self.min_year
+            passing &= attributes.years[rows] >= self.min_year
         if self.max_year is not None:
-            passing &= (traits.years[rows] <= self.max_year) & (traits.years[rows] != UNKNOWN_YEAR)
+            passing &= (attributes.years[rows] <= self.max_year) & (attributes.years[rows] != UNKNOWN_YEAR)
         if self.genres:
-            passing &= traits.has_genre(rows, self.genres)
+            passing &= attributes.has_genre(rows, self.genres)
         if self.artists:
-            passing &= traits.has_artist(rows, self.artists)
+            passing &= attributes.has_artist(rows, self.artists)
         return passing
 
     def _allows(self, about: Mapping[str, Any]) -> bool:
@@ -128,14 +136,14 @@ class Filters:
 NO_FILTERS = Filters()
 
 
-def artists_of(rows: Int32, traits: Traits, uploads: Uploads) -> list[Hashable | None]:
+def artists_of(rows: Int32, attributes: TrackAttributes, uploads: UploadedTracks) -> list[Hashable | None]:
     """Name the artists of rows, as numbers, or as names where only uploads have them; None where not known."""
-    n_built = len(traits.artists)
-    numbers = traits.artists[np.minimum(rows, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(rows)
+    n_built = len(attributes.artists)
+    numbers = attributes.artists[np.minimum(rows, n_built - 1)].tolist() if n_built else [NO_ITEM] * len(rows)
     artists: list[Hashable | None] = [None if number == NO_ITEM else number for number in numbers]
     for place in np.flatnonzero(rows >= n_built).tolist():
         name = uploads.about[uploads.track_ids[int(rows[place]) - n_built]].get("artist")
-        artists[place] = None if name is None else traits.artist(name)
+        artists[place] = None if name is None else attributes.artist(name)
     return artists
 
 

@@ -1,6 +1,7 @@
 """One list at a time: from a user or a query to tracks, their scores and the reasons for them.
 
-    stored list, or Ranking over generation and uploads  ->  Lists  ->  [(track id, score, reason), ...], best first
+    stored list, or Ranking over generation and uploads  ->  ListBuilder  ->  [(track id, score, reason), ...], best
+    first
 
 Lists that were stored are taken as they are wherever they say what is asked; the rest is computed. Ids of arguments
 were checked by ``recsys.recommender``.
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import NoSpaceError
-from recsys.ranking.attributes import Traits
-from recsys.ranking.catalogue_view import UNTOUCHED, Catalogue, Touched, Uploads
+from recsys.ranking.attributes import TrackAttributes
+from recsys.ranking.catalogue_view import NO_DELTA, CatalogueView, UploadedTracks, UserDelta
 from recsys.ranking.diversity import ListSettings, Source, Variety, choose
 from recsys.ranking.filters import NO_FILTERS, Filters, artists_of, first_places
 from recsys.ranking.ranker import Ranking, most_alike
@@ -28,34 +29,36 @@ NOTHING = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Person:
+class UserRef:
     """Whose list is wanted: the ``row`` of a user, -1 for somebody unknown, and what happened since the build."""
 
     row: int
     user_id: str
-    touched: Touched = UNTOUCHED
+    delta: UserDelta = NO_DELTA
 
 
-NOBODY = Person(NO_ITEM, "")
+ANONYMOUS = UserRef(NO_ITEM, "")
 
 
-class Lists:
+class ListBuilder:
     """Makes the lists of one generation with its uploads; thread-safe, nothing changes after construction."""
 
-    def __init__(self, ranking: Ranking, tables: Tables, settings: ListSettings, traits: Traits) -> None:
-        self._ranking, self._model, self._traits = ranking, ranking.model, traits
+    def __init__(self, ranking: Ranking, tables: Tables, settings: ListSettings, attributes: TrackAttributes) -> None:
+        self._ranking, self._model, self._attributes = ranking, ranking.model, attributes
         self._tables, self._settings = tables, settings
-        self.catalogue = Catalogue(self._model, Uploads.none(self._model.item_vectors.shape[1], len(self._model.items)))
-        self._built: Lists | None = None  # of the generation as it was built, where this is over uploads
+        self.catalogue = CatalogueView(
+            self._model, UploadedTracks.none(self._model.item_vectors.shape[1], len(self._model.items))
+        )
+        self._built: ListBuilder | None = None  # of the generation as it was built, where this is over uploads
 
-    def over(self, uploads: Uploads) -> "Lists":
-        """Give the same over the catalogue with uploads and deletions."""
-        other = Lists(self._ranking, self._tables, self._settings, self._traits)
-        other.catalogue, other._built = Catalogue(self._model, uploads), self._built or self
+    def over(self, uploads: UploadedTracks) -> "ListBuilder":
+        """The same over the catalogue with uploads and deletions."""
+        other = ListBuilder(self._ranking, self._tables, self._settings, self._attributes)
+        other.catalogue, other._built = CatalogueView(self._model, uploads), self._built or self
         return other
 
     def of_user(
-        self, person: Person, k: int, variety: Variety, filters: Filters = NO_FILTERS, *, capped: bool = False
+        self, person: UserRef, k: int, variety: Variety, filters: Filters = NO_FILTERS, *, capped: bool = False
     ) -> list[Found]:
         """The list of a user: k tracks, or more where more are at hand; fewer only where there are no more.
 
@@ -69,18 +72,18 @@ class Lists:
         if variety != self._settings.usual(personal) or not (personal or fill):
             return self._varied(person, k, variety, fill)
         stored = self._stored(person, variety)
-        if stored is None or (len(stored) < k and (self.catalogue.uploads.gone or person.touched.fresh)):
+        if stored is None or (len(stored) < k and (self.catalogue.uploads.gone or person.delta.fresh)):
             return self._varied(person, MAX_K, variety, fill)
         return stored
 
-    def _stored(self, person: Person, variety: Variety) -> list[Found] | None:
+    def _stored(self, person: UserRef, variety: Variety) -> list[Found] | None:
         """The usual list of a user as it is kept, less what was deleted since; None where none is."""
-        if person.touched.record is not None:
-            return self._of_now(person.touched.record, person)
-        if person.touched.lost:
+        if person.delta.record is not None:
+            return self._of_now(person.delta.record, person)
+        if person.delta.lost:
             return None
         if person.row == NO_ITEM:
-            now = person.touched.popular
+            now = person.delta.popular
             return self._shown((self._built or self)._popular, person) if now is None else self._of_now(now, person)
         if variety.plain:
             return self._plain(person)
@@ -132,11 +135,11 @@ class Lists:
         found, theirs = _joined(items, scores, k)
         return [(self.catalogue.id(row), score) for row, score in zip(found.tolist(), theirs.tolist(), strict=True)]
 
-    def personal(self, person: Person) -> bool:
+    def personal(self, person: UserRef) -> bool:
         """Whether anything is known of a user's taste."""
-        if person.touched.record is not None:
-            return Record(person.touched.record).is_personal
-        if person.touched.query is not None:
+        if person.delta.record is not None:
+            return Record(person.delta.record).is_personal
+        if person.delta.query is not None:
             return True
         return person.row != NO_ITEM and len(self._model.heard(person.row)) > 0
 
@@ -144,33 +147,33 @@ class Lists:
 
     @cached_property
     def _popular(self) -> list[Found]:
-        return self._varied(NOBODY, MAX_K, self._settings.popular, fill=True)
+        return self._varied(ANONYMOUS, MAX_K, self._settings.popular, fill=True)
 
-    def _plain(self, person: Person) -> list[Found]:
-        """The list of now where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
+    def _plain(self, person: UserRef) -> list[Found]:
+        """The current list where there is one, or the plain list, 200 deep, from the stored one where that is plain."""
         is_plain = self._settings.usual(self.personal(person)).plain
-        if is_plain and person.touched.record is not None:
-            return self._of_now(person.touched.record, person)
-        is_stored = is_plain and person.row != NO_ITEM and not person.touched.lost
+        if is_plain and person.delta.record is not None:
+            return self._of_now(person.delta.record, person)
+        is_stored = is_plain and person.row != NO_ITEM and not person.delta.lost
         stored = self._tables.recommended(person.user_id) if is_stored else None
         if stored is None:
             query, left_out = self._query(person)
             return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
         return self._shown(stored, person)
 
-    def _of_now(self, record: bytes, person: Person) -> list[Found]:
+    def _of_now(self, record: bytes, person: UserRef) -> list[Found]:
         """Read a list of the live store; an upload of this very moment is not known here yet."""
-        fresh, find = person.touched.fresh, self.catalogue.find
+        fresh, find = person.delta.fresh, self.catalogue.find
         return [line for line in Record(record).found() if line[0] not in fresh and find(line[0]) != NO_ITEM]
 
-    def _shown(self, stored: list[Found], person: Person) -> list[Found]:
+    def _shown(self, stored: list[Found], person: UserRef) -> list[Found]:
         """Leave out what was deleted since, or heard or barred so lately that the list does not know."""
-        fresh, find = person.touched.fresh, self.catalogue.find
+        fresh, find = person.delta.fresh, self.catalogue.find
         if not self.catalogue.uploads.gone and not fresh:
             return stored
         return [line for line in stored if line[0] not in fresh and find(line[0]) != NO_ITEM]
 
-    def _varied(self, person: Person, k: int, variety: Variety, fill: bool) -> list[Found]:
+    def _varied(self, person: UserRef, k: int, variety: Variety, fill: bool) -> list[Found]:
         """A list with variety, from the plain one where that is deep enough."""
 
         def best(depth: int) -> tuple[Int32, Float32]:
@@ -191,15 +194,15 @@ class Lists:
         return Source(best, self._artists, likeness, self.catalogue.are_unknown)
 
     def _artists(self, items: Int32) -> list[Hashable | None]:
-        return artists_of(items, self._traits, self.catalogue.uploads)
+        return artists_of(items, self._attributes, self.catalogue.uploads)
 
-    def _filtered(self, person: Person, k: int, variety: Variety, filters: Filters, fill: bool) -> list[Found]:
+    def _filtered(self, person: UserRef, k: int, variety: Variety, filters: Filters, fill: bool) -> list[Found]:
         """The list of what passes: from the stored list where that holds enough, or else from the whole catalogue."""
         ids = filters.exclude_track_ids
         excluded = np.array([row for row in map(self.catalogue.find, ids) if row != NO_ITEM], dtype=np.int32)
 
         def passing(rows: Int32) -> NDArray[np.bool_]:
-            return filters.allowed(rows, self._traits, self.catalogue.uploads, excluded)
+            return filters.allowed(rows, self._attributes, self.catalogue.uploads, excluded)
 
         if variety.diversity == 0 and not filters.include_heard:
             plain = self._plain(person)
@@ -215,30 +218,30 @@ class Lists:
         source = self._source(lambda depth: self._best(query, allowed, depth))
         return self._with_reasons(*choose(source, k, variety, fill=fill), self._heard(person))
 
-    def _query(self, person: Person) -> tuple[Float32, Int32]:
+    def _query(self, person: UserRef) -> tuple[Float32, Int32]:
         """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""
         left_out = np.union1d(self._heard(person), self._barred(person)).astype(np.int32)
-        if person.touched.query is not None:
-            return person.touched.query[None], left_out
+        if person.delta.query is not None:
+            return person.delta.query[None], left_out
         if person.row == NO_ITEM:
             return self._ranking.nobody, left_out
         return self._ranking.queries(np.array([person.row], dtype=np.int32)), left_out
 
-    def _heard(self, person: Person) -> Int32:
-        known = person.touched.heard
+    def _heard(self, person: UserRef) -> Int32:
+        known = person.delta.heard
         if known is None:
             known = NOTHING if person.row == NO_ITEM else self._model.heard(person.row)
         return self._with_fresh(known, person, barred=False)
 
-    def _barred(self, person: Person) -> Int32:
-        known = person.touched.barred
+    def _barred(self, person: UserRef) -> Int32:
+        known = person.delta.barred
         if known is None:
             known = NOTHING if person.row == NO_ITEM else self._model.barred_items(person.row)
         return self._with_fresh(known, person, barred=True)
 
-    def _with_fresh(self, known: Int32, person: Person, barred: bool) -> Int32:
+    def _with_fresh(self, known: Int32, person: UserRef, barred: bool) -> Int32:
         """Add the rows of what was heard, or barred, so lately that nothing else knows of it."""
-        fresh = [self.catalogue.find(track) for track, is_barred in person.touched.fresh.items() if is_barred == barred]
+        fresh = [self.catalogue.find(track) for track, is_barred in person.delta.fresh.items() if is_barred == barred]
         rows = [row for row in fresh if row != NO_ITEM]
         return np.union1d(known, np.array(rows, dtype=np.int32)).astype(np.int32) if rows else known
 
@@ -287,7 +290,7 @@ class Lists:
 
 
 def _joined(items: list[Int32], scores: list[Float32], k: int) -> tuple[Int32, Float32]:
-    """Give the best k of what several blocks found, ties by row."""
+    """The best k of what several blocks found, ties by row."""
     found, theirs = np.concatenate(items), np.concatenate(scores)
     order = np.lexsort((found, -theirs))[:k]
     return found[order], theirs[order]

@@ -29,7 +29,9 @@ CELLS = 2.0  # times sqrt(n)
 TRAINING_ROUNDS = 5  # of k-means, on so many tracks a cell; more of either found no more
 TRAINING_TRACKS = 32
 
-Found = tuple[Int32, Int32, Float32]  # places of some tracks (m,), places of their neighbours (m, k), scores (m, k)
+NeighbourBlock = tuple[
+    Int32, Int32, Float32
+]  # places of some tracks (m,), places of their neighbours (m, k), scores (m, k)
 
 
 class NeighbourSettings(Settings):
@@ -77,7 +79,7 @@ def find_neighbours(
     return Neighbours(own, items, scores, space)
 
 
-def _exact(unit: Float32, settings: NeighbourSettings) -> Iterator[Found]:
+def _exact(unit: Float32, settings: NeighbourSettings) -> Iterator[NeighbourBlock]:
     """Compare every track with every other."""
     for start in range(0, len(unit), BLOCK):
         places = np.arange(start, min(start + BLOCK, len(unit)), dtype=np.int32)
@@ -85,7 +87,7 @@ def _exact(unit: Float32, settings: NeighbourSettings) -> Iterator[Found]:
         yield places, found.items, found.scores
 
 
-def _by_cells(unit: Float32, settings: NeighbourSettings) -> Iterator[Found]:
+def _by_cells(unit: Float32, settings: NeighbourSettings) -> Iterator[NeighbourBlock]:
     """Compare the tracks of each cell with those of the cells nearest to it."""
     cells, centres = _cells(unit, max(1, int(CELLS * np.sqrt(len(unit)))))
     n_probe = min(settings.n_probe, len(cells))
@@ -96,7 +98,7 @@ def _by_cells(unit: Float32, settings: NeighbourSettings) -> Iterator[Found]:
     yield from in_numpy_threads(search, [pool for pool in pools if len(pool[0])])
 
 
-def _of_a_cell(unit: Float32, depth: int, pool: Sequence[Int32]) -> Found:
+def _of_a_cell(unit: Float32, depth: int, pool: Sequence[Int32]) -> NeighbourBlock:
     """Compare the tracks of the first of some cells with those of all."""
     places, others = pool[0], np.sort(np.concatenate(pool))
     vectors, selves = unit[others], np.searchsorted(others, places)

@@ -94,15 +94,15 @@ class Ranking:
         return found
 
     @cached_property
-    def edges(self) -> Float32:
+    def score_at_20(self) -> Float32:
         """Score of each user's 20th candidate, (n_users,); -inf for a list that is shorter."""
         users = np.arange(len(self.model.users), dtype=np.int32)
         blocks = [users[start : start + EDGE_BLOCK] for start in range(0, len(users), EDGE_BLOCK)]
-        edges = [self.rank(block, DEFAULT_K).scores[:, -1] for block in blocks]
-        return np.concatenate(edges) if edges else np.zeros(0, dtype=np.float32)
+        score_at_20 = [self.rank(block, DEFAULT_K).scores[:, -1] for block in blocks]
+        return np.concatenate(score_at_20) if score_at_20 else np.zeros(0, dtype=np.float32)
 
     def varied(self, users: Int32, ranked: Candidates, settings: ListSettings, artists: Int32) -> Candidates:
-        """Give the lists of users the variety that the settings ask for.
+        """Vary the lists of users as the settings ask.
 
         Args:
             users: (n,) rows.

@@ -11,7 +11,7 @@ from recsys.ranking.diversity import Variety
 from recsys.types import MAX_K, Found, RankedTrack
 
 
-def asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
+def resolve_variety(usual: Variety, max_per_artist: int | None, diversity: float | None) -> Variety:
     """The usual variety, with what was asked for in its place."""
     if max_per_artist is not None and max_per_artist < 1:
         raise ConfigError(f"max_per_artist is {max_per_artist}, expected 1 or more, or None for what is usual")
@@ -23,16 +23,16 @@ def asked(usual: Variety, max_per_artist: int | None, diversity: float | None) -
     )
 
 
-def known(about: Mapping[str, Any]) -> dict[str, Any]:
+def shown_fields(about: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what says something of the music, and only what is known."""
     shown = ("title", "artist", "album", "genres", "year")
     return {name: about[name] for name in shown if about.get(name) not in (None, [])}
 
 
 def ranked_tracks(found: Sequence[Found], about: Mapping[str, dict[str, Any]]) -> list[RankedTrack]:
-    """Give tracks their ranks, and what is known of them."""
+    """Tracks with their ranks and what is known of them."""
     return [
-        RankedTrack(track, score, rank, reason, known(about.get(track, {})))
+        RankedTrack(track, score, rank, reason, shown_fields(about.get(track, {})))
         for rank, (track, score, reason) in enumerate(found, start=1)
     ]
 

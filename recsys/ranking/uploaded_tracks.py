@@ -1,7 +1,7 @@
 """Tracks that came after a generation was built: values that share what grows, each of which sees the first n of it.
 
-    Uploads, new tracks  ->  with_tracks  ->  Uploads with them
-    Uploads, rows        ->  with_hidden  ->  Uploads that show them no more
+    UploadedTracks, new tracks  ->  with_tracks  ->  UploadedTracks with them
+    UploadedTracks, rows        ->  with_hidden  ->  UploadedTracks that show them no more
 
 A value never changes, and making the next one costs what is new and no more: both look at the same lists and arrays,
 to which things are only ever added, and a value does not look beyond its own end. Two values made at once from one may
@@ -63,11 +63,11 @@ class _Array:
         if place == len(self._held):
             larger = np.zeros((2 * place, *self._held.shape[1:]), self._held.dtype)
             larger[:place] = self._held
-            self._held = larger  # at once: whoever reads meanwhile has the one or the other
+            self._held = larger  # at once: a reader has the one or the other
         self._held[place] = value
 
     def first(self, n: int) -> NDArray[Any]:
-        """Give the first n rows, which nobody may write."""
+        """The first n rows, which nobody may write."""
         view = self._held[:n]
         view.flags.writeable = False
         return view
@@ -97,7 +97,7 @@ class _Shared:
     rows: _Array = field(default_factory=lambda: _Array((), np.int32))
     order: list[int] = field(default_factory=list)
     hidden_at: dict[int, int] = field(default_factory=dict)
-    guard: threading.Lock = field(default_factory=threading.Lock)  # of whoever adds; reading needs none
+    guard: threading.Lock = field(default_factory=threading.Lock)  # held while adding; reading needs none
 
     @classmethod
     def empty(cls, dim: int) -> "_Shared":
@@ -167,7 +167,7 @@ class Ids(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]  # as lists, which it is compared with
 
 
-class About(Mapping[str, dict[str, Any]]):
+class UploadedAbout(Mapping[str, dict[str, Any]]):
     """What is known of the first n tracks, by their ids."""
 
     __slots__ = ("_n", "_shared")
@@ -217,7 +217,7 @@ class Rows(Set[int]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Uploads:
+class UploadedTracks:
     """Tracks that came after a generation of ``n_built`` tracks was built, and what is not shown any more.
 
     ``hidden_rows`` are all rows that are not shown. ``hidden`` are those of uploads, by their places: deleted since,
@@ -233,7 +233,7 @@ class Uploads:
     _shared: _Shared
 
     @classmethod
-    def none(cls, dim: int, n_built: int = 0) -> "Uploads":
+    def none(cls, dim: int, n_built: int = 0) -> "UploadedTracks":
         """No uploads."""
         return cls(n_built, 0, 0, 0, {}, _Shared.empty(dim))
 
@@ -258,9 +258,9 @@ class Uploads:
         return self._shared.items.first(self.n)
 
     @property
-    def about(self) -> About:
+    def about(self) -> UploadedAbout:
         """What is known of each, by its id."""
-        return About(self._shared, self.n)
+        return UploadedAbout(self._shared, self.n)
 
     @property
     def hidden_rows(self) -> Rows:
@@ -309,11 +309,11 @@ class Uploads:
         known = self._shared.spaces[space]
         return known.places.first(n), known.vectors.first(n)
 
-    def with_tracks(self, tracks: Sequence[Fresh]) -> "Uploads":
+    def with_tracks(self, tracks: Sequence[Fresh]) -> "UploadedTracks":
         """Add tracks behind the others; this value stays as it is."""
         shared, n = self._shared, self.n
         with shared.guard:
-            there = shared.tracks[n : n + len(tracks)]  # by whoever went on from this value before
+            there = shared.tracks[n : n + len(tracks)]  # added by another that went on from this value
             if not all(mine.is_like(theirs) for mine, theirs in zip(tracks, there, strict=False)):
                 shared, there = shared.copied(n, self.n_hidden), []
             for track in tracks[len(there) :]:
@@ -322,9 +322,9 @@ class Uploads:
         for track in tracks:
             for space in track.spaces:
                 counts[space] = counts.get(space, 0) + 1
-        return Uploads(self.n_built, n + len(tracks), self.n_hidden, self.n_gone, counts, shared)
+        return UploadedTracks(self.n_built, n + len(tracks), self.n_hidden, self.n_gone, counts, shared)
 
-    def with_hidden(self, rows: Sequence[int]) -> "Uploads":
+    def with_hidden(self, rows: Sequence[int]) -> "UploadedTracks":
         """Show rows no more, of uploads or of the generation's tracks; this value stays as it is."""
         known = self.hidden_rows
         new = [row for row in dict.fromkeys(rows) if row not in known]
@@ -338,4 +338,4 @@ class Uploads:
             for row in new[len(there) :]:
                 shared.hide(row)
         n_gone = self.n_gone + sum(row < self.n_built for row in new)
-        return Uploads(self.n_built, self.n, n_hidden + len(new), n_gone, self._in_space, shared)
+        return UploadedTracks(self.n_built, self.n, n_hidden + len(new), n_gone, self._in_space, shared)

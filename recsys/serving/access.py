@@ -1,8 +1,8 @@
-"""Who may call what: each method's handler in, the same handler behind a door out.
+"""Who may call what: a method's handler in, the same handler with access control out.
 
     headers -> token -> role -> calls running -> rate -> message, or a place for an upload -> handler -> counted, logged
 
-The door is a plain wrapper that is made once a method: it costs 1 µs a call, 3 µs with tokens (measured). A call comes
+It is a plain wrapper that is made once a method: it costs 1 µs a call, 3 µs with tokens (measured). A call comes
 to it with its headers, and its message is read only then, in its turn (``recsys.serving.pending_calls``): so each
 method is served as one that takes a stream, which is the same on the wire. Health is open to all, since whoever watches
 over the server has no token. gRPC has a limit on running calls of its own (``maximum_concurrent_rpcs``), but that one
@@ -26,7 +26,7 @@ from recsys.serving.health import health_handlers, reflection_handlers
 from recsys.serving.logs import CallLog
 from recsys.serving.metrics import STATUSES, Meter
 from recsys.serving.pending_calls import NO_MESSAGE, TOO_LARGE, Refusal, Unfinished, ended
-from recsys.serving.rate_limits import Rates, Uploads
+from recsys.serving.rate_limits import Rates, UploadSlots
 from recsys.serving.tls import Certificates
 from recsys.serving.tokens import Keyring, Role
 from recsys.serving.transport import options
@@ -57,7 +57,9 @@ NO_TOKENS_FILE = "the server cannot read its tokens right now; try again later"
 TOO_MANY = "as many calls as may run here at once ({}) are running; try again soon, or over another connection"
 FAULT = "the server failed to answer this call; its log has the details"
 
-Quick: TypeAlias = Callable[[Any], tuple[bytes, int] | None]  # answer, and place in ``PATHS`` of the way it was found
+FastAnswer: TypeAlias = Callable[
+    [Any], tuple[bytes, int] | None
+]  # answer, and place in ``PATHS`` of the way it was found
 Handler: TypeAlias = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 _OK, _CANCELLED, _UNKNOWN, _DEADLINE, _INTERNAL = 0, 1, 2, 4, 13  # gRPC's numbers
@@ -65,14 +67,14 @@ _OK, _CANCELLED, _UNKNOWN, _DEADLINE, _INTERNAL = 0, 1, 2, 4, 13  # gRPC's numbe
 _LOG = logging.getLogger(__name__)
 
 
-class Doors:
+class AccessControl:
     """What stands between a client and the handlers, in one worker; with nothing given, all may come in."""
 
     def __init__(
         self,
         keyring: Keyring | None = None,
         rates: Rates | None = None,
-        uploads: Uploads | None = None,
+        uploads: UploadSlots | None = None,
         upload_s: float | None = None,
         log: CallLog | None = None,
         certificates: Certificates | None = None,
@@ -90,7 +92,7 @@ class Doors:
         self.options = options(max_message, upload_s)
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
-        """Open the port, over TLS if there is a certificate; gives its number."""
+        """Open the port, over TLS if there is a certificate; returns its number."""
         if self._certificates is None:
             return int(server.add_insecure_port(address))
         return int(server.add_secure_port(address, self._certificates.credentials()))
@@ -124,9 +126,9 @@ class Doors:
         self,
         handlers: Mapping[str, grpc.RpcMethodHandler],
         meter: Meter | None = None,
-        quick: Mapping[str, Quick] | None = None,
+        quick: Mapping[str, FastAnswer] | None = None,
     ) -> dict[str, grpc.RpcMethodHandler]:
-        """Put each method's handler behind its door; a method that ``ROLES`` does not name is a KeyError.
+        """Wrap each method's handler in access control; a method that ``ROLES`` does not name is a KeyError.
 
         ``quick`` has what may answer a method at once; where it gives None, the handler is called.
         """
@@ -134,7 +136,7 @@ class Doors:
         return {name: self._guarded(name, handler, meter, at_once.get(name)) for name, handler in handlers.items()}
 
     def _guarded(
-        self, name: str, handler: grpc.RpcMethodHandler, meter: Meter | None, quick: Quick | None
+        self, name: str, handler: grpc.RpcMethodHandler, meter: Meter | None, quick: FastAnswer | None
     ) -> grpc.RpcMethodHandler:
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming:
@@ -144,9 +146,9 @@ class Doors:
         return grpc.stream_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter, quick, most), *codecs)
 
     def _door(
-        self, name: str, work: Handler, meter: Meter | None, quick: Quick | None = None, most: int = 0
+        self, name: str, work: Handler, meter: Meter | None, quick: FastAnswer | None = None, most: int = 0
     ) -> Handler:
-        """Make the door of a method; with ``most``, its one message is read here, and has so many bytes at most."""
+        """Wrap a method; with ``most``, its one message is read here, and has so many bytes at most."""
         needed, refusal, piece, tell = ROLES[name], self.refusal, self._unfinished.piece, self.log.every_call
 
         async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -231,7 +233,7 @@ class Doors:
         return _address(context) if token is None else token.number
 
     async def _pieces(self, context: grpc.aio.ServicerContext) -> AsyncGenerator[bytes, None]:
-        """Give the messages of an upload as they come."""
+        """The messages of an upload as they come."""
         while (piece := await context.read()) is not grpc.aio.EOF:
             if len(piece) > self._max_message:
                 raise LimitError(TOO_LARGE.format(len(piece), self._max_message))
@@ -239,13 +241,13 @@ class Doors:
         await ended(context)
 
     def add_reflection(self, server: grpc.aio.Server, services: list[str]) -> None:
-        """Let those who may read ask what there is to call."""
+        """Let those who may read ask which methods there are."""
         handlers = reflection_handlers(services, self._unfinished, self._reflecting)
         server.add_generic_rpc_handlers((handlers,))
 
     @asynccontextmanager
     async def _reflecting(self, context: grpc.aio.ServicerContext) -> AsyncIterator[Call]:
-        """Let a call of reflection in, which lasts, so the door is passed once."""
+        """Let a call of reflection in, which lasts, so it is checked once."""
         call = Call(REFLECTION)
         refused = self.refusal(context, call, REFLECTION_ROLE, time.monotonic())
         if refused is not None:

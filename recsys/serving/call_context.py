@@ -13,7 +13,7 @@ PLAIN, FILTERED, LIVE, COMPUTED = range(len(PATHS))
 
 
 class Call:
-    """One call, as the door knows it."""
+    """One call, as access control knows it."""
 
     __slots__ = ("client", "method", "path")
 

@@ -1,6 +1,6 @@
-"""What stands around the handlers of every worker, made once before the fork: doors, limits, counts, certificates.
+"""What stands around the handlers of every worker, made once before the fork: access, limits, counts, certificates.
 
-    settings, bound sockets -> fitted -> Fittings -> enter(worker) -> Doors, Meter
+    settings, bound sockets -> fitted -> ServerContext -> enter(worker) -> AccessControl, Meter
 
 Here it is decided whether the server may start at all: without tokens, or without TLS, only on loopback.
 """
@@ -11,33 +11,33 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from recsys.errors import ConfigError
-from recsys.serving.access import ROLES, Doors
+from recsys.serving.access import ROLES, AccessControl
 from recsys.serving.integrity import Findings
 from recsys.serving.logs import CallLog
 from recsys.serving.metrics import Board, Meter
 from recsys.serving.prometheus import Scrapes
-from recsys.serving.rate_limits import Rates, Uploads
+from recsys.serving.rate_limits import Rates, UploadSlots
 from recsys.serving.settings import ServeSettings
 from recsys.serving.sockets import is_loopback
 from recsys.serving.tls import Certificates, read_certificates
 from recsys.serving.tokens import Keyring
 from recsys.util.pem import expiry_told
 
-OPEN = "no tokens: whoever is on this machine may call every method; --tokens FILE asks for one"
+OPEN = "no tokens: anyone on this machine may call every method; --tokens FILE asks for one"
 SEEN = "others can reach the figures at %s, where no token is asked for; --metrics 127.0.0.1:PORT keeps them here"
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Fittings:
+class ServerContext:
     """Made in the parent; a worker calls ``enter`` once."""
 
     settings: ServeSettings
     certificates: Certificates | None = None
     keyring: Keyring | None = None
     rates: Rates | None = None
-    uploads: Uploads | None = None
+    uploads: UploadSlots | None = None
     board: Board | None = None
     scrapes: Scrapes | None = None
     findings: Findings = field(default_factory=Findings)
@@ -69,11 +69,11 @@ class Fittings:
         if self.board:
             self.board.forget(worker)
 
-    def enter(self, worker: int) -> tuple[Doors, Meter | None]:
+    def enter(self, worker: int) -> tuple[AccessControl, Meter | None]:
         """Be this worker from here on."""
         if self.uploads:
             self.uploads.enter(worker)
-        doors = Doors(
+        access = AccessControl(
             self.keyring,
             self.rates,
             self.uploads,
@@ -83,7 +83,7 @@ class Fittings:
             self.settings.max_message_mib << 20,
             self.settings.max_calls,
         )
-        return doors, self.board.meter(worker) if self.board else None
+        return access, self.board.meter(worker) if self.board else None
 
     def close(self) -> None:
         """Let go of the port for figures."""
@@ -93,7 +93,7 @@ class Fittings:
 
 def fitted(
     settings: ServeSettings, n_workers: int, port_holder: socket.socket, metrics: socket.socket | None
-) -> Fittings:
+) -> ServerContext:
     """Make what the settings ask for.
 
     Args:
@@ -125,4 +125,6 @@ def fitted(
         board = shown = Board(n_workers, tuple(ROLES))
         scrapes = Scrapes(metrics, lambda: exposition(shown), CONTENT_TYPE)
     rates = Rates(settings.rate) if settings.rate else None
-    return Fittings(settings, certificates, keyring, rates, Uploads(settings.max_uploads, n_workers), board, scrapes)
+    return ServerContext(
+        settings, certificates, keyring, rates, UploadSlots(settings.max_uploads, n_workers), board, scrapes
+    )

@@ -17,33 +17,35 @@ from typing import Any, TypeAlias
 import lmdb
 
 from recsys.errors import ArtefactError, DamagedError
-from recsys.eventlog.pinned_reader import Looked
-from recsys.eventlog.view import View
-from recsys.live.service import Live
+from recsys.eventlog.pinned_reader import PinnedUser
+from recsys.eventlog.view import LiveView
+from recsys.live.service import LiveUpdater
 from recsys.ranking.filters import Filters
 from recsys.recommender import Recommender
 from recsys.serving import call_context, convert
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import POPULAR, Lookup, space_key
 from recsys.store.record import FIRST, Record, first_of
-from recsys.types import NO_ITEM, NOBODY_ID
+from recsys.types import ANONYMOUS_ID, NO_ITEM
 from recsys.v1 import recommender_pb2 as pb
 
-NOBODY_KEY = key_of(NOBODY_ID)
+NOBODY_KEY = key_of(ANONYMOUS_ID)
 TOLD_S = 60.0  # between two lines of the log about look-ups that fail
 
 _LOG = logging.getLogger(__name__)
 
-Quick: TypeAlias = tuple[bytes, int]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
-Look: TypeAlias = Callable[[bytes], Looked | None]
+RawResponse: TypeAlias = tuple[
+    bytes, int
+]  # response bytes, and the place in ``calls.PATHS`` of the way they were found
+GetPinned: TypeAlias = Callable[[bytes], PinnedUser | None]
 
 
 def nothing_new(_key: bytes) -> tuple[None, bool, Set[int]]:
-    """Say of any user what ``Live.look`` says where nothing was written."""
+    """Say of any user what ``LiveUpdater.get`` says where nothing was written."""
     return None, False, frozenset()
 
 
-UNCHANGED: tuple[bytes, Set[int]] = (b"", frozenset())  # what ``Live.look_near`` says where nothing was written
+UNCHANGED: tuple[bytes, Set[int]] = (b"", frozenset())  # what ``LiveUpdater.get_near`` says where nothing was written
 
 
 def nothing_stored(_key: bytes) -> None:
@@ -51,24 +53,24 @@ def nothing_stored(_key: bytes) -> None:
     return
 
 
-class Answers:
+class FastPath:
     """One generation and what answers from it; a swap to another one is one assignment."""
 
-    def __init__(self, recommender: Recommender, lookup: Lookup | None = None, live: Live | None = None) -> None:
+    def __init__(self, recommender: Recommender, lookup: Lookup | None = None, live: LiveUpdater | None = None) -> None:
         """Answer from ``recommender`` and, where they are there, from stored bytes and the live store beside it."""
         self._recommender = recommender
-        self._now: tuple[View | None, Recommender] = None, recommender  # one value, as threads look at it
+        self._now: tuple[LiveView | None, Recommender] = None, recommender  # one value, as threads look at it
         self._next = threading.Lock()
         self._told_at = -math.inf
         self.n_failed_lookups = 0
         self._lookup, self.live = lookup, live
         self.damaged = False  # then only what is stored is answered, which has checksums of its own
-        self._look: Look = nothing_new if live is None else live.look
+        self._get_pinned: GetPinned = nothing_new if live is None else live.get
         self._list_at: Callable[[bytes], Any] = nothing_stored if lookup is None else lookup.lists()
 
     @property
     def recommender(self) -> Recommender:
-        """The generation with the uploads and deletions of now; for threads, as reading takes milliseconds."""
+        """The generation with the current uploads and deletions; for threads, as reading takes milliseconds."""
         self.whole()
         if self.live is None:
             return self._recommender
@@ -76,15 +78,15 @@ class Answers:
         known, recommender = self._now
         if known is not None and (known.seen >= view.seen or known.uploads is view.uploads):
             return recommender
-        with self._next:  # of threads that read; the newest view stays, whoever comes last
+        with self._next:  # of threads that read; the newest view stays, whichever thread comes last
             known, recommender = self._now
             if known is None or known.seen < view.seen:
                 recommender = recommender.with_uploads(view.uploads)
                 self._now = view, recommender
         return recommender
 
-    def whole(self) -> "Answers":
-        """Give this, for what is computed or written from the generation's arrays.
+    def whole(self) -> "FastPath":
+        """This, for what is computed or written from the generation's arrays.
 
         Raises:
             ArtefactError: a file of the generation is damaged.
@@ -98,10 +100,10 @@ class Answers:
         """Id of the generation."""
         return self._recommender.generation
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Let go of what is kept open for the next call, on the loop: there may be none for long."""
         if self.live is not None:
-            self.live.rest()
+            self.live.release()
 
     def retire(self) -> None:
         """Be done with all but the calls that still hold this; on a thread."""
@@ -114,7 +116,7 @@ class Answers:
             self.live.close()
         self._recommender.close()
 
-    def recommend(self, request: bytes) -> Quick | None:
+    def recommend(self, request: bytes) -> RawResponse | None:
         """Answer Recommend from stored bytes, or not at all; on one thread, the loop's.
 
         Nearly every call is the first part of this, which is in one piece for speed: calling a function of Python takes
@@ -123,7 +125,7 @@ class Answers:
         plain = convert.plain(request)
         if plain is not None:
             key, k = plain
-            looked = self._look(key)
+            looked = self._get_pinned(key)
             if looked is None:
                 return None
             own, is_gone, gone = looked
@@ -151,7 +153,7 @@ class Answers:
         except lmdb.Error:  # looked for elsewhere until the next call fails as well
             self._list_at = self._lookup.list_at
 
-    def _by_message(self, request: bytes) -> Quick | None:
+    def _by_message(self, request: bytes) -> RawResponse | None:
         """Answer Recommend whatever was asked for."""
         asked = pb.RecommendRequest.FromString(request)
         user_id, k = convert.given_id(asked.user_id, "user_id"), convert.list_length(asked.k)
@@ -168,8 +170,8 @@ class Answers:
         places = self._places(record, filters, max_per_artist, gone, k)
         return None if len(places) < k else (record.picked(places), call_context.FILTERED)
 
-    def _first(self, user_id: str, k: int) -> Quick | None:
-        """Give the first k tracks of a user's list that are not deleted."""
+    def _first(self, user_id: str, k: int) -> RawResponse | None:
+        """The first k tracks of a user's list that are not deleted."""
         found = self._stored(user_id)
         if found is None:
             return None
@@ -180,7 +182,7 @@ class Answers:
         return None if len(places) < k else (record.picked(places), way)
 
     def _stored(self, user_id: str) -> tuple[Record, int, Set[int]] | None:
-        """Find a user's list: that of now, the stored one, or for somebody unknown the popular one.
+        """Find a user's list: the current one, the stored one, or for somebody unknown the popular one.
 
         Beside it the way that they were found, and the rows of deleted tracks. None where it takes a thread.
 
@@ -189,7 +191,7 @@ class Answers:
         """
         assert self._lookup is not None
         key = key_of(user_id)
-        looked = self._look(key)
+        looked = self._get_pinned(key)
         if looked is None:
             return None
         own, is_gone, gone = looked
@@ -200,7 +202,7 @@ class Answers:
             return Record(stored, key), call_context.PLAIN, gone
         if not is_gone and self._recommender.model.users.find([user_id])[0] != NO_ITEM:
             raise DamagedError("serving.lmdb does not find a user that it must hold")
-        nobody = self._look(NOBODY_KEY)
+        nobody = self._get_pinned(NOBODY_KEY)
         if nobody is None:
             return None
         popular = nobody[0]
@@ -215,19 +217,19 @@ class Answers:
         ids, excluded = filters.exclude_track_ids, gone
         if ids:
             excluded = {*self._recommender.model.items.find(ids).tolist(), *gone}
-        places = filters.first(record.early_rows.tolist(), self._recommender.traits, excluded, max_per_artist, k)
+        places = filters.first(record.early_rows.tolist(), self._recommender.attributes, excluded, max_per_artist, k)
         if places is not None and len(places) < k and record.n > FIRST:  # the first do not do
-            places = filters.first(record.rows.tolist(), self._recommender.traits, excluded, max_per_artist, k)
+            places = filters.first(record.rows.tolist(), self._recommender.attributes, excluded, max_per_artist, k)
         return places or []
 
-    def similar_tracks(self, request: bytes) -> Quick | None:
+    def similar_tracks(self, request: bytes) -> RawResponse | None:
         """Answer SimilarTracks from stored bytes, or not at all."""
         if self._lookup is None:
             return None
         asked = pb.SimilarTracksRequest.FromString(request)
         track_id = convert.given_id(asked.track_id, "track_id")
         k, space = convert.list_length(asked.k), convert.space(asked.space)
-        looked = UNCHANGED if self.live is None else self.live.look_near(key_of(track_id), space)
+        looked = UNCHANGED if self.live is None else self.live.get_near(key_of(track_id), space)
         if looked is None:
             return None
         own, hidden = looked
@@ -245,15 +247,15 @@ class Answers:
 
 
 # Methods that stored bytes may answer.
-QUICK: dict[str, Callable[[Answers, bytes], Quick | None]] = {
-    "Recommend": Answers.recommend,
-    "SimilarTracks": Answers.similar_tracks,
+QUICK: dict[str, Callable[[FastPath, bytes], RawResponse | None]] = {
+    "Recommend": FastPath.recommend,
+    "SimilarTracks": FastPath.similar_tracks,
 }
 
 
-class Current:
+class ServingState:
     """The answers of the generation that is served now; a call keeps those that it began with."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: FastPath) -> None:
         """Begin with these."""
         self.answers = answers

@@ -93,7 +93,7 @@ class Checker:
         while not self._stopped.is_set():
             generation = self._served()
             if generation != done or time.monotonic() > at + AGAIN_S:
-                with suppress(ArtefactError):  # it is gone, or its meta.json is; whoever opens it says so
+                with suppress(ArtefactError):  # it is gone, or its meta.json is; opening it says so
                     self.check(generation)
                 done, at = generation, time.monotonic()
             self._stopped.wait(LOOK_S)

@@ -24,7 +24,7 @@ OLD_S = 3600.0  # nothing takes that long to start
 
 
 def clear_leftovers(store: Store) -> list[Path]:
-    """Delete what is left of what was killed; gives what went. What cannot be deleted stays, and hurts nobody."""
+    """Delete what is left of what was killed; returns what went. What cannot be deleted stays, and hurts nobody."""
     gone = list[Path]()
     for left in (*_uploads(store), *_generations(store), *_sockets(), *_warm()):
         with suppress(OSError):

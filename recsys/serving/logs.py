@@ -112,7 +112,7 @@ class CallLog:
         self._left_out = 0
 
     def refused(self, method: str, status: str, sentence: str, **about: object) -> None:
-        """Say that a call was turned away at the door."""
+        """Say that a call was refused by access control."""
         if self._may_write():
             _LOG.warning("%s refused: %s", method, sentence, extra={"call": {"status": status, **about}})
 

@@ -56,7 +56,7 @@ class Meter:
         row[first + _CALLS + status] += 1
 
     def refused(self, method: str, status: int) -> None:
-        """Count a call that was turned away at the door: its time says nothing of how fast answers are."""
+        """Count a call that was refused by access control: its time says nothing of how fast answers are."""
         self._row[self._first[method] + _CALLS + status] += 1
 
     def watch(
@@ -115,7 +115,7 @@ class Board:
         return self._cells[worker * self._width : (worker + 1) * self._width]
 
     def meter(self, worker: int) -> Meter:
-        """Give a worker its own row."""
+        """The row of a worker."""
         return Meter(self._row(worker), self.methods)
 
     def forget(self, worker: int) -> None:
@@ -137,8 +137,8 @@ class Board:
 
     def abouts(self, what: int) -> list[float]:
         """What each worker that is there says about itself."""
-        told = [self._row(worker)[what - _ABOUT] for worker in range(self._n_workers)]
-        return [value for value in told if not math.isnan(value)]
+        message = [self._row(worker)[what - _ABOUT] for worker in range(self._n_workers)]
+        return [value for value in message if not math.isnan(value)]
 
     def _sums(self, first: int, n: int) -> list[float]:
         rows = [self._row(worker)[first : first + n].tolist() for worker in range(self._n_workers)]

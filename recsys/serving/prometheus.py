@@ -58,8 +58,8 @@ class _Sums(Collector):
         yield from self._workers()
 
     def _latencies(self) -> Metric:
-        told = "Time from a call's arrival to its end, of calls that were let in."
-        family = HistogramMetricFamily("recsys_call_seconds", told, labels=("method", "path"))
+        message = "Time from a call's arrival to its end, of calls that were let in."
+        family = HistogramMetricFamily("recsys_call_seconds", message, labels=("method", "path"))
         bounds = [*map(str, BOUNDS_S), "+Inf"]
         for method in self._board.methods:
             for path in PATHS:
@@ -77,8 +77,8 @@ class _Sums(Collector):
 
     def _upload_failures(self) -> Metric:
         failed = {status: count for status, count in self._board.calls(UPLOAD).items() if status != "OK"}
-        told = "Uploads that were not taken in, those that were turned away included."
-        family = CounterMetricFamily("recsys_upload_failures", told)
+        message = "Uploads that were not taken in, those that were turned away included."
+        family = CounterMetricFamily("recsys_upload_failures", message)
         family.add_metric((), sum(failed.values()))
         return family
 
@@ -86,30 +86,30 @@ class _Sums(Collector):
         serving = sum(self._board.abouts(SERVING))
         yield GaugeMetricFamily("recsys_workers", "Worker processes that serve.", serving)
         if built_at := self._board.abouts(BUILT_AT):
-            told = "Age of the oldest generation that a worker answers from."
-            yield GaugeMetricFamily("recsys_generation_age_seconds", told, age_s(built_at))
+            message = "Age of the oldest generation that a worker answers from."
+            yield GaugeMetricFamily("recsys_generation_age_seconds", message, age_s(built_at))
         if backlog := self._board.abouts(BACKLOG):
-            told = "Entries of the live log that the generation was built without."
-            yield GaugeMetricFamily("recsys_live_backlog_entries", told, max(backlog))
+            message = "Entries of the live log that the generation was built without."
+            yield GaugeMetricFamily("recsys_live_backlog_entries", message, max(backlog))
         if lists := self._board.abouts(LISTS_BEHIND):
-            told = "Entries of the live log that lists do not take in yet."
-            yield GaugeMetricFamily("recsys_lists_behind", told, max(lists))
+            message = "Entries of the live log that lists do not take in yet."
+            yield GaugeMetricFamily("recsys_lists_behind", message, max(lists))
         if failed := self._board.abouts(FAILED_LOOKUPS):
-            told = "Looks into stored lists that failed, and were tried again or answered another way."
-            family = CounterMetricFamily("recsys_failed_lookups", told)
+            message = "Looks into stored lists that failed, and were tried again or answered another way."
+            family = CounterMetricFamily("recsys_failed_lookups", message)
             family.add_metric((), sum(failed))
             yield family
         if values := self._board.abouts(DAMAGED_VALUES):
-            told = "Stored values that workers met and that do not match their checksum."
-            family = CounterMetricFamily("recsys_damaged_values", told)
+            message = "Stored values that workers met and that do not match their checksum."
+            family = CounterMetricFamily("recsys_damaged_values", message)
             family.add_metric((), sum(values))
             yield family
         if files := self._board.abouts(DAMAGED_FILES):
-            told = "Files of the generation that answers that are not as they were published."
-            yield GaugeMetricFamily("recsys_damaged_files", told, max(files))
+            message = "Files of the generation that answers that are not as they were published."
+            yield GaugeMetricFamily("recsys_damaged_files", message, max(files))
         if behind := self._board.abouts(BEHIND):
-            told = "Workers that answer from another generation than the current one."
-            yield GaugeMetricFamily("recsys_workers_behind", told, sum(behind))
+            message = "Workers that answer from another generation than the current one."
+            yield GaugeMetricFamily("recsys_workers_behind", message, sum(behind))
 
 
 class Scrapes:

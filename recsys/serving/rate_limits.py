@@ -60,7 +60,7 @@ class Rates:
         return place
 
 
-class Uploads:
+class UploadSlots:
     """Places for uploads that go on at once; each worker has its own row, so that one that dies can be counted out.
 
     One client (a number above 0, as in ``Rates``) has all places but one at most, so that it keeps nobody out, however

@@ -1,12 +1,12 @@
 """Answering from the newest generation: a new one is noticed, opened beside the old one, and takes its place.
 
     at the start     ->  open_serving  ->  the current generation, or the newest earlier one that can be opened
-    CURRENT changes  ->  open_answers, on a thread  ->  Current.answers = the new ones
+    CURRENT changes  ->  open_answers, on a thread  ->  ServingState.answers = the new ones
 
 A call goes on with the answers that it began with, so none fails and none is mixed; the old ones are let go of on a
 thread, or with the last call that holds them. A generation that cannot be opened is told of once and tried again later;
 until then the old one goes on answering, or an earlier one answers where a worker has only begun: a file that is
-shortened under a server kills its workers, and those that take their places must not stand before a closed door.
+shortened under a server kills its workers, and those that take their places must not fail at once.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from recsys.errors import ArtefactError, DamagedError
 from recsys.eventlog.store import open_as_allowed
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Backend, Recommender, open_store
-from recsys.serving.fast_path import Answers, Current
+from recsys.serving.fast_path import FastPath, ServingState
 from recsys.store.generation import Store
 from recsys.store.lmdb_lookup import FILE, open_lookup
 from recsys.util.npy import giving_way
@@ -32,7 +32,7 @@ AGAIN_S = 30.0  # until a generation that could not be opened is tried again
 _LOG = logging.getLogger(__name__)
 
 
-def open_answers(folder: Path, backend: Backend = "lmdb", name: str | None = None) -> Answers:
+def open_answers(folder: Path, backend: Backend = "lmdb", name: str | None = None) -> FastPath:
     """Open a generation, by default the current one, and the live store; after the fork: LMDB files are not shared.
 
     Raises:
@@ -45,9 +45,9 @@ def open_answers(folder: Path, backend: Backend = "lmdb", name: str | None = Non
         return _answers(store, generation, backend, recommender)
 
 
-def _answers(store: Store, generation: Path, backend: Backend, recommender: Recommender) -> Answers:
+def _answers(store: Store, generation: Path, backend: Backend, recommender: Recommender) -> FastPath:
     lookup = open_lookup(generation / FILE) if backend == "lmdb" else None  # which the recommender has open
-    return Answers(recommender, lookup, Live(store, recommender))
+    return FastPath(recommender, lookup, LiveUpdater(store, recommender))
 
 
 def nothing_damaged(_generation: str) -> bool:
@@ -57,7 +57,7 @@ def nothing_damaged(_generation: str) -> bool:
 
 def open_serving(
     folder: Path, backend: Backend = "lmdb", damaged: Callable[[str], bool] = nothing_damaged
-) -> tuple[Answers, str]:
+) -> tuple[FastPath, str]:
     """Open the current generation, or where that cannot be, the newest earlier one that can.
 
     Args:
@@ -67,7 +67,7 @@ def open_serving(
             alone, and are given only where there is no other.
 
     Returns:
-        What answers, and the id of the current generation if it could not be opened, to be given to ``follow``.
+        What answers, and the id of the current generation if it could not be opened, to be given to ``watch``.
 
     Raises:
         ArtefactError: neither the current one, of which the message is, nor any earlier one can be opened.
@@ -102,7 +102,7 @@ class _FoundError(DamagedError):
     """A damaged file was found before."""
 
 
-def _only_stored(answers: Answers) -> None:
+def _only_stored(answers: FastPath) -> None:
     answers.damaged = True
     told = "a file of generation %s is damaged; only stored lists are answered, until there is another"
     _LOG.error(told, answers.generation)
@@ -113,12 +113,12 @@ def _unless_told(error: Exception) -> Exception | None:
     return None if isinstance(error, ArtefactError) else error
 
 
-def _opened_beside(folder: Path, backend: Backend) -> Answers:
+def _opened_beside(folder: Path, backend: Backend) -> FastPath:
     with giving_way(PAUSE_S):  # opening takes ten milliseconds in all, which calls would wait for
         return open_answers(folder, backend)
 
 
-def _let_go(former: list[Answers]) -> None:
+def _let_go(former: list[FastPath]) -> None:
     """Be done with answers, which are to be held by this list and by calls alone."""
     former[0].retire()
     former.clear()
@@ -129,8 +129,8 @@ def _named(folder: Path) -> str:
     return Store(folder).current().name
 
 
-async def follow(
-    current: Current,
+async def watch(
+    current: ServingState,
     folder: Path,
     backend: Backend,
     every_s: float = LOOK_S,
@@ -144,7 +144,7 @@ async def follow(
     again_at = time.monotonic() + AGAIN_S
     while True:
         await asyncio.sleep(every_s)
-        current.answers.rest()
+        current.answers.release()
         if damaged(current.answers.generation) and not current.answers.damaged:
             await _leave(current, folder, backend, damaged)
         try:
@@ -162,13 +162,13 @@ async def follow(
                 _LOG.error(told, error, current.answers.generation, exc_info=_unless_told(error))
             refused, again_at = named, time.monotonic() + AGAIN_S  # there may be room on the disk by then
         else:
-            current.answers.rest()  # the last calls that hold them may take long
+            current.answers.release()  # the last calls that hold them may take long
             former, current.answers, refused = [current.answers], opened, ""
             _LOG.info("serving generation %s", current.answers.generation)
             await asyncio.to_thread(_let_go, former)  # unmapping pages that calls have looked at takes milliseconds
 
 
-async def _leave(current: Current, folder: Path, backend: Backend, damaged: Callable[[str], bool]) -> None:
+async def _leave(current: ServingState, folder: Path, backend: Backend, damaged: Callable[[str], bool]) -> None:
     """Go from a generation with a damaged file to the newest earlier one; to what is stored alone if there is none."""
     left = current.answers.generation
     for name in Store(folder).before(left):

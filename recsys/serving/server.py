@@ -35,11 +35,11 @@ from recsys.errors import (
     RecsysError,
     TakenError,
 )
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender
 from recsys.serving import convert
-from recsys.serving.access import Doors
-from recsys.serving.fast_path import QUICK, Answers, Current, Quick
+from recsys.serving.access import AccessControl
+from recsys.serving.fast_path import QUICK, FastPath, RawResponse, ServingState
 from recsys.serving.metrics import Meter
 from recsys.serving.upload_handler import TrackUploads, upload_handler
 from recsys.v1 import recommender_pb2 as pb
@@ -124,25 +124,25 @@ METHODS: dict[str, tuple[Callable[[Recommender, Any], Any], type[Any]]] = {
 }
 
 
-def record_listens(live: Live, request: pb.RecordListensRequest) -> pb.RecordListensResponse:
+def record_listens(live: LiveUpdater, request: pb.RecordListensRequest) -> pb.RecordListensResponse:
     """Answer RecordListens; what it says was recorded is on disk."""
     return convert.recorded(live.record(convert.listened(request)))
 
 
-def delete_track(live: Live, request: pb.DeleteTrackRequest) -> pb.DeleteTrackResponse:
+def delete_track(live: LiveUpdater, request: pb.DeleteTrackRequest) -> pb.DeleteTrackResponse:
     """Answer DeleteTrack."""
     live.delete_track(convert.given_id(request.track_id, "track_id"))
     return pb.DeleteTrackResponse()
 
 
-def delete_user(live: Live, request: pb.DeleteUserRequest) -> pb.DeleteUserResponse:
+def delete_user(live: LiveUpdater, request: pb.DeleteUserRequest) -> pb.DeleteUserResponse:
     """Answer DeleteUser."""
     live.delete_user(convert.given_id(request.user_id, "user_id"))
     return pb.DeleteUserResponse()
 
 
 # Every method that writes a message's worth; uploads are in recsys.serving.upload_handler.
-WRITES: dict[str, tuple[Callable[[Live, Any], Any], type[Any]]] = {
+WRITES: dict[str, tuple[Callable[[LiveUpdater, Any], Any], type[Any]]] = {
     "RecordListens": (record_listens, pb.RecordListensRequest),
     "DeleteTrack": (delete_track, pb.DeleteTrackRequest),
     "DeleteUser": (delete_user, pb.DeleteUserRequest),
@@ -161,12 +161,12 @@ def _parsed(kind: type[Any], request: bytes) -> Any:
         raise DataError(f"the bytes are no such request: {error}") from error
 
 
-def _working(name: str) -> Callable[[Answers, bytes], bytes]:
-    """Give what answers a method on a thread."""
+def _working(name: str) -> Callable[[FastPath, bytes], bytes]:
+    """What answers a method on a thread."""
     if name in WRITES:
         write, written_type = WRITES[name]
 
-        def work(answers: Answers, request: bytes) -> bytes:
+        def work(answers: FastPath, request: bytes) -> bytes:
             asked, live = _parsed(written_type, request), answers.whole().live
             if live is None:
                 raise ArtefactError("this server was started without a live store")
@@ -176,7 +176,7 @@ def _working(name: str) -> Callable[[Answers, bytes], bytes]:
         return work
     read, read_type = METHODS[name]
 
-    def look(answers: Answers, request: bytes) -> bytes:
+    def look(answers: FastPath, request: bytes) -> bytes:
         asked = _parsed(read_type, request)
         response: bytes = read(answers.recommender, asked).SerializeToString()
         return response
@@ -184,12 +184,12 @@ def _working(name: str) -> Callable[[Answers, bytes], bytes]:
     return look
 
 
-def _at_once(current: Current, name: str) -> Callable[[bytes], Quick | None]:
-    """Make what the door asks before anything is begun: what is stored is answered here on the loop."""
+def _at_once(current: ServingState, name: str) -> Callable[[bytes], RawResponse | None]:
+    """Make what access control asks before anything is begun: what is stored is answered here on the loop."""
 
     quick = QUICK[name]
 
-    def look(request: bytes) -> Quick | None:
+    def look(request: bytes) -> RawResponse | None:
         try:
             return quick(current.answers, request)
         except (RecsysError, DecodeError):
@@ -203,7 +203,7 @@ def _threads(kind: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(N_THREADS, kind)
 
 
-def _handler(current: Current, name: str, threads: Executor) -> grpc.RpcMethodHandler:
+def _handler(current: ServingState, name: str, threads: Executor) -> grpc.RpcMethodHandler:
     """Make what gRPC calls for one method that takes longer, on a thread: bytes in and out, an error as a status."""
     work = _working(name)
 
@@ -238,12 +238,12 @@ def _refusal(error: BaseException, call: str) -> tuple[grpc.StatusCode, str]:
 
 
 async def create_server(
-    current: Current,
+    current: ServingState,
     address: str,
     *,
     health: health_aio.HealthServicer | None = None,
     shared_port: bool = False,
-    doors: Doors | None = None,
+    access: AccessControl | None = None,
     meter: Meter | None = None,
     uploads: TrackUploads | None = None,
 ) -> tuple[grpc.aio.Server, int]:
@@ -265,19 +265,19 @@ async def create_server(
     Raises:
         ConfigError: the address cannot be bound.
     """
-    doors = doors or Doors()
-    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *doors.options])
+    access = access or AccessControl()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shared_port)), *access.options])
     reads, writes = _threads("read"), _threads("write")
     handlers = {name: _handler(current, name, reads if name in METHODS else writes) for name in (*METHODS, *WRITES)}
     handlers["UploadTrack"] = upload_handler(uploads, _refusal)
-    handlers = doors.guarded(handlers, meter, {name: _at_once(current, name) for name in QUICK})
+    handlers = access.guarded(handlers, meter, {name: _at_once(current, name) for name in QUICK})
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     health = health or health_aio.HealthServicer()
     await health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    doors.add_health(server, health)
-    doors.add_reflection(server, [SERVICE, HEALTH, REFLECTION])
+    access.add_health(server, health)
+    access.add_reflection(server, [SERVICE, HEALTH, REFLECTION])
     try:
-        port = doors.listen(server, address)  # this listens: from here on connections are accepted
+        port = access.listen(server, address)  # this listens: from here on connections are accepted
     except RuntimeError as error:
         raise ConfigError(f"cannot listen on {address}; expected HOST:PORT with a free port") from error
     return server, port

@@ -13,7 +13,7 @@ from recsys.util.settings import Settings
 
 
 class ServeSettings(Settings):
-    """Doors, limits, and what is seen from outside."""
+    """Access, limits, and what is seen from outside."""
 
     backend: Literal["lmdb", "duckdb"] = "lmdb"  # where stored lists are looked up
     tokens: Path | None = None  # None lets everybody in, and only loopback may then be listened on

@@ -51,9 +51,9 @@ class Certificates:
                 _LOG.error("the certificate is not renewed: %s", found)
                 return None
             _LOG.info("the certificate is renewed from %s", self._cert)
-            told = expiry_told(self._cert)
-            if told:
-                _LOG.warning(told)
+            message = expiry_told(self._cert)
+            if message:
+                _LOG.warning(message)
             return self._configuration()
 
     def _read(self) -> tuple[bytes, bytes, bytes | None]:

@@ -2,7 +2,7 @@
 
     max_message, descriptors  ->  options  ->  grpc.aio.server(options=...)
 
-gRPC reads from a connection whoever it is and whatever its calls are for, so what a stranger may cost is bounded here:
+gRPC reads from any connection, whatever its calls are for, so what a stranger may cost is bounded here:
 a call that is not read yet has its headers and ``FIRST_WINDOW``, a connection some 40 KB, a read ``READ_BUFFER``.
 """
 
@@ -51,7 +51,7 @@ def most_connections() -> int:
 
 
 def options(max_message: int, upload_s: float | None) -> list[Option]:
-    """Give the options of a server; ``max_message`` in bytes, ``upload_s`` as long as an upload may take."""
+    """The options of a server; ``max_message`` in bytes, ``upload_s`` as long as an upload may take."""
     grace_s = max(AGE_GRACE_S, 2 * (upload_s or 0))
     return [
         ("grpc.max_receive_message_length", longest(max_message)),  # what is longer is refused, unread

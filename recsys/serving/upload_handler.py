@@ -20,8 +20,8 @@ from google.protobuf.message import DecodeError
 
 from recsys.errors import ArtefactError, DataError, FullDiskError, LimitError, NotFoundError
 from recsys.eventlog.events import GenerationMovedError, KnownAudioError
-from recsys.serving.fast_path import Current
-from recsys.serving.upload_request import About, read_about
+from recsys.serving.fast_path import ServingState
+from recsys.serving.upload_request import UploadRequest, read_about
 from recsys.store.generation import Store, disk_errors
 from recsys.types import RankedTrack
 from recsys.uploads.embed_client import INSTALL
@@ -40,7 +40,7 @@ T = TypeVar("T")
 Refusal = tuple[grpc.StatusCode, str]
 
 
-class Live(TakesTracks, Protocol):
+class UploadTarget(TakesTracks, Protocol):
     """What an upload needs of the live store (``recsys.live.service``); called from threads."""
 
     def track_of_audio(self, content_hash: str) -> str | None:
@@ -59,12 +59,12 @@ class Serving:
     """What a worker answers with now; ``similar`` gives so many neighbours, ``has_sound`` whether a track was heard."""
 
     generation: str
-    live: Live
+    live: UploadTarget
     similar: Callable[[str, int], Sequence[RankedTrack]]
     has_sound: Callable[[str], bool]
 
 
-def serving_now(current: Current) -> Serving:
+def serving_now(current: ServingState) -> Serving:
     """Say what a worker answers with at this moment.
 
     Raises:
@@ -102,7 +102,7 @@ class TrackUploads:
         Raises:
             DataError: it does not begin with ``about``, a field is out of range, or the audio cannot be used.
             TakenError: the id belongs to another track.
-            LimitError: it is too large or too slow; how many may come at once is for the doors to say.
+            LimitError: it is too large or too slow; how many may come at once is for access control to say.
             ArtefactError: the embedding process is gone, or the store cannot be written.
         """
         about = read_about((await self._first(pieces)).about)
@@ -132,7 +132,7 @@ class TrackUploads:
         except DecodeError as error:
             raise DataError(f"the bytes are no such request: {error}") from error
 
-    async def _placed(self, copy: Copy, about: About) -> pb.UploadTrackResponse:
+    async def _placed(self, copy: Copy, about: UploadRequest) -> pb.UploadTrackResponse:
         """Embed what has come and put it into the live store."""
         for _ in range(_TRIES):
             serving = self._now()
@@ -165,7 +165,7 @@ class TrackUploads:
             await asyncio.sleep(_LOOK_S)
         raise ArtefactError(f"generation {generation} is not the current one, and no other is served yet; try again")
 
-    async def _known(self, serving: Serving, track_id: str, about: About) -> pb.UploadTrackResponse:
+    async def _known(self, serving: Serving, track_id: str, about: UploadRequest) -> pb.UploadTrackResponse:
         """Answer for audio that was there before."""
         response = await self._described(serving, track_id)
         response.known = True
@@ -209,7 +209,7 @@ async def _both(embedding: Awaitable[Embedded], syncing: Awaitable[None]) -> tup
     return embedded, None
 
 
-def _take_in(live: Live, about: About, embedded: Embedded, audio: Path) -> tuple[str, int]:
+def _take_in(live: UploadTarget, about: UploadRequest, embedded: Embedded, audio: Path) -> tuple[str, int]:
     with disk_errors("writing the upload"):
         return take_in(live, about.track, embedded, audio, about.suffix, about.name)
 

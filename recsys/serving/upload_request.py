@@ -1,6 +1,6 @@
 """What a client says of a track that it uploads, checked: nothing of it is ever used as a path.
 
-pb.NewTrack  ->  read_about  ->  About: NewTrack, suffix of the file that keeps the audio, title of last resort
+pb.NewTrack  ->  read_about  ->  UploadRequest: NewTrack, suffix of the file that keeps the audio, title of last resort
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MAX_LYRICS_CHARS = 200_000  # the longest songs have a tenth of it
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class UploadRequest:
     """What was said: ``suffix`` is one of ``AUDIO_SUFFIXES`` or empty, ``name`` the file's name without it."""
 
     track: NewTrack
@@ -28,7 +28,7 @@ class About:
     name: str | None
 
 
-def read_about(said: pb.NewTrack) -> About:
+def read_about(said: pb.NewTrack) -> UploadRequest:
     """Read and check what is said of a track; an empty text is an unknown one.
 
     Raises:
@@ -47,7 +47,7 @@ def read_about(said: pb.NewTrack) -> About:
         year=_year(said) if said.HasField("year") else None,
         lyrics=_text(said, "lyrics", MAX_LYRICS_CHARS) or None,
     )
-    return About(track, suffix if known else "", name.strip() or None)
+    return UploadRequest(track, suffix if known else "", name.strip() or None)
 
 
 def _id(track_id: str) -> str:

@@ -19,7 +19,7 @@ MEANINGS: dict[int, str] = {
 
 
 @dataclass(slots=True)
-class Place:
+class WorkerProcess:
     """One place among the workers, and the process that has it now."""
 
     process: ForkProcess

@@ -1,6 +1,7 @@
 """Processes that share one port: ``serve(store, address, workers)`` returns when it is told to stop.
 
-    address -> hold_port -> fittings -> fork -> each worker: open the store, create_server, report -> one line on stdout
+    address -> hold_port -> ServerContext -> fork -> each worker: open the store, create_server, report -> one line on
+    stdout
 
 The parent opens neither the store nor gRPC, so it can fork at any time, and a worker shares what is imported
 (2 MB of its own at its start; a fresh process has 56 MB). It holds the port by a bound socket that never
@@ -28,19 +29,19 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.serving.context import Fittings, fitted
-from recsys.serving.fast_path import Current
+from recsys.serving.context import ServerContext, fitted
+from recsys.serving.fast_path import ServingState
 from recsys.serving.integrity import Checker
 from recsys.serving.leftovers import clear_leftovers
 from recsys.serving.logs import to_stderr
 from recsys.serving.metrics import moment
-from recsys.serving.reload import follow, open_serving
+from recsys.serving.reload import open_serving, watch
 from recsys.serving.server import create_server
 from recsys.serving.settings import ServeSettings
 from recsys.serving.sockets import hold_port, text_of
 from recsys.serving.transport import raise_descriptors
 from recsys.serving.upload_handler import TrackUploads, serving_now
-from recsys.serving.worker_process import QUICK_DEATH_S, Place
+from recsys.serving.worker_process import QUICK_DEATH_S, WorkerProcess
 from recsys.store.damage import n_met
 from recsys.store.generation import Store
 from recsys.uploads.embed_client import Embedder, EmbeddingProcess, can_embed
@@ -61,21 +62,21 @@ class _Workers:
     """The processes of one server, each in its place."""
 
     def __init__(
-        self, store: Path, port_holder: socket.socket, fittings: Fittings, embedding: EmbeddingProcess | None
+        self, store: Path, port_holder: socket.socket, context: ServerContext, embedding: EmbeddingProcess | None
     ) -> None:
         self._store = store
         self._embedding = embedding
         self._port_holder = port_holder
-        self._fittings = fittings
+        self._fittings = context
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
-        self._workers: list[Place] = []
+        self._workers: list[WorkerProcess] = []
 
     def start(self, n_workers: int) -> None:
         """Fork the workers; ``close`` ends those that are there."""
-        for place in range(n_workers):
-            self._workers.append(self._fork(place))
+        for slot in range(n_workers):
+            self._workers.append(self._fork(slot))
 
-    def _fork(self, place: int, quick_deaths: int = 0) -> Place:
+    def _fork(self, slot: int, quick_deaths: int = 0) -> WorkerProcess:
         fork = get_context("fork")
         report, tell = fork.Pipe(duplex=False)
         address = text_of(self._port_holder)
@@ -84,11 +85,11 @@ class _Workers:
         parents_own = (self._port_holder, self._lifeline, report, *self._fittings.sockets)
         parents_own += () if embedding is None else embedding.parents_own
         embedder = None if embedding is None else embedding.address
-        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, place, embedder)
+        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, slot, embedder)
         process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
-        return Place(process, report, quick_deaths)
+        return WorkerProcess(process, report, quick_deaths)
 
     def wait(self, stop: Connection, until_serving: bool) -> bool:
         """Look after the workers until all serve (if so asked), which gives True, or a stop is asked for."""
@@ -103,17 +104,17 @@ class _Workers:
             if self._embedding is not None and embedding_end in ready:
                 self._embedding.revive()
             self._fittings.answer(ready)
-            for place, worker in enumerate(self._workers):
+            for slot, worker in enumerate(self._workers):
                 if worker.report in ready:
                     worker.hear()
                 if worker.process.sentinel in ready:
-                    self._workers[place] = self._replace(place, worker, at_start=until_serving)
+                    self._workers[slot] = self._replace(slot, worker, at_start=until_serving)
         return True
 
-    def _replace(self, place: int, worker: Place, at_start: bool) -> Place:
+    def _replace(self, slot: int, worker: WorkerProcess, at_start: bool) -> WorkerProcess:
         """Start a new process in the place of one that has ended, unless it is no use to try again."""
         worker.process.join()
-        self._fittings.forget(place)
+        self._fittings.forget(slot)
         quick_deaths = worker.quick_deaths + 1 if worker.died_quickly else 0
         if at_start and worker.failure:
             raise worker.failure
@@ -123,7 +124,7 @@ class _Workers:
                 f"and the last {worker.cause}; see above what it wrote, and check the store {self._store}"
             )
         _LOG.warning("worker %d %s; starting another", worker.process.pid, worker.cause)
-        return self._fork(place, quick_deaths)
+        return self._fork(slot, quick_deaths)
 
     @property
     def generation(self) -> str:
@@ -166,15 +167,15 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
         to_stderr(settings),
         closing(hold_port(address)) as port_holder,
         closing(hold_port(settings.metrics)) if settings.metrics else nullcontext() as figures_holder,
-        closing(fitted(settings, workers, port_holder, figures_holder)) as fittings,
+        closing(fitted(settings, workers, port_holder, figures_holder)) as context,
         _stop_requests() as stop,
         imports_frozen(),
         closing(EmbeddingProcess(store, settings.uploads)) if can_embed() else nullcontext() as embedding,
-        closing(_Workers(store, port_holder, fittings, embedding)) as processes,
+        closing(_Workers(store, port_holder, context, embedding)) as processes,
     ):
         processes.start(workers)
         if processes.wait(stop, until_serving=True):
-            fittings.announce()
+            context.announce()
             where, s = text_of(port_holder), "" if workers == 1 else "s"
             print(f"serving generation {processes.generation} on {where} ({workers} worker{s})", flush=True)
             if embedding is not None:
@@ -221,8 +222,8 @@ def _work(
     lifeline: Connection,
     report: Connection,
     parents_own: Sequence[_Closable],
-    fittings: Fittings,
-    place: int,
+    context: ServerContext,
+    slot: int,
     embedder: Path | None,
 ) -> None:
     """Be a worker: open the store, serve it, say so; in a process of its own."""
@@ -232,10 +233,10 @@ def _work(
         held.close()
     one_blas_thread()
     try:
-        answers, refused = open_serving(store, fittings.settings.backend, fittings.findings.is_refused)
-        current = Current(answers)
+        answers, refused = open_serving(store, context.settings.backend, context.findings.is_refused)
+        current = ServingState(answers)
         del answers  # else the files of the first generation stay open after the next one has taken its place
-        asyncio.run(_answer_calls(current, refused, store, address, lifeline, report, fittings, place, embedder))
+        asyncio.run(_answer_calls(current, refused, store, address, lifeline, report, context, slot, embedder))
         current.answers.close()
     except RecsysError as error:
         report.send(error)
@@ -243,34 +244,34 @@ def _work(
 
 
 async def _answer_calls(
-    current: Current,
+    current: ServingState,
     refused: str,
     store: Path,
     address: str,
     lifeline: Connection,
     report: Connection,
-    fittings: Fittings,
-    place: int,
+    context: ServerContext,
+    slot: int,
     embedder: Path | None,
 ) -> None:
     """Serve until SIGTERM or the end of the lifeline, then let calls in flight end."""
     health = health_aio.HealthServicer()
-    doors, meter = fittings.enter(place)
-    uploads, limits = None, fittings.settings.uploads
+    access, meter = context.enter(slot)
+    uploads, limits = None, context.settings.uploads
     if embedder is not None:
         uploads = TrackUploads(Store(store), Embedder(embedder, limits), lambda: serving_now(current), limits)
     server, _ = await create_server(
-        current, address, health=health, shared_port=True, doors=doors, meter=meter, uploads=uploads
+        current, address, health=health, shared_port=True, access=access, meter=meter, uploads=uploads
     )
     await server.start()
-    findings = fittings.findings
-    following = follow(current, store, fittings.settings.backend, refused=refused, damaged=findings.is_refused)
+    findings = context.findings
+    following = watch(current, store, context.settings.backend, refused=refused, damaged=findings.is_refused)
     tasks = [asyncio.create_task(following)]
-    checker = Checker(store, lambda: current.answers.generation, findings) if place == 0 else None
+    checker = Checker(store, lambda: current.answers.generation, findings) if slot == 0 else None
     if checker is not None:
         checker.start()
-    if fittings.keyring:
-        tasks.append(asyncio.create_task(fittings.keyring.follow()))
+    if context.keyring:
+        tasks.append(asyncio.create_task(context.keyring.follow()))
     if meter:
         tasks.append(asyncio.create_task(meter.tell()))
         meter.watch(

@@ -121,7 +121,7 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str, values: list[Any]) -
 
 
 def query(file: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run one statement on a published file, read-only; gives column names and rows.
+    """Run one statement on a published file, read-only; returns column names and rows.
 
     Raises:
         DataError: DuckDB refuses the statement; the message is its first line.

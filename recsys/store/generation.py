@@ -44,7 +44,7 @@ class Store:
         self.journal = folder / "journal"
 
     def current(self) -> Path:
-        """Give the folder of the current generation.
+        """The folder of the current generation.
 
         Raises:
             ArtefactError: nothing was published here, or CURRENT names a generation that is gone.
@@ -85,7 +85,7 @@ class Store:
         return sorted(p.name for p in self.generations.iterdir() if p.is_dir() and p.suffix != PARTIAL)
 
     def generation(self, name: str) -> Path:
-        """Give the folder of a generation.
+        """The folder of a generation.
 
         Raises:
             ArtefactError: there is none of that name.
@@ -128,7 +128,7 @@ class Store:
         replace_text(self.folder / "CURRENT", f"{name}\n")
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest ``keep`` generations, never the current one; gives the ids that went."""
+        """Delete all but the newest ``keep`` generations, never the current one; returns the ids that went."""
         current = self.current().name
         old = [name for name in self.names()[:-keep] if name != current]
         for name in old:
@@ -176,5 +176,5 @@ def disk_errors(doing: str) -> Iterator[None]:
     except OSError as error:
         is_full = error.errno in FULL
         reason = "the disk is full" if is_full else (error.strerror or str(error))
-        told = f"{doing} failed: {reason}; what was published before is still in use"
-        raise (FullDiskError if is_full else ArtefactError)(told) from error
+        message = f"{doing} failed: {reason}; what was published before is still in use"
+        raise (FullDiskError if is_full else ArtefactError)(message) from error

@@ -7,6 +7,6 @@ HASHED = b"\xff#"  # no UTF-8 text begins so
 
 
 def key_of(text: str) -> bytes:
-    """Give the key of an id; equal for equal ids alone, but for a collision of 256 bits."""
+    """The key of an id; equal for equal ids alone, but for a collision of 256 bits."""
     key = text.encode("utf-8", "surrogatepass")
     return key if 0 < len(key) <= LONGEST else HASHED + hashlib.blake2b(key, digest_size=32).digest()

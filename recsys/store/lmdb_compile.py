@@ -136,7 +136,7 @@ class _Writer:
                 bar.advance(len(block))
 
     def _blocks(self, query: str) -> Iterator[Any]:
-        """Give the number of rows of a query, then the rows block by block, through a Parquet file."""
+        """The number of rows of a query, then the rows block by block, through a Parquet file."""
         shard = self._folder / "lists.parquet"
         try:
             with connect(self._folder / TABLES) as connection:

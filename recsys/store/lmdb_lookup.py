@@ -43,12 +43,12 @@ POPULAR, META = b"popular", b"meta"
 
 
 def space_key(space: Space) -> bytes:
-    """Give the letter of a space, with which keys of its neighbours begin."""
+    """The letter of a space, with which keys of its neighbours begin."""
     return space[:1].encode()
 
 
 def open_lookup(file: Path) -> "Lookup":
-    """Open a file, or share it with whoever in this process has it open: LMDB opens none twice.
+    """Open a file, or share the one that this process has open: LMDB opens none twice.
 
     Raises:
         ArtefactError: it is missing or damaged.
@@ -118,7 +118,7 @@ class Lookup:
         return self._get("users", key)
 
     def lists(self) -> Callable[[bytes], Any]:
-        """Give what finds Records as ``list_at``, for one thread: in a transaction of its own, with LMDB's errors."""
+        """What finds Records as ``list_at``, for one thread: in a transaction of its own, with LMDB's errors."""
         get: Callable[[bytes], Any] = self._environment.begin(db=self._databases["users"], buffers=True).get
         return get
 
@@ -167,8 +167,8 @@ class Lookup:
         try:
             return {track_id: json.loads(self._line(track_id)[ROW.size :]) for track_id in track_ids}
         except (ArtefactError, ValueError) as error:
-            told = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track")
-            return self._elsewhere(told).about(track_ids)
+            message = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track")
+            return self._elsewhere(message).about(track_ids)
 
     def row(self, track_id: str) -> int:
         """Find a track's item row, -1 where there is no such track.
@@ -193,8 +193,10 @@ class Lookup:
         try:
             return None if found is None else unsealed(found, FORMAT, f"an audio file of {self._file}", key).decode()
         except (ArtefactError, UnicodeDecodeError) as error:
-            told = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track id")
-            return self._elsewhere(told).track_of_audio(content_hash)
+            message = (
+                error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track id")
+            )
+            return self._elsewhere(message).track_of_audio(content_hash)
 
     def close(self) -> None:
         """Do nothing: others may share this."""
@@ -213,7 +215,7 @@ class Lookup:
         return unsealed(line, FORMAT, f"a track of {self._file}", key)
 
     def _elsewhere(self, error: ArtefactError) -> StoredTables:
-        """Give the DuckDB file, since here something is damaged.
+        """The DuckDB file, since here something is damaged.
 
         Raises:
             ArtefactError: the same, where that file cannot be read either.

@@ -11,7 +11,7 @@ answering is slicing. Beside the bytes stand the rows of the tracks, for filters
     the other tracks | u32 ends (n - m,) after the head | i32 rows (n - m,)
 
 The second line is the first part, the third one the rest; the checksum of the first part goes on from the first number,
-that of the rest from the former. So an answer of up to 50 tracks costs a look at 4 KB, not at 17. Whoever reads checks
+that of the rest from the former. So an answer of up to 50 tracks costs a look at 4 KB, not at 17. A reader checks
 what it reads. Format 1, of older generations, has no checksums: ``recsys.store.record_v1``.
 """
 
@@ -85,7 +85,7 @@ def pack(
 
 
 def first_of(buffer: bytes | memoryview, k: int, key: bytes = b"") -> bytes | None:
-    """Give the response with the first k tracks of a record, k from 1; None where it has fewer.
+    """The response with the first k tracks of a record, k from 1; None where it has fewer.
 
     ``key`` is the one under which the record was found; one that was packed for another is refused.
 
@@ -152,7 +152,7 @@ class Record:
         self._at = at + length_of_head
 
     def _whole(self) -> tuple[NDArray[np.uint32], Int32]:
-        """Give ends and rows (n,) of all tracks, once the rest is checked."""
+        """Ends and rows (n,) of all tracks, once the rest is checked."""
         ends, rows = self._ends, self._rows
         if ends is None or rows is None:
             rest, more = self._bytes[self._stop :], self.n - self._m
@@ -173,7 +173,7 @@ class Record:
         return np.frombuffer(self._bytes, "<i4", self._m, _ENDS + 4 * self._m)
 
     def first(self, k: int) -> bytes:
-        """Give the response with the first k tracks, or with all where there are fewer."""
+        """The response with the first k tracks, or with all where there are fewer."""
         return self.head + self.span(0, min(k, self.n))
 
     @property
@@ -192,13 +192,13 @@ class Record:
         return self._whole()[0]
 
     def tracks(self, places: Iterable[int] | None = None) -> list[bytes]:
-        """Give the bytes of the tracks at some places, all by default."""
+        """The bytes of the tracks at some places, all by default."""
         ends = [0, *self.ends.tolist()]
         chosen = range(self.n) if places is None else places
         return [bytes(self._bytes[self._at + ends[place] : self._at + ends[place + 1]]) for place in chosen]
 
     def span(self, start: int, stop: int) -> bytes:
-        """Give the bytes of the tracks from one place up to another, in one piece."""
+        """The bytes of the tracks from one place up to another, in one piece."""
         return bytes(self._bytes[self._at + self._end(start) : self._at + self._end(stop)])
 
     def _end(self, place: int) -> int:
@@ -210,7 +210,7 @@ class Record:
         return int(self._whole()[0][place - 1])
 
     def picked(self, places: Iterable[int]) -> bytes:
-        """Give the response with the tracks at these places, in this order."""
+        """The response with the tracks at these places, in this order."""
         places, at = list(places), self._at
         n_ends = max(places, default=-1) + 1
         is_early = self._ends is None and n_ends <= self._m

@@ -2,7 +2,7 @@
 
     bytes, key  ->  sealed  ->  u8 format | u32 checksum of format, key and bytes | bytes  ->  unsealed  ->  the bytes
 
-Values of before have neither; whoever reads them tells them apart by their length (``is_sealed``), and so they must be
+Values of before have neither; a reader tells them apart by their length (``is_sealed``), and so they must be
 of whole numbers of four bytes, which a sealed one is not.
 """
 

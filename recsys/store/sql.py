@@ -40,7 +40,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV")  # o
 
 
 def ask(file: Path, sql: str) -> pl.DataFrame:
-    """Run one statement on a published file; gives the rows, none of no columns where it has no result.
+    """Run one statement on a published file; returns the rows, none of no columns where it has no result.
 
     Raises:
         ArtefactError: the file cannot be opened.
@@ -56,8 +56,8 @@ def ask(file: Path, sql: str) -> pl.DataFrame:
     done = subprocess.run(command, input=asked, capture_output=True, env=environment, check=False)
     head, _, rows = done.stdout.partition(b"\n")
     if done.returncode or not head:
-        told = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise ArtefactError(f"the process that asks {file} ended: {told[-1]}")
+        message = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ArtefactError(f"the process that asks {file} ended: {message[-1]}")
     failed = json.loads(head)
     if failed:
         raise (DataError if failed["kind"] == "data" else ArtefactError)(failed["sentence"])

@@ -166,12 +166,12 @@ class EmbeddingProcess:
         self._let_go()
         failed = status > 0 and time.monotonic() - self._started < FAILED_START_S
         self._failed_starts = self._failed_starts + 1 if failed else 0
-        told = f"the embedding process {self.process.pid} ended with status {status}"
+        message = f"the embedding process {self.process.pid} ended with status {status}"
         if self._failed_starts >= MAX_FAILED_STARTS:
-            _LOG.error("%s, %d times in a row; no uploads from here on", told, self._failed_starts)
+            _LOG.error("%s, %d times in a row; no uploads from here on", message, self._failed_starts)
             self.close()
             return False
-        _LOG.warning("%s; starting another", told)
+        _LOG.warning("%s; starting another", message)
         self.start()
         return True
 

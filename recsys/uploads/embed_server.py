@@ -98,7 +98,7 @@ def _converse(connection: socket.socket, embedding: Embedding) -> None:
         except (EOFError, OSError, ValueError, KeyError):
             return
         reply = packed({}) if "path" not in request else embedding.answer(request)  # without: are you there?
-        with suppress(OSError):  # whoever asked has gone
+        with suppress(OSError):  # the worker that asked has gone
             connection.sendall(reply)
 
 

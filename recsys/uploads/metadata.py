@@ -51,7 +51,7 @@ class TakesTracks(Protocol):
     """What taking a track in needs of the live store (``recsys.live.service``)."""
 
     def add(self, upload: Upload, vectors: dict[str, Float32], audio: Path) -> int:
-        """Take in a track and move its audio to its place, durably; gives how many lists it came into."""
+        """Take in a track and move its audio to its place, durably; returns how many lists it came into."""
 
     def free_id(self, wanted: str) -> str:
         """An id that no track has or had: the wanted one, or that with a number."""
@@ -92,8 +92,8 @@ def ignored_words(about: NewTrack, track_id: str) -> tuple[str, ...]:
         given.remove("track_id")
     if not given:
         return ()
-    told = ", ".join(given).replace("track_id", f"track_id {about.track_id!r}")
-    return (f"this audio was here already, as {track_id!r}: what was said of it ({told}) was ignored",)
+    message = ", ".join(given).replace("track_id", f"track_id {about.track_id!r}")
+    return (f"this audio was here already, as {track_id!r}: what was said of it ({message}) was ignored",)
 
 
 def upload_of(

@@ -115,7 +115,7 @@ def vectors_of(upload: Upload, sound: Float32 | None, encoder: Encoder, blend: B
 def embed_late(
     store: Store, live: LiveStore, late: Sequence[tuple[int, Upload]], recommender: Recommender, models: Path
 ) -> None:
-    """Give uploads, with their numbers in the log, their vectors under a generation that had none of them."""
+    """Embed uploads, with their numbers in the log, under a generation that had no vectors of them."""
     encoder, model = load_encoder(models), load_sound_model(models)
     sounds: dict[int, Float32] = {}  # by place; a file may be damaged or taken away since: placed by what else is known
     if model is not None:

@@ -52,7 +52,7 @@ class Progress(Protocol):
     def bar(self, description: str, total: int, unit: str) -> AbstractContextManager[Bar]:
         """Open a count over ``total`` things called ``unit``."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Tell one thing that a person should know whatever else is shown, in one line."""
 
     def detail(self, line: str) -> None:
@@ -82,7 +82,7 @@ class Silent:
         """Open a count that nobody sees."""
         yield _SilentBar()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Drop the line."""
 
     def detail(self, line: str) -> None:
@@ -168,7 +168,7 @@ class Bars:
             raise
         self._end(running, self._count(running))
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print one line, above the live one; what every fit of an evaluation says is told once."""
         if line not in self._said:
             self._said.add(line)

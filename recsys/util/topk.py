@@ -73,7 +73,7 @@ def _with_last(
 
 
 def behind_all(first: Float32, rest: Float32) -> Float32:
-    """Give falling scores ``rest`` (m,) that follow ``first`` (n,), which fall too, scores that go on falling."""
+    """Falling scores for the items that follow ``first`` (n,), which fall too, scores that go on falling."""
     return np.asarray(np.minimum(rest, first[-1]), dtype=np.float32) if len(first) else rest
 
 
@@ -126,7 +126,7 @@ def _leave_out(matrix: Float32, pairs: csr_matrix, pool: Int32 | None) -> None:
 
 
 def _best(matrix: Float32, queries: Float32, vectors: Float32, k: int) -> tuple[Int32, Float32]:
-    """Give the columns of the k best of each row with their scores, best first, ties by column."""
+    """The columns of the k best of each row with their scores, best first, ties by column."""
     near = matrix >= _bar(matrix, k)[:, None]
     if len(matrix) * int(np.count_nonzero(near, axis=1).max()) > CROWD and len(matrix) > 1:
         cut = len(matrix) // 2  # a row of equal scores, those of a query of zeros for one, would make the others wide
@@ -138,7 +138,7 @@ def _best(matrix: Float32, queries: Float32, vectors: Float32, k: int) -> tuple[
 
 
 def _bar(matrix: Float32, k: int) -> Float32:
-    """Give for each row a score that its k best reach, and few others; -inf never does.
+    """A score for each row that its k best reach, and few others; -inf never does.
 
     The k-th best of the groups' maxima will do, as k different scores reach it: that is a 16th of the row to sort.
     """

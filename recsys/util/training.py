@@ -205,7 +205,7 @@ def _resume(run: _Run, checkpoint: Checkpoint, progress: Progress, name: str) ->
             raise ValueError("its checksum does not match its content")
         _restore(run, facts, tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        progress.say(f"{name}: the checkpoint {path} is damaged ({error}); training starts anew")
+        progress.log(f"{name}: the checkpoint {path} is damaged ({error}); training starts anew")
 
 
 def _restore(run: _Run, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

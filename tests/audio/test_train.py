@@ -148,7 +148,7 @@ def test_without_labels_the_network_stays_random_and_says_so() -> None:
     class Told(Silent):
         lines: tuple[str, ...] = ()
 
-        def say(self, line: str) -> None:
+        def log(self, line: str) -> None:
             self.lines += (line,)
 
     told = Told()

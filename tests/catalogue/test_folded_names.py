@@ -12,7 +12,7 @@ from pipelines.build import Inputs, build
 from recsys.catalogue.ids import IdMap
 from recsys.content.metadata import MetadataSettings, Vocabulary, encode, learn_vocabulary
 from recsys.content.targets import targets_of
-from recsys.ranking.attributes import FOLDING_FILE, Traits
+from recsys.ranking.attributes import FOLDING_FILE, TrackAttributes
 from recsys.ranking.filters import Filters
 from recsys.recommender import Recommender
 from recsys.util.progress import Silent
@@ -26,7 +26,7 @@ def catalogue() -> pl.DataFrame:
     return made_tracks(6, artist=[COMPOSED, DECOMPOSED, LOUD, None, "Ann", " ann"], genres=genres).frame
 
 
-def old_style(traits: Traits, tracks: pl.DataFrame, folder: Path) -> None:
+def old_style(attributes: TrackAttributes, tracks: pl.DataFrame, folder: Path) -> None:
     """Save traits as they were when names were compared in lower case alone, numbered in the alphabet's order."""
 
     def numbered(names: pl.Series, what: str) -> tuple[np.ndarray, IdMap]:
@@ -39,38 +39,38 @@ def old_style(traits: Traits, tracks: pl.DataFrame, folder: Path) -> None:
     lists = tracks["genres"]
     genres, genre_names = numbered(lists.filter(lists.list.len() > 0).explode(), "genre")
     bits = np.zeros(len(tracks), dtype=np.uint64)
-    fields = (traits.years, traits.is_new, traits.genre_starts, genres, bits)
-    Traits(artists, *fields, artist_names, genre_names).save(folder)
+    fields = (attributes.years, attributes.is_new, attributes.genre_starts, genres, bits)
+    TrackAttributes(artists, *fields, artist_names, genre_names).save(folder)
     (folder / FOLDING_FILE).unlink()
 
 
 @pytest.mark.parametrize("age", ["new", "saved", "old"])
 def test_filters_and_caps_know_one_artist_and_one_genre(age: str, tmp_path: Path) -> None:
-    traits = Traits.of(catalogue(), np.ones(6, np.float32))
+    attributes = TrackAttributes.of(catalogue(), np.ones(6, np.float32))
     if age == "saved":
-        traits.save(tmp_path)
-        traits = Traits.load(tmp_path)
+        attributes.save(tmp_path)
+        attributes = TrackAttributes.load(tmp_path)
     if age == "old":
-        old_style(traits, catalogue(), tmp_path)
-        traits = Traits.load(tmp_path)
-    assert len(set(traits.artists[:3].tolist())) == 1
-    assert traits.artists.tolist()[3:] == [-1, traits.artists[4], traits.artists[4]]
+        old_style(attributes, catalogue(), tmp_path)
+        attributes = TrackAttributes.load(tmp_path)
+    assert len(set(attributes.artists[:3].tolist())) == 1
+    assert attributes.artists.tolist()[3:] == [-1, attributes.artists[4], attributes.artists[4]]
     for name in (COMPOSED, DECOMPOSED, LOUD, f" {LOUD} "):
-        assert traits.has_artist(ROWS, [name]).tolist() == [True, True, True, False, False, False]
-        assert traits.artist(name) == traits.artists[0]
+        assert attributes.has_artist(ROWS, [name]).tolist() == [True, True, True, False, False, False]
+        assert attributes.artist(name) == attributes.artists[0]
     for name in ("m\u00fasica", "MU\u0301SICA"):
-        assert traits.has_genre(ROWS, [name]).tolist() == [True, True, False, False, False, False]
-        assert [traits.genre_test([name])(row) for row in range(6)] == traits.has_genre(ROWS, [name]).tolist()
-        assert Filters(genres=(name,)).first(range(6), traits, (), None, 6) == [0, 1]
-    assert Filters(artists=(LOUD,)).first(range(6), traits, (), 2, 6) == [0, 1]
-    assert traits.artist("N\u00f3body") == traits.artist("No\u0301BODY") == "n\u00f3body"
+        assert attributes.has_genre(ROWS, [name]).tolist() == [True, True, False, False, False, False]
+        assert [attributes.genre_test([name])(row) for row in range(6)] == attributes.has_genre(ROWS, [name]).tolist()
+        assert Filters(genres=(name,)).first(range(6), attributes, (), None, 6) == [0, 1]
+    assert Filters(artists=(LOUD,)).first(range(6), attributes, (), 2, 6) == [0, 1]
+    assert attributes.artist("N\u00f3body") == attributes.artist("No\u0301BODY") == "n\u00f3body"
 
 
 def test_an_old_generation_whose_names_are_folded_alike_is_mapped_as_it_is(tmp_path: Path) -> None:
     tracks = made_tracks(2, artist=["Ann", "B\u00f6"], genres=[["x"], ["y"]]).frame
-    old_style(Traits.of(tracks, np.ones(2, np.float32)), tracks, tmp_path)
-    assert not Traits.load(tmp_path).artists.flags.writeable, "no copy was made"
-    assert Traits.load(tmp_path).has_artist(ROWS[:2], ["BO\u0308"]).tolist() == [False, True]
+    old_style(TrackAttributes.of(tracks, np.ones(2, np.float32)), tracks, tmp_path)
+    assert not TrackAttributes.load(tmp_path).artists.flags.writeable, "no copy was made"
+    assert TrackAttributes.load(tmp_path).has_artist(ROWS[:2], ["BO\u0308"]).tolist() == [False, True]
 
 
 def test_vocabularies_and_targets_have_one_name(tmp_path: Path) -> None:

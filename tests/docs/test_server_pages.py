@@ -20,7 +20,7 @@ from recsys import client
 from recsys.cli.main import app
 from recsys.eventlog.events import Listened
 from recsys.eventlog.replay import happened_since
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender
 from recsys.serving.call_context import PATHS
 from recsys.serving.settings import ServeSettings
@@ -109,7 +109,7 @@ def test_a_compacted_copy_of_the_live_store_holds_nothing_of_a_deleted_user_but_
 ) -> None:
     """The line that the page gives, run as it stands."""
     store = Store(copied(tiny_store, tmp_path))
-    with closing(Recommender.open(store.folder)) as recommender, closing(Live(store, recommender)) as live:
+    with closing(Recommender.open(store.folder)) as recommender, closing(LiveUpdater(store, recommender)) as live:
         live.record([Listened(f"somebody-{n % 9}", f"t{n % 30}") for n in range(300)])
         live.delete_user("somebody-7")
     assert store.live.read_bytes().count(b"somebody-7") > 9, "old bytes stay where they were"

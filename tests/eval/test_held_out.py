@@ -214,14 +214,14 @@ class FoldingPeer:
         return Popularity(given, 0, self.inner.plays).rank(users, k, candidates)
 
 
-def peers(fitted: TasteFake, split: Split) -> Iterator[tuple[str, Ranker | None]]:
+def baselines(fitted: TasteFake, split: Split) -> Iterator[tuple[str, Ranker | None]]:
     yield "plain", Popularity(fitted.plays, 5)
     yield "late", None
     yield "folding", FoldingPeer(Popularity(fitted.plays, 5))
 
 
 def test_peers_are_judged_beside_ours_and_those_that_fold_in_on_cold_users(tmp_path: Path) -> None:
-    evaluation = run(tmp_path, peers=peers)
+    evaluation = run(tmp_path, baselines=baselines)
     by_split = {
         split: rows["model"].unique(maintain_order=True).to_list()
         for (split,), rows in evaluation.figures.group_by("split", maintain_order=True)
@@ -266,7 +266,7 @@ class TellingPeers:
 
 def test_a_peer_that_misses_a_split_is_named_and_not_compared(tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"protocols": ("warm",)})
-    evaluation = run(tmp_path, peers=TellingPeers(), evaluation_settings=settings)
+    evaluation = run(tmp_path, baselines=TellingPeers(), evaluation_settings=settings)
     assert evaluation.about["unfinished"] == [
         "frail on warm (failed: no more memory)",
         "frail (1 of 2 splits of warm)",
@@ -279,7 +279,7 @@ def test_a_peer_that_misses_a_split_is_named_and_not_compared(tmp_path: Path) ->
 
 
 def test_the_report_has_tests_and_each_users_recall(tmp_path: Path) -> None:
-    evaluation = run(tmp_path, peers=peers)
+    evaluation = run(tmp_path, baselines=baselines)
     tests = evaluation.about["tests"]
     assert {record["model"] for record in tests} == {"random", "popularity", "plain", "folding", "hybrid/worst"}
     (best,) = (one for one in tests if one["split"] == "warm" and one["is_best_baseline"])

@@ -9,18 +9,18 @@ import pytest
 from eval.baselines.registry import NAMES
 from eval.settings import EvaluationSettings
 from eval.splitting.split import SplitSettings
-from eval.tuning.tune_baselines import peer_settings
+from eval.tuning.tune_baselines import baseline_settings
 from helpers.catalogues import QUICK, TinyCatalogue
 from helpers.command import run
 
 
 def test_what_the_command_line_says_of_peers() -> None:
     chosen = EvaluationSettings(splits=SplitSettings(cold_by="artist"))
-    assert peer_settings(chosen, 0, None) is None
-    made = peer_settings(chosen, 3, 2.0)
+    assert baseline_settings(chosen, 0, None) is None
+    made = baseline_settings(chosen, 3, 2.0)
     assert made is not None
     assert (made.trials, made.time_budget_s, made.splits.cold_by, made.models) == (3, 120.0, "artist", NAMES)
-    assert peer_settings(chosen, 3, None).time_budget_s is None
+    assert baseline_settings(chosen, 3, None).time_budget_s is None
 
 
 @pytest.mark.slow

@@ -19,9 +19,9 @@ from recsys.errors import ArtefactError
 from recsys.eventlog import archive
 from recsys.eventlog.archive import move_listens
 from recsys.eventlog.events import Listened, TrackDeleted, Upload, UserDeleted
-from recsys.eventlog.replay import Taken, read_live
+from recsys.eventlog.replay import ReplayedLog, read_live
 from recsys.eventlog.store import open_live
-from recsys.eventlog.transactions import Writing
+from recsys.eventlog.transactions import WriteTxn
 from recsys.live.rollback import rollback
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
@@ -34,18 +34,18 @@ def store(tmp_path: Path) -> Store:
 
 
 @contextmanager
-def writing(store: Store) -> Iterator[Writing]:
+def writing(store: Store) -> Iterator[WriteTxn]:
     with open_live(store.live, write=True) as live:
         assert live is not None
         with live.writing() as inside:
             yield inside
 
 
-def generation(store: Store, name: str, taken_in: int) -> None:
+def generation(store: Store, name: str, applied_seq: int) -> None:
     """Let there be a generation that knows the log up to a number."""
     folder = store.generations / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").write_text(json.dumps({"generation": name, "last_live_number": taken_in}))
+    (folder / "meta.json").write_text(json.dumps({"generation": name, "last_live_number": applied_seq}))
 
 
 def happen(store: Store, n: int, seed: int = 0) -> None:
@@ -53,7 +53,7 @@ def happen(store: Store, n: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     with writing(store) as log:
         for _ in range(n):
-            number, user = log.last_number() + 1, f"u{rng.integers(6)}"
+            number, user = log.last_seq() + 1, f"u{rng.integers(6)}"
             kind = rng.random()
             if kind < 0.8:
                 time = f"2026-01-01T00:00:00.{number:06d}+02:00"
@@ -77,8 +77,8 @@ def numbers_in_log(store: Store) -> list[int]:
 
 def taken(store: Store) -> tuple[object, ...]:
     """All that a build takes in."""
-    found: Taken = read_live(store)
-    return found.uploads, found.listens.rows(), found.gone_tracks, found.gone_users, found.last_number
+    found: ReplayedLog = read_live(store)
+    return found.uploads, found.listens.rows(), found.gone_tracks, found.gone_users, found.last_seq
 
 
 @pytest.mark.parametrize("in_a_file", [1, 7, 1000])
@@ -118,16 +118,16 @@ def test_a_kill_on_the_way_neither_loses_nor_doubles(
     monkeypatch.setattr(archive, "AT_ONCE", 8)
     happen(store, 60)
     generation(store, "one", 55)
-    before, real, left = taken(store), Writing.let_go, pieces
+    before, real, left = taken(store), WriteTxn.let_go, pieces
 
-    def killed(self: Writing, up_to: int, at_most: int) -> int:
+    def killed(self: WriteTxn, up_to: int, at_most: int) -> int:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         return real(self, up_to, at_most)
 
-    monkeypatch.setattr(Writing, "let_go", killed)
+    monkeypatch.setattr(WriteTxn, "let_go", killed)
     with pytest.raises(KeyboardInterrupt):
         move_listens(store, Silent())
     assert taken(store) == before
@@ -136,7 +136,7 @@ def test_a_kill_on_the_way_neither_loses_nor_doubles(
         log.append(UserDeleted("u2", "2026-01-01"))
     after = taken(store)
     assert after != before
-    monkeypatch.setattr(Writing, "let_go", real)
+    monkeypatch.setattr(WriteTxn, "let_go", real)
     move_listens(store, Silent())
     assert taken(store) == after
     rows = pl.concat([pl.read_parquet(file) for file in store.journal.glob("*.parquet")])

@@ -162,7 +162,7 @@ def test_a_list_that_cannot_be_made_leaves_the_event_which_is_acknowledged_and_s
         monkeypatch.setattr(updater.Refold, "__call__", broken)
         assert live.record(heard("u0", "t5")).recorded == 1
         assert (live.list_of("u0"), live.behind()) == (before, 1)
-        assert live.look(b"u0") is None, "bytes that lack it are not sent"
+        assert live.get(b"u0") is None, "bytes that lack it are not sent"
         assert "t5" not in [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks]
         monkeypatch.undo()
         live.settle()
@@ -224,16 +224,16 @@ def test_a_file_of_an_older_version(tmp_path: Path) -> None:
         writing.put(b"g1/2/hybrid", bytes(8), db=vectors)
     with open_live(file) as live:
         assert [upload.track_id for _, upload in live.uploads()] == ["a", "b"]
-        assert (live.last_number(), live.track_of_audio("bb")) == (2, "b")
+        assert (live.last_seq(), live.track_of_audio("bb")) == (2, "b")
         assert list(live.vectors("g1", 2)) == ["hybrid"]
         with live.reading() as reading:
-            assert (reading.upload_number("b"), reading.upload_number("c"), reading.version()) == (2, 0, 0)
+            assert (reading.upload_seq("b"), reading.upload_seq("c"), reading.version()) == (2, 0, 0)
             assert reading.gone(b"t") == reading.numbers_of_user("a") == reading.generations() == []
     with open_live(file, write=True) as live, live.writing() as writing:
         assert writing.append(TrackDeleted("a", "2026-01-02")) == 3
     with open_live(file) as live, live.reading() as reading:
         assert [upload.track_id for _, upload in reading.uploads()] == ["a", "b"]
-        assert (reading.upload_number("b"), reading.gone(b"t")) == (2, ["a"])
+        assert (reading.upload_seq("b"), reading.gone(b"t")) == (2, ["a"])
 
 
 def test_ids_that_begin_alike_or_are_long_keep_apart(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_after_a_failure_that_lmdb_does_not_come_back_from_the_file_is_opened_an
         with live.writing() as writing:
             assert writing.append(Listened("b", "t")) == 1
     with open_live(tmp_path / "live.lmdb") as live:
-        assert live.last_number() == 1
+        assert live.last_seq() == 1
 
 
 def test_a_child_after_a_fork_opens_its_own(tmp_path: Path) -> None:

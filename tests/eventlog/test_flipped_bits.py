@@ -19,16 +19,16 @@ from recsys.eventlog.events import FORMAT, KINDS, Listened, Upload, decoded, enc
 from recsys.eventlog.lmdb_env import DATABASES
 from recsys.eventlog.replay import happened_since, read_live
 from recsys.eventlog.store import open_live
-from recsys.eventlog.transactions import USER, number_key, user_key
+from recsys.eventlog.transactions import USER, seq_key, user_key
 from recsys.live.catchup import catch_up
 from recsys.live.neighbour_insert import near_key
 from recsys.serving import server
-from recsys.serving.fast_path import Answers
+from recsys.serving.fast_path import FastPath
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
 from recsys.store.record import Record, is_whole
 from recsys.store.sealed import sealed
-from recsys.types import NOBODY_ID, SPACES
+from recsys.types import ANONYMOUS_ID, SPACES
 from recsys.v1 import recommender_pb2 as pb
 
 USERS = (*(f"u{n}" for n in range(30)), "fresh", "nobody")
@@ -65,18 +65,18 @@ def store(written: tuple[Store, dict[str, tuple]], tmp_path: Path) -> Store:
     return Store(Path(shutil.copytree(written[0].folder, tmp_path / "store", copy_function=shutil.copy)))
 
 
-def answered(answers: Answers, name: str, request: bytes) -> bytes:
+def answered(answers: FastPath, name: str, request: bytes) -> bytes:
     """Answer as a worker does: at once, or on a thread."""
     quick = server._at_once(SimpleCurrent(answers), name)(request)
     return server._working(name)(answers, request) if quick is None else quick[0]
 
 
 class SimpleCurrent:
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: FastPath) -> None:
         self.answers = answers
 
 
-def asked(answers: Answers, user: str) -> list[str] | None:
+def asked(answers: FastPath, user: str) -> list[str] | None:
     """A user's list; None where it is UNAVAILABLE. Whatever else is raised fails the test."""
     try:
         found = answered(answers, "Recommend", pb.RecommendRequest(user_id=user, k=20).SerializeToString())
@@ -85,12 +85,12 @@ def asked(answers: Answers, user: str) -> list[str] | None:
     return [track.track_id for track in pb.RecommendResponse.FromString(found).tracks]
 
 
-def near(answers: Answers, track: str) -> list[str]:
+def near(answers: FastPath, track: str) -> list[str]:
     request = pb.SimilarTracksRequest(track_id=track, k=10).SerializeToString()
     return [t.track_id for t in pb.SimilarTracksResponse.FromString(answered(answers, "SimilarTracks", request)).tracks]
 
 
-def everything(answers: Answers) -> dict[str, list[str] | None]:
+def everything(answers: FastPath) -> dict[str, list[str] | None]:
     found = {user: asked(answers, user) for user in USERS}
     return found | {f"near {track}": near(answers, track) for track in ("t1", "t2", "t30")}
 
@@ -262,7 +262,7 @@ def test_an_upload_passes_damaged_lists_and_tastes_by(
     written: tuple[Store, dict[str, tuple]], store: Store, database: str, bit: int
 ) -> None:
     for key, value in values(store, database):
-        if not key.endswith(NOBODY_ID.encode()):
+        if not key.endswith(ANONYMOUS_ID.encode()):
             put(store, database, key, flipped(value, bit))
     with closing(open_answers(store.folder)) as answers:
         assert answers.live is not None
@@ -300,7 +300,7 @@ def test_no_track_of_another_is_deleted_with_a_damaged_number(store: Store) -> N
 
 
 def test_a_damaged_popular_list_is_made_anew(store: Store) -> None:
-    key = user_key(store.current().name, NOBODY_ID)
+    key = user_key(store.current().name, ANONYMOUS_ID)
     with closing(open_answers(store.folder)) as answers:
         right = asked(answers, "nobody")
         assert answers.live is not None
@@ -317,7 +317,7 @@ def test_a_damaged_popular_list_is_made_anew(store: Store) -> None:
 def test_numbers_beyond_the_end_of_the_log_are_not_believed(store: Store) -> None:
     generation = store.current().name
     for key in (f"applied/{generation}".encode(), f"near/{generation}".encode(), b"deleted"):
-        put(store, "state", key, number_key(1 << 40))
+        put(store, "state", key, seq_key(1 << 40))
     with closing(open_answers(store.folder)) as answers:
         assert answers.live is not None
         answers.live.record(heard("u7", "t9"))

@@ -71,7 +71,7 @@ def test_lists_are_served_and_nothing_is_written(older: tuple[Path, Path], how: 
     lose(store, how, copy)
     assert [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks] == before
     with opened(store) as live:
-        assert live.look(b"u0") is not None
+        assert live.get(b"u0") is not None
         for write in (
             lambda: live.record(heard("u0", "t3")),
             lambda: live.delete_user("u0"),
@@ -133,7 +133,7 @@ def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
     with open_live(Store(store).live) as live, live.reading() as reading:
         numbers = [number for number, _ in reading.events()]
         assert numbers[-2:] == [8, 9]
-        assert reading.last_number() == 9
+        assert reading.last_seq() == 9
     rebuilt(tiny_catalogue, store)
     found = [track.track_id for track in Recommender.open(store).recommend("u0", 30).tracks]
     assert not {"t11", "t14"} & set(found)
@@ -150,7 +150,7 @@ def test_listens_of_the_journal_outlive_the_log_and_count_once(
     copy = Path(shutil.copy(Store(store).live, tmp_path / "older.lmdb"))
     for _ in range(4):  # until no kept generation is older than the listens
         rebuilt(tiny_catalogue, store)
-    assert archive.journal_files(Store(store))
+    assert archive.archive_files(Store(store))
     with open_live(Store(store).live) as live, live.reading() as reading:
         moved = reading.moved_up_to()
     assert moved == 8

@@ -15,8 +15,8 @@ from recsys.eventlog import lmdb_env
 from recsys.eventlog.events import Listened
 from recsys.eventlog.store import LiveStore, open_live
 from recsys.serving import call_context
-from recsys.serving.fast_path import Answers, Current
-from recsys.serving.reload import follow, open_answers
+from recsys.serving.fast_path import FastPath, ServingState
+from recsys.serving.reload import open_answers, watch
 from recsys.store.keys import key_of
 from recsys.v1 import recommender_pb2 as pb
 
@@ -49,19 +49,19 @@ class Begun:
         return getattr(self._opened, name)
 
 
-def counted(answers: Answers) -> Begun:
+def counted(answers: FastPath) -> Begun:
     opened = answers.live._live.environment
     opened.lmdb = Begun(opened.lmdb)
     return opened.lmdb
 
 
-def way(answers: Answers, user: str) -> int:
+def way(answers: FastPath, user: str) -> int:
     sent = answers.recommend(pb.RecommendRequest(user_id=user, k=5).SerializeToString())
     assert sent is not None
     return sent[1]
 
 
-def test_where_nothing_was_written_nothing_is_begun(answers: Answers) -> None:
+def test_where_nothing_was_written_nothing_is_begun(answers: FastPath) -> None:
     begun = counted(answers)
     for n in range(60):
         assert way(answers, f"u{n % 28}") == call_context.PLAIN
@@ -87,18 +87,18 @@ for n, line in enumerate(sys.stdin):
 """
 
 
-def test_what_another_process_was_told_is_written_is_seen_by_the_next_look(answers: Answers, store: Path) -> None:
+def test_what_another_process_was_told_is_written_is_seen_by_the_next_look(answers: FastPath, store: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(store)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         rng, touched = np.random.default_rng(0), set[str]()
         for _ in range(80):
             user = f"u{rng.integers(28)}"
-            before = answers.live.look(key_of(user))[0]
+            before = answers.live.get(key_of(user))[0]
             assert (before is not None) == (user in touched)
             writer.stdin.write(user + "\n")
             writer.stdin.flush()
             assert writer.stdout.readline() == "written\n"
-            now = answers.live.look(key_of(user))[0]
+            now = answers.live.get(key_of(user))[0]
             assert now is not None
             assert now != before
             assert now == answers.live.list_of(user)
@@ -106,26 +106,26 @@ def test_what_another_process_was_told_is_written_is_seen_by_the_next_look(answe
         writer.stdin.close()
 
 
-def pinned(answers: Answers) -> list[int]:
+def pinned(answers: FastPath) -> list[int]:
     """Transactions that readers of the live store have open."""
     lines = answers.live._live.environment.lmdb.readers().splitlines()[1:]
     return [int(line.split()[2]) for line in lines if line.split()[2:] and line.split()[2] != "-"]
 
 
-def test_nothing_stays_open_for_long(answers: Answers, store: Path) -> None:
+def test_nothing_stays_open_for_long(answers: FastPath, store: Path) -> None:
     way(answers, "u1")
     [open_] = pinned(answers)
     for n in range(5):
         answers.live.record([Listened("u1", f"t{n}")])
     assert pinned(answers) == [open_], "as nobody has asked since"
-    current = Current(answers)
+    current = ServingState(answers)
 
-    async def look() -> None:
-        following = asyncio.create_task(follow(current, store, "lmdb", every_s=0.01))
+    async def get() -> None:
+        following = asyncio.create_task(watch(current, store, "lmdb", every_s=0.01))
         await asyncio.sleep(0.1)
         following.cancel()
 
-    asyncio.run(look())
+    asyncio.run(get())
     assert pinned(answers) == []
     assert way(answers, "u1") == call_context.LIVE
 
@@ -145,7 +145,7 @@ def test_where_commits_are_numbered_elsewhere_it_asks_every_time(store: Path, mo
     answers.close()
 
 
-def test_a_file_that_was_opened_anew_is_looked_at(answers: Answers) -> None:
+def test_a_file_that_was_opened_anew_is_looked_at(answers: FastPath) -> None:
     answers.live.record([Listened("u1", "t1")])
     for _ in range(2):
         assert way(answers, "u1") == call_context.LIVE
@@ -163,7 +163,7 @@ def test_a_deleted_user_is_nobody_to_whoever_opens_later(store: Path, is_older: 
         assert live is not None
     answers = open_answers(store)
     assert way(answers, "u1") == call_context.PLAIN
-    assert answers.live._glances._gone is None, "nobody was deleted, so nobody is asked for"
+    assert answers.live._pinned._gone is None, "nobody was deleted, so nobody is asked for"
     answers.live.delete_user("u1")
     answers.close()
     if is_older:
@@ -177,7 +177,7 @@ def test_a_deleted_user_is_nobody_to_whoever_opens_later(store: Path, is_older: 
     answers.close()
 
 
-def test_a_page_that_cannot_be_read_costs_speed_alone(answers: Answers) -> None:
+def test_a_page_that_cannot_be_read_costs_speed_alone(answers: FastPath) -> None:
     plain = answers.recommend(pb.RecommendRequest(user_id="u1", k=5).SerializeToString())
 
     def damaged(_key: bytes) -> None:
@@ -199,7 +199,7 @@ class Before(Begun):
         return self._first.pop() if self._first else super().begin(*args, **options)
 
 
-def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers: Answers) -> None:
+def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers: FastPath) -> None:
     # LMDB writes a commit's number to its page, waits for the disk, and only then lets new transactions see it
     live = answers.live
     assert way(answers, "u1") == call_context.PLAIN
@@ -208,24 +208,24 @@ def test_a_transaction_that_began_in_the_middle_of_a_commit_is_not_kept(answers:
     with begin(write=True) as writing:  # only this commit: nobody derives anything of it afterwards
         writing.put(b"u" + key_of("u1"), (1).to_bytes(8, "big"), db=opened.databases["gone"])
         writing.put(b"forgotten", (1).to_bytes(8, "big"), db=opened.databases["state"])
-    assert not live.look(key_of("u1"))[1], "the commit was not yet to be seen"
-    assert live.look(key_of("u1"))[1], "it is acknowledged, and u1 was deleted"
+    assert not live.get(key_of("u1"))[1], "the commit was not yet to be seen"
+    assert live.get(key_of("u1"))[1], "it is acknowledged, and u1 was deleted"
     before = opened.lmdb.n
-    assert live.look(key_of("u1"))[1]
+    assert live.get(key_of("u1"))[1]
     assert opened.lmdb.n == before, "this transaction sees everything, and stays open"
 
 
 def test_an_index_that_cannot_be_read_is_for_a_thread_to_tell(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
+    answers: FastPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a user's events wait to be taken in is looked up where lists are behind, as after a large batch."""
     with answers.live._committing() as writing:
         writing.append(Listened("u1", "t1", at="2026-01-01T00:00:00+00:00"))
-    assert answers.live.look(key_of("u1")) is None, "it waits"
-    assert answers.live.look(key_of("u2")) is not None
+    assert answers.live.get(key_of("u1")) is None, "it waits"
+    assert answers.live.get(key_of("u2")) is not None
 
     def damaged(*_: object) -> Any:
         raise lmdb.BadTxnError("a page")
 
-    monkeypatch.setattr("recsys.eventlog.transactions.Reading.numbers_at", damaged)
-    assert answers.live.look(key_of("u2")) is None
+    monkeypatch.setattr("recsys.eventlog.transactions.ReadTxn.seqs_at", damaged)
+    assert answers.live.get(key_of("u2")) is None

@@ -12,7 +12,7 @@ from pipelines.build import Inputs, build
 from recsys.eventlog.events import Listened
 from recsys.eventlog.replay import happened_since, other_generations
 from recsys.live.rollback import rollback
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.util.progress import Silent
@@ -37,7 +37,7 @@ def test_nothing_has_happened(store):
 
 
 def test_listens_and_deletions_are_counted_until_a_build_takes_them_in(store, tiny_catalogue: TinyCatalogue):
-    with closing(Recommender.open(store.folder)) as recommender, closing(Live(store, recommender)) as live:
+    with closing(Recommender.open(store.folder)) as recommender, closing(LiveUpdater(store, recommender)) as live:
         live.record([Listened("u1", "t1"), Listened("u2", "t2"), Listened("gone", "t3")])
         live.delete_user("gone")
         live.delete_track("t20")

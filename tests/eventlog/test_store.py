@@ -20,14 +20,14 @@ def vector(*numbers: float) -> np.ndarray:
 def test_what_was_appended_is_there_after_reopening(tmp_path: Path) -> None:
     file = tmp_path / "live.lmdb"
     with open_live(file, write=True) as live:
-        assert (live.last_number(), list(live.uploads())) == (0, [])
+        assert (live.last_seq(), list(live.uploads())) == (0, [])
         assert live.append(upload("a", "11"), "g1", {"sound": vector(1, 2), "hybrid": vector(3)}) == 1
         assert live.append(upload("b", "22"), "g1", {}) == 2
     with open_live(file) as live:
         assert list(live.uploads()) == [(1, upload("a", "11")), (2, upload("b", "22"))]
         assert list(live.uploads(after=1)) == [(2, upload("b", "22"))]
         assert list(live.uploads(after=2)) == []
-        assert live.last_number() == 2
+        assert live.last_seq() == 2
         assert (live.track_of_audio("22"), live.track_of_audio("33")) == ("b", None)
         found = live.vectors("g1", 1)
         assert list(found) == ["hybrid", "sound"]

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from recsys.serving import call_context
-from recsys.serving.access import ROLES, UPLOAD, Doors
+from recsys.serving.access import ROLES, UPLOAD, AccessControl
 from recsys.serving.metrics import Meter
 
 CALL_S = 5.0
@@ -43,7 +43,7 @@ async def take_in(chunks: Any, context: grpc.aio.ServicerContext) -> bytes:
 
 
 @contextmanager
-def doored(doors: Doors, meter: Meter | None = None) -> Iterator[str]:
+def doored(access: AccessControl, meter: Meter | None = None) -> Iterator[str]:
     """A started server, on a loop in a thread of its own; gives its address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -52,11 +52,11 @@ def doored(doors: Doors, meter: Meter | None = None) -> Iterator[str]:
     async def started() -> tuple[grpc.aio.Server, int]:
         handlers = {name: grpc.unary_unary_rpc_method_handler(answer) for name in ROLES if name != UPLOAD}
         handlers[UPLOAD] = grpc.stream_unary_rpc_method_handler(take_in)
-        server = grpc.aio.server(options=doors.options)
-        guarded = doors.guarded(handlers, meter, {"Recommend": at_once})
+        server = grpc.aio.server(options=access.options)
+        guarded = access.guarded(handlers, meter, {"Recommend": at_once})
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, guarded),))
-        doors.add_reflection(server, [SERVICE])
-        port = doors.listen(server, "127.0.0.1:0")
+        access.add_reflection(server, [SERVICE])
+        port = access.listen(server, "127.0.0.1:0")
         await server.start()
         return server, port
 

@@ -9,9 +9,9 @@ from scipy.sparse import csr_matrix
 
 from helpers.stores import with_facts
 from recsys.eventlog.events import Listened, Upload
-from recsys.eventlog.user_state import touched_of
-from recsys.live.service import Live
-from recsys.ranking.catalogue_view import Touched
+from recsys.eventlog.user_state import delta_of
+from recsys.live.service import LiveUpdater
+from recsys.ranking.catalogue_view import UserDelta
 from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
@@ -19,8 +19,8 @@ from recsys.store.record import Record
 
 
 @contextmanager
-def opened(store: Path, backend: str = "lmdb") -> Iterator[Live]:
-    live = Live(Store(store), open_store(store, backend))
+def opened(store: Path, backend: str = "lmdb") -> Iterator[LiveUpdater]:
+    live = LiveUpdater(Store(store), open_store(store, backend))
     try:
         live.settle()  # what is behind at the start is else derived a moment later
         yield live
@@ -32,18 +32,18 @@ def heard(user: str, *tracks: str, plays: float = 1.0) -> list[Listened]:
     return [Listened(user, track, plays=plays) for track in tracks]
 
 
-def listed(live: Live, user: str) -> list[str]:
+def listed(live: LiveUpdater, user: str) -> list[str]:
     record = live.list_of(user)
     assert record is not None
     return [track for track, _, _ in Record(record).found()]
 
 
-def touched(live: Live, user: str) -> Touched:
+def touched(live: LiveUpdater, user: str) -> UserDelta:
     with live._live.reading() as reading:
-        return touched_of(reading, live.generation, live._taken_in, user)
+        return delta_of(reading, live.generation, live._applied_seq, user)
 
 
-def shown(live: Live, user: str) -> list[str]:
+def shown(live: LiveUpdater, user: str) -> list[str]:
     """The list of now as a reader shows it: without what was deleted."""
     record = Record(live.list_of(user) or b"")
     rows, gone = record.rows.tolist(), live.gone_rows()

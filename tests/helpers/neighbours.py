@@ -1,12 +1,12 @@
 """Neighbours of a track: from stored bytes, and by comparing with every track."""
 
 from recsys.recommender import Recommender
-from recsys.serving.fast_path import Answers
+from recsys.serving.fast_path import FastPath
 from recsys.types import Space
 from recsys.v1 import recommender_pb2 as pb
 
 
-def stored_answer(answers: Answers, track: str, space: str, k: int) -> list[tuple[str, float]] | None:
+def stored_answer(answers: FastPath, track: str, space: str, k: int) -> list[tuple[str, float]] | None:
     found = answers.similar_tracks(pb.SimilarTracksRequest(track_id=track, space=space, k=k).SerializeToString())
     if found is None:
         return None

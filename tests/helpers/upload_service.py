@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import open_store
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.upload_handler import Serving, TrackUploads, upload_handler
@@ -23,7 +23,7 @@ CALL_S = 60.0
 @contextmanager
 def serving(store: Path) -> Iterator[Serving]:
     """What a worker answers with, of a store's current generation."""
-    with closing(open_store(store)) as recommender, closing(Live(Store(store), recommender)) as live:
+    with closing(open_store(store)) as recommender, closing(LiveUpdater(Store(store), recommender)) as live:
 
         def similar(track_id, k):
             return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks

@@ -153,7 +153,7 @@ def test_old_generations_that_go_take_their_lists_with_them(store: Path, tiny_ca
     with open_live(Store(store).live) as bare, bare.reading() as reading:
         assert first not in reading.generations()
         assert not [key for name in ("lists", "tastes", "heard") for key, _ in reading.pairs(name)]
-        assert reading.last_number() == 1
+        assert reading.last_seq() == 1
 
 
 def test_a_full_disk_at_the_end_of_a_build_leaves_the_old_generation(
@@ -222,6 +222,6 @@ def test_a_varied_store_keeps_its_variety(tiny_catalogue: TinyCatalogue, tmp_pat
     with opened(tmp_path / "store") as live:
         live.record(heard("u0", "t2", "t5"))
         record = Record(live.list_of("u0") or b"")
-        artists = Recommender.open(tmp_path / "store").traits.artists[record.rows]
+        artists = Recommender.open(tmp_path / "store").attributes.artists[record.rows]
         assert record.n == 12
         assert np.bincount(artists).max() == 2

@@ -15,7 +15,7 @@ from recsys.errors import ArtefactError, DataError, NotFoundError
 from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Listened
 from recsys.eventlog.store import open_live
 from recsys.live import user_update
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.ranking.audience import reach
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
@@ -138,7 +138,7 @@ def test_events_count_once_and_bad_ones_are_told(store: Path) -> None:
         assert live.record(batch[:1]).repeated == 1
         assert (live.list_of("u0"), live.version()) == (list_, version)
     with open_live(Store(store).live) as bare, bare.reading() as reading:
-        assert reading.last_number() == 3
+        assert reading.last_seq() == 3
         events = [event for _, event in reading.listens_of("u0")]
         assert [(event.track_id, event.event_id) for event in events] == [("t2", "a"), ("t8", ""), ("t9", "")]
         assert events[1].at == "2020-01-01T00:00:00Z"
@@ -155,7 +155,7 @@ def test_an_upload_comes_to_the_users_with_the_largest_margins(store: Path) -> N
     model = before.model
     users = np.flatnonzero(model.has_plays).astype(np.int32)
     scores = before.ranking.queries(users) @ vectors["hybrid"]
-    best = users[np.argsort(-(scores - before.edges[users]), kind="stable")[:4]]
+    best = users[np.argsort(-(scores - before.score_at_20[users]), kind="stable")[:4]]
     with opened(store) as live:
         assert live.uploads().track_ids == ()
         assert live.add(upload, vectors) == 4
@@ -196,7 +196,7 @@ def test_an_upload_finds_the_new_taste_of_who_listened(store: Path) -> None:
         row = Recommender.open(store)
         margins = {"somebody": touched(live, "somebody").query @ vectors["hybrid"] - _edge(listed_scores(live, row))}
         users = np.flatnonzero(row.model.has_plays).astype(np.int32)
-        theirs = row.ranking.queries(users) @ vectors["hybrid"] - row.edges[users]
+        theirs = row.ranking.queries(users) @ vectors["hybrid"] - row.score_at_20[users]
         margins |= dict(zip(row.model.users.ids(users), theirs.tolist(), strict=True))
         assert reached == {max(margins, key=lambda user: margins[user])}
 
@@ -227,7 +227,7 @@ def test_neighbours_with_uploads_are_those_of_a_whole_pass(store: Path, space: s
     assert "new0" in {t.track_id for t in recommender.similar("t2", 20, space).tracks}
 
 
-def listed_scores(live: Live, recommender: Recommender) -> list[float]:
+def listed_scores(live: LiveUpdater, recommender: Recommender) -> list[float]:
     """Scores of the generation's own tracks in the list of 'somebody'."""
     found = Record(live.list_of("somebody") or b"").found()
     return [score for track, score, _ in found if recommender.model.items.find([track])[0] >= 0]
@@ -242,20 +242,20 @@ def test_reach_keeps_to_last_scores_and_edges(monkeypatch: pytest.MonkeyPatch) -
     n, d, m = 500, 6, 3
     users, vectors = rng.normal(size=(n, d)).astype(np.float32), rng.normal(size=(m, d)).astype(np.float32)
     scores = users @ vectors.T
-    edges = np.quantile(scores, 0.7, axis=1).astype(np.float32)
-    lasts = edges - rng.random(n).astype(np.float32)
-    lasts[::9] = -np.inf
+    score_at_20 = np.quantile(scores, 0.7, axis=1).astype(np.float32)
+    score_at_last = score_at_20 - rng.random(n).astype(np.float32)
+    score_at_last[::9] = -np.inf
     has_plays, left_out = rng.random(n) < 0.9, rng.random(n) < 0.1
     blend = SimpleNamespace(weights=lambda: np.ones(d, dtype=np.float32))
     model = SimpleNamespace(user_vectors=users, has_plays=has_plays, blend=blend)
     monkeypatch.setattr("recsys.ranking.audience.BLOCK", 64)
-    found = reach(model, vectors, edges, lasts, left_out, 20)
+    found = reach(model, vectors, score_at_20, score_at_last, left_out, 20)
     for at, reached in enumerate(found):
-        asked = has_plays & ~left_out & (scores[:, at] > lasts)
-        margins = np.where(asked, scores[:, at] - edges, -np.inf)
+        asked = has_plays & ~left_out & (scores[:, at] > score_at_last)
+        margins = np.where(asked, scores[:, at] - score_at_20, -np.inf)
         assert reached.rows.tolist() == np.argsort(-margins, kind="stable")[:20].tolist()
         np.testing.assert_allclose(reached.scores, scores[reached.rows, at], rtol=1e-5)
-    assert len(reach(model, vectors, edges, np.full(n, 99, np.float32), left_out, 20)[0].rows) == 0
+    assert len(reach(model, vectors, score_at_20, np.full(n, 99, np.float32), left_out, 20)[0].rows) == 0
 
 
 def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None:
@@ -271,10 +271,10 @@ def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None
 def test_nothing_of_it_loads_torch(store: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from recsys.live.service import Live; from recsys.eventlog.events import Listened\n"
+        "from recsys.live.service import LiveUpdater; from recsys.eventlog.events import Listened\n"
         "from recsys.store.generation import Store; from recsys.recommender import open_store\n"
         "from recsys.live.rollback import rollback\n"
-        "live = Live(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
+        "live = LiveUpdater(Store(Path(sys.argv[1])), open_store(Path(sys.argv[1])))\n"
         "assert live.record([Listened('u0', 't2')]).recorded == 1\n"
         "rollback(Path(sys.argv[1]), live.generation)\n"
         "print([m for m in ('torch', 'implicit', 'lightfm', 'faiss', 'torchaudio') if m in sys.modules])\n"
@@ -383,7 +383,7 @@ def test_a_track_for_a_generation_that_is_past_is_refused(store: Path) -> None:
             live.add(upload, vectors)
         assert live.version() <= 1
     with open_live(Store(store).live) as bare:
-        assert bare is None or bare.last_number() == 0
+        assert bare is None or bare.last_seq() == 0
 
 
 def test_a_store_that_cannot_be_written_is_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

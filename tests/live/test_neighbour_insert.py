@@ -19,13 +19,13 @@ from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore, open_live
 from recsys.live import neighbour_insert
 from recsys.live.catchup import catch_up, forget_generations
-from recsys.live.service import Live
-from recsys.live.stored_lists import Stored
+from recsys.live.service import LiveUpdater
+from recsys.live.stored_lists import StoredLists
 from recsys.live.thresholds import bar_of, bars_file
 from recsys.ranking.neighbours import NeighbourSettings
 from recsys.recommender import Recommender, open_store
 from recsys.serving import call_context
-from recsys.serving.fast_path import Answers
+from recsys.serving.fast_path import FastPath
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
 from recsys.store.record import Record, head_of, pack, track_bytes
@@ -60,13 +60,13 @@ def store(built: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answers(store: Path) -> Iterator[Answers]:
+def answers(store: Path) -> Iterator[FastPath]:
     opened = open_answers(store)
     yield opened
     opened.close()
 
 
-def live_of(answers: Answers) -> Live:
+def live_of(answers: FastPath) -> LiveUpdater:
     assert answers.live is not None
     return answers.live
 
@@ -97,7 +97,7 @@ class Made:
         return upload, vectors
 
 
-def check(answers: Answers, store: Path, gone: Sequence[str], most_computed: int) -> int:
+def check(answers: FastPath, store: Path, gone: Sequence[str], most_computed: int) -> int:
     """Hold stored bytes of all tracks against a whole pass; gives how many lists were not full enough for them."""
     fresh, n_computed = Recommender.open(store), 0
     tracks = [*fresh.model.items.all(), *fresh._lists.catalogue.uploads.track_ids]
@@ -120,7 +120,9 @@ def check(answers: Answers, store: Path, gone: Sequence[str], most_computed: int
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(answers: Answers, store: Path, seed: int) -> None:
+def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(
+    answers: FastPath, store: Path, seed: int
+) -> None:
     rng, made, live, gone = np.random.default_rng(seed), Made(answers.recommender, seed), live_of(answers), list[str]()
     for n in range(30):
         live.add(*made())
@@ -136,7 +138,7 @@ def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(answers: A
     assert check(answers, store, gone, most_computed=10_000) > 0, "lists that lost tracks are left to the whole pass"
 
 
-def test_without_deletions_every_list_is_stored(answers: Answers, store: Path) -> None:
+def test_without_deletions_every_list_is_stored(answers: FastPath, store: Path) -> None:
     made, live = Made(answers.recommender), live_of(answers)
     for _ in range(25):
         live.add(*made())
@@ -147,7 +149,7 @@ def test_without_deletions_every_list_is_stored(answers: Answers, store: Path) -
     assert call_context.PATHS[found[1]] == "live", "an upload's own list is a look-up too"
 
 
-def test_one_upload_leaves_the_others_on_stored_bytes(answers: Answers) -> None:
+def test_one_upload_leaves_the_others_on_stored_bytes(answers: FastPath) -> None:
     paths, made = {}, Made(answers.recommender)
     for when in ("before", "after"):
         ways = [answers.similar_tracks(pb.SimilarTracksRequest(track_id=f"t{n}", k=DEPTH).SerializeToString())
@@ -159,7 +161,7 @@ def test_one_upload_leaves_the_others_on_stored_bytes(answers: Answers) -> None:
     assert paths["after"].count("plain") > N // 2, "most do not have it among their best"
 
 
-def test_a_deletion_leaves_lists_without_the_track_on_stored_bytes(answers: Answers) -> None:
+def test_a_deletion_leaves_lists_without_the_track_on_stored_bytes(answers: FastPath) -> None:
     live_of(answers).delete_track("t3")
     request = pb.SimilarTracksRequest(track_id="t4", k=DEPTH)
     assert answers.similar_tracks(request.SerializeToString()) is not None or _has(answers, "t4", "t3")
@@ -170,11 +172,11 @@ def test_a_deletion_leaves_lists_without_the_track_on_stored_bytes(answers: Answ
     assert stored_answer(answers, "t3", "hybrid", 3) is None
 
 
-def _has(answers: Answers, track: str, other: str) -> bool:
+def _has(answers: FastPath, track: str, other: str) -> bool:
     return other in [name for name, _ in answers.recommender.tables.neighbours(track, "hybrid") or []]
 
 
-def test_what_another_process_deleted_is_left_to_a_thread_until_it_is_known(answers: Answers, store: Path) -> None:
+def test_what_another_process_deleted_is_left_to_a_thread_until_it_is_known(answers: FastPath, store: Path) -> None:
     assert stored_answer(answers, "t1", "hybrid", 5)
     victim = stored_answer(answers, "t1", "hybrid", 5)[0][0]
     with opened(store) as other:
@@ -198,7 +200,7 @@ def test_deletions_before_the_build_leave_stored_bytes(built: Path, tmp_path: Pa
         answers.close()
 
 
-def test_another_process_sees_an_upload_at_once(answers: Answers, store: Path) -> None:
+def test_another_process_sees_an_upload_at_once(answers: FastPath, store: Path) -> None:
     upload, vectors = Made(answers.recommender)()
     vectors["hybrid"] = np.array(answers.recommender.model.item_vectors[1])
     with opened(store, "duckdb") as other:
@@ -209,7 +211,7 @@ def test_another_process_sees_an_upload_at_once(answers: Answers, store: Path) -
         assert stored_answer(answers, "new1", "hybrid", 3)
 
 
-def test_no_look_waits_for_who_writes(answers: Answers) -> None:
+def test_no_look_waits_for_who_writes(answers: FastPath) -> None:
     """Neither for LMDB's lock, which a process may hold for long, nor for one of this process."""
     live, found = live_of(answers), list[Any]()
     live.add(*Made(answers.recommender)())
@@ -219,15 +221,15 @@ def test_no_look_waits_for_who_writes(answers: Answers) -> None:
         asking.join(60)
     assert found
     assert found[0]
-    live.rest()
+    live.release()
 
 
 # ---- plans -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def opened(store: Path, backend: Any = "lmdb") -> Iterator[Live]:
-    live = Live(Store(store), open_store(store, backend))
+def opened(store: Path, backend: Any = "lmdb") -> Iterator[LiveUpdater]:
+    live = LiveUpdater(Store(store), open_store(store, backend))
     try:
         yield live
     finally:
@@ -245,10 +247,10 @@ class Bench:
 
     def __init__(self, folder: Path, n: int) -> None:
         self.recommender = open_store(folder, "lmdb")
-        self.stored = Stored(self.recommender, Store(folder).current())
+        self.stored = StoredLists(self.recommender, Store(folder).current())
         self.generation, self.live = self.stored.generation, LiveStore.open(Store(folder).live)
         self.made = Made(self.recommender, 9)
-        self.start = Snapshot.at(self.stored.model, self.generation, folder, self.stored.taken_in)
+        self.start = Snapshot.at(self.stored.model, self.generation, folder, self.stored.applied_seq)
         self.append(n)
 
     def append(self, n: int) -> None:
@@ -310,7 +312,7 @@ def test_two_processes_that_do_the_same_end_with_the_same_lists(built: Path, tmp
             which = int(rng.integers(2))
             done[which] = bench.write(*plans[which], done[which], int(rng.integers(1, 40)))
         with bench.live.reading() as reading:
-            assert not neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
+            assert not neighbour_insert.is_behind(reading, bench.generation, bench.stored.applied_seq)
         assert bench.records() == right.records(), turn
         before = bench.records()
         assert bench.write(*old, 0, 10) == len(old[0].changes), "a plan that is past does nothing"
@@ -322,7 +324,7 @@ def test_a_plan_that_was_broken_off_is_done_again(store: Path) -> None:
     plan, snapshot = bench.plan()
     bench.write(plan, snapshot, 0, len(plan.changes) // 2)
     with bench.live.reading() as reading:
-        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
+        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.applied_seq)
     half = bench.records()
     bench.follow()
     whole = bench.records()
@@ -394,7 +396,7 @@ def test_lists_of_a_generation_that_is_no_more_are_taken_away(store: Path) -> No
     assert bench.records() == {}
     with bench.live.reading() as reading:
         assert reading.get("near", b"another/hx") == b"kept"
-        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.taken_in)
+        assert neighbour_insert.is_behind(reading, bench.generation, bench.stored.applied_seq)
 
 
 def test_a_generation_is_forgotten_a_part_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +437,7 @@ def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
     with_facts(generation)
     answers = open_answers(store)
     try:
-        bars = Stored(answers.recommender, generation).bars
+        bars = StoredLists(answers.recommender, generation).bars
         for space, scores in kept.items():
             rows = np.arange(N, dtype=np.int32)
             assert np.array_equal(bars.at(space, rows, lambda row: None), scores), space
@@ -472,7 +474,7 @@ def test_bars_of_uploads_follow_their_lists(store: Path) -> None:
                 assert bar <= found[-1][1]
 
 
-def test_listens_beside_uploads_change_no_list_of_neighbours(answers: Answers) -> None:
+def test_listens_beside_uploads_change_no_list_of_neighbours(answers: FastPath) -> None:
     live = live_of(answers)
     live.add(*Made(answers.recommender)())
     before = [stored_answer(answers, f"t{n}", "hybrid", 5) for n in range(N)]

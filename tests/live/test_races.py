@@ -15,9 +15,9 @@ from helpers.stores import copied
 from recsys.errors import ArtefactError
 from recsys.eventlog import lmdb_env
 from recsys.eventlog.store import open_live
-from recsys.eventlog.transactions import Writing
-from recsys.live.service import Live
-from recsys.ranking.catalogue_view import Uploads
+from recsys.eventlog.transactions import WriteTxn
+from recsys.live.service import LiveUpdater
+from recsys.ranking.catalogue_view import UploadedTracks
 from recsys.recommender import Recommender
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
@@ -67,17 +67,17 @@ def test_audio_that_is_uploaded_again_while_it_is_deleted_stays(
     with opened(store) as live, opened(store) as other:
         live.add(first, vectors, audio("one"))
         assert kept.exists()
-        forgets = Live._forget_audio
+        forgets = LiveUpdater._forget_audio
 
-        def meanwhile(self: Live, upload: object) -> None:
+        def meanwhile(self: LiveUpdater, upload: object) -> None:
             in_thread(lambda: other.add(again, vectors, audio("two")))  # between the commit and the audio's end
             forgets(self, upload)
 
-        monkeypatch.setattr(Live, "_forget_audio", meanwhile)
+        monkeypatch.setattr(LiveUpdater, "_forget_audio", meanwhile)
         live.delete_track("new")
         assert other.track_of_audio("samebytes") == "new again"
         assert kept.exists(), "an acknowledged track has its file"
-        monkeypatch.setattr(Live, "_forget_audio", forgets)
+        monkeypatch.setattr(LiveUpdater, "_forget_audio", forgets)
         live.delete_track("new again")
         assert not kept.exists()
 
@@ -115,9 +115,9 @@ def test_a_track_is_written_under_the_lock_of_generations(
     upload, vectors = new_track(store, "new", "jazz", "samebytes")
     (tmp_path / "one").write_bytes(b"sound")
     (store / "uploads").mkdir(exist_ok=True)
-    locked, append = list[bool](), Writing.append
+    locked, append = list[bool](), WriteTxn.append
 
-    def looked(self: Writing, event: Any) -> int:
+    def looked(self: WriteTxn, event: Any) -> int:
         with (store / "live.lock").open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +127,7 @@ def test_a_track_is_written_under_the_lock_of_generations(
         return append(self, event)
 
     with opened(store) as live:
-        monkeypatch.setattr(Writing, "append", looked)
+        monkeypatch.setattr(WriteTxn, "append", looked)
         live.add(upload, vectors, tmp_path / "one")
     assert locked == [True]
 
@@ -158,7 +158,7 @@ def test_a_file_is_opened_anew_once_its_readers_have_ended(tmp_path: Path) -> No
             while again.is_alive() and not here._gate._waiters:  # type: ignore[attr-defined]
                 pass
             assert not before.is_closed
-            assert reading.last_number() == 0
+            assert reading.last_seq() == 0
         again.join(20)
         assert before.is_closed
 
@@ -172,7 +172,7 @@ def test_a_thread_that_was_late_gives_no_older_catalogue(store: Path, monkeypatc
         makes, entered = Recommender.with_uploads, threading.Event()
         go_on, found = threading.Event(), dict[str, Recommender]()
 
-        def slow(self: Recommender, uploads: Uploads) -> Recommender:
+        def slow(self: Recommender, uploads: UploadedTracks) -> Recommender:
             if threading.current_thread().name == "late":
                 entered.set()
                 go_on.wait(20)

@@ -25,7 +25,7 @@ from recsys.live import neighbour_insert, updater
 from recsys.live.updater import USERS_AT_ONCE
 from recsys.recommender import Recommender
 from recsys.serving import workers
-from recsys.serving.fast_path import Answers
+from recsys.serving.fast_path import FastPath
 from recsys.serving.reload import open_answers
 from recsys.serving.server import METHODS
 from recsys.store.generation import Store
@@ -47,7 +47,7 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answers(store: Path) -> Iterator[Answers]:
+def answers(store: Path) -> Iterator[FastPath]:
     with closing(open_answers(store)) as answers:
         answers.live.settle()
         yield answers
@@ -73,12 +73,12 @@ def write_held(store: Path) -> Iterator[None]:
             holder.stdin.close()
 
 
-def quick(answers: Answers, user: str, k: int = 20) -> pb.RecommendResponse | None:
+def quick(answers: FastPath, user: str, k: int = 20) -> pb.RecommendResponse | None:
     found = answers.recommend(pb.RecommendRequest(user_id=user, k=k).SerializeToString())
     return None if found is None else pb.RecommendResponse.FromString(found[0])
 
 
-def answered(answers: Answers, user: str, k: int = 20) -> list[str]:
+def answered(answers: FastPath, user: str, k: int = 20) -> list[str]:
     """What a call gets, from bytes or on a thread."""
     found = quick(answers, user, k)
     if found is None:
@@ -156,10 +156,10 @@ def test_a_reader_follows_a_file_that_a_writer_of_the_same_process_opens(store: 
         assert "t5" not in [track.track_id for track in recommender.recommend("u0", 39).tracks]
 
 
-def test_the_event_loop_takes_no_lock(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_loop_takes_no_lock(answers: FastPath, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever holds the locks of views, of deriving and of answers, bytes are sent."""
     answers.live.record(heard("u1", "t1"))
-    with answers.live._views._next, answers.live._deriver._deriving, answers._next:
+    with answers.live._views._next, answers.live._list_updater._updating, answers._next:
         assert quick(answers, "u1") is not None
         assert quick(answers, "u2") is not None
         assert quick(answers, "somebody") is not None
@@ -169,16 +169,18 @@ def test_the_event_loop_takes_no_lock(answers: Answers, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def behind(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> Answers:
+def behind(answers: FastPath, monkeypatch: pytest.MonkeyPatch) -> FastPath:
     """Lists that nobody derives, as between the commit of a large batch and its lists, or after a kill there."""
     answers.live.retire()
-    monkeypatch.setattr(updater.Deriver, "users", lambda *_: None)
-    monkeypatch.setattr(updater.Deriver, "uploads", lambda *_: 0)
+    monkeypatch.setattr(updater.ListUpdater, "users", lambda *_: None)
+    monkeypatch.setattr(updater.ListUpdater, "uploads", lambda *_: 0)
     return answers
 
 
 @pytest.mark.parametrize("user", ["u0", "somebody"])
-def test_what_was_heard_or_barred_is_not_shown_before_the_list_follows(behind: Answers, store: Path, user: str) -> None:
+def test_what_was_heard_or_barred_is_not_shown_before_the_list_follows(
+    behind: FastPath, store: Path, user: str
+) -> None:
     with closing(open_answers(store)) as other:  # another worker
         other.live.retire()
         before = answered(other, user)
@@ -200,13 +202,13 @@ def test_what_was_heard_or_barred_is_not_shown_before_the_list_follows(behind: A
         assert not set(before[:3]) & {track.track_id for track in found.tracks}
 
 
-def test_who_has_just_heard_a_track_is_not_among_its_audience(behind: Answers) -> None:
+def test_who_has_just_heard_a_track_is_not_among_its_audience(behind: FastPath) -> None:
     audience = [user for user, _ in behind.recommender.audience("t3", 10)]
     behind.live.record([*heard(audience[0], "t3"), Listened(audience[1], "t3", disliked=True)])
     assert [user for user, _ in behind.recommender.audience("t3", 8)] == audience[2:]
 
 
-def test_a_deleted_user_and_a_deleted_track_are_shown_by_no_worker(behind: Answers, store: Path) -> None:
+def test_a_deleted_user_and_a_deleted_track_are_shown_by_no_worker(behind: FastPath, store: Path) -> None:
     with closing(open_answers(store)) as other:
         other.live.retire()
         nobody, own = answered(other, "nobody"), answered(other, "u0")
@@ -222,7 +224,7 @@ def test_a_deleted_user_and_a_deleted_track_are_shown_by_no_worker(behind: Answe
             assert quick(one, "u1") is not None, "known by now, so that bytes answer again"
 
 
-def test_an_upload_that_is_in_no_list_yet_is_deleted_before_it_comes_into_one(behind: Answers, store: Path) -> None:
+def test_an_upload_that_is_in_no_list_yet_is_deleted_before_it_comes_into_one(behind: FastPath, store: Path) -> None:
     upload, vectors = new_track(store, "new", "ambient")
     behind.live.add(upload, vectors)
     behind.live.delete_track("new")
@@ -232,17 +234,17 @@ def test_an_upload_that_is_in_no_list_yet_is_deleted_before_it_comes_into_one(be
     assert {behind.live.list_of(f"u{n}") for n in range(28)} == {None}
 
 
-def test_what_was_heard_since_the_list_of_now_is_not_shown(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_heard_since_the_list_of_now_is_not_shown(answers: FastPath, monkeypatch: pytest.MonkeyPatch) -> None:
     answers.live.record(heard("u0", "t2"))
     answers.live.retire()
     before = answered(answers, "u0")
-    monkeypatch.setattr(updater.Deriver, "users", lambda *_: None)
+    monkeypatch.setattr(updater.ListUpdater, "users", lambda *_: None)
     answers.live.record(heard("u0", before[0]))
     assert quick(answers, "u0") is None
     assert answered(answers, "u0", 17) == before[1:18]
 
 
-def test_who_listened_before_an_upload_is_reached_once(answers: Answers, store: Path) -> None:
+def test_who_listened_before_an_upload_is_reached_once(answers: FastPath, store: Path) -> None:
     answers.live.retire()
     upload, vectors = new_track(store, "new", "ambient")
     answers.live.record([listen for n in range(12) for listen in heard(f"u{n}", "t2")])
@@ -252,7 +254,7 @@ def test_who_listened_before_an_upload_is_reached_once(answers: Answers, store: 
 
 
 def test_audio_that_is_told_to_be_here_is_in_the_lists_of_neighbours(
-    answers: Answers, store: Path, monkeypatch: pytest.MonkeyPatch
+    answers: FastPath, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever took it in may have been killed between the two."""
     live = answers.live
@@ -267,18 +269,18 @@ def test_audio_that_is_told_to_be_here_is_in_the_lists_of_neighbours(
 
 
 def test_a_large_batch_is_acknowledged_before_its_lists_which_follow_in_pieces(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
+    answers: FastPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = [f"x{n}" for n in range(3 * USERS_AT_ONCE + 5)]
-    pieces, step = list[int](), updater.Deriver._write
+    pieces, step = list[int](), updater.ListUpdater._write
     go_on = threading.Event()
 
-    def slow(self: updater.Deriver, derived: list, *rest: object) -> dict[int, int]:
+    def slow(self: updater.ListUpdater, derived: list, *release: object) -> dict[int, int]:
         go_on.wait(60)
         pieces.append(len(derived))
-        return step(self, derived, *rest)
+        return step(self, derived, *release)
 
-    monkeypatch.setattr(updater.Deriver, "_write", slow)
+    monkeypatch.setattr(updater.ListUpdater, "_write", slow)
     assert answers.live.record([listen for user in users for listen in heard(user, "t1")]).recorded == len(users)
     assert answers.live.behind() == len(users)
     assert all("t1" not in answered(answers, user, 30) for user in users[::10])
@@ -292,7 +294,7 @@ def test_a_large_batch_is_acknowledged_before_its_lists_which_follow_in_pieces(
     assert all(answers.live.list_of(user) is not None for user in users)
 
 
-def test_a_few_users_do_not_wait_for_a_backlog_before_them(behind: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_users_do_not_wait_for_a_backlog_before_them(behind: FastPath, monkeypatch: pytest.MonkeyPatch) -> None:
     many = [listen for n in range(3 * USERS_AT_ONCE) for listen in heard(f"x{n}", "t1")]
     behind.live.record(many)
     monkeypatch.undo()
@@ -305,7 +307,7 @@ def test_a_few_users_do_not_wait_for_a_backlog_before_them(behind: Answers, monk
     assert behind.live.behind() == 0
 
 
-def test_lists_made_ahead_are_those_made_in_order(answers: Answers, store: Path, tmp_path: Path) -> None:
+def test_lists_made_ahead_are_those_made_in_order(answers: FastPath, store: Path, tmp_path: Path) -> None:
     """Users, uploads and deletions in any interleaving of commits and lists come to the same lists."""
     twin = open_answers(copied(store, tmp_path / "twin"))
     upload, vectors = new_track(store, "new", "jazz")
@@ -323,8 +325,8 @@ def test_lists_made_ahead_are_those_made_in_order(answers: Answers, store: Path,
         answers.live.settle()
     twin.live.retire()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(updater.Deriver, "users", lambda *_: None)
-        patch.setattr(updater.Deriver, "uploads", lambda *_: 0)
+        patch.setattr(updater.ListUpdater, "users", lambda *_: None)
+        patch.setattr(updater.ListUpdater, "uploads", lambda *_: 0)
         for step in steps:
             step(twin.live)
     twin.live.settle()
@@ -336,18 +338,18 @@ def test_lists_made_ahead_are_those_made_in_order(answers: Answers, store: Path,
 # ---- two who derive at once ----------------------------------------------------------------------------------------
 
 
-def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: Answers, store: Path) -> None:
+def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: FastPath, store: Path) -> None:
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written = updater.Deriver._write
+        written = updater.ListUpdater._write
 
-        def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
-            if self is answers.live._deriver:
+        def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
+            if self is answers.live._list_updater:
                 other.live.delete_user("u0")
-            return written(self, *rest)
+            return written(self, *release)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(updater.Deriver, "_write", meanwhile)
+            patch.setattr(updater.ListUpdater, "_write", meanwhile)
             answers.live.retire()
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
@@ -357,23 +359,23 @@ def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: Answers, s
 
 @pytest.mark.parametrize("listens_too", [True, False])
 def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
-    answers: Answers, store: Path, listens_too: bool
+    answers: FastPath, store: Path, listens_too: bool
 ) -> None:
     upload, vectors = new_track(store, "new", "ambient")
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written, done = updater.Deriver._write, list[bool]()
+        written, done = updater.ListUpdater._write, list[bool]()
 
-        def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
-            if self is answers.live._deriver and not done:
+        def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
+            if self is answers.live._list_updater and not done:
                 done.append(True)
                 other.live.add(upload, vectors)
                 if listens_too:
                     other.live.record(heard("u0", "t5"))
-            return written(self, *rest)
+            return written(self, *release)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(updater.Deriver, "_write", meanwhile)
+            patch.setattr(updater.ListUpdater, "_write", meanwhile)
             answers.live.retire()
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
@@ -384,12 +386,12 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
 
 
 def test_an_upload_comes_into_no_list_of_who_has_heard_it_by_then(
-    answers: Answers, store: Path, monkeypatch: pytest.MonkeyPatch
+    answers: FastPath, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload, vectors = new_track(store, "new", "ambient")
     answers.live.retire()
     with monkeypatch.context() as patch:
-        patch.setattr(updater.Deriver, "uploads", lambda *_: 0)
+        patch.setattr(updater.ListUpdater, "uploads", lambda *_: 0)
         answers.live.add(upload, vectors)
     answers.live.record(heard("u0", "new"))  # whose list is made ahead of the others
     answers.live.settle()
@@ -397,9 +399,9 @@ def test_an_upload_comes_into_no_list_of_who_has_heard_it_by_then(
     assert any("new" in answered(answers, f"u{n}", 36) for n in range(1, 28))
 
 
-def test_what_is_left_to_the_thread_that_derives_wakes_it(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_to_the_thread_that_derives_wakes_it(answers: FastPath, monkeypatch: pytest.MonkeyPatch) -> None:
     woken = list[bool]()
-    monkeypatch.setattr(updater.Follower, "wake", lambda _: woken.append(True))
+    monkeypatch.setattr(updater.UpdateThread, "wake", lambda _: woken.append(True))
     answers.live.record([listen for n in range(USERS_AT_ONCE) for listen in heard(f"x{n}", "t1")])
     assert woken == []
     answers.live.record([listen for n in range(USERS_AT_ONCE + 1) for listen in heard(f"x{n}", "t2")])
@@ -408,42 +410,42 @@ def test_what_is_left_to_the_thread_that_derives_wakes_it(answers: Answers, monk
 
 def test_who_closes_waits_for_what_is_derived(store: Path) -> None:
     answers = open_answers(store)
-    follower = answers.live._follower
-    assert follower is not None
+    update_thread = answers.live._update_thread
+    assert update_thread is not None
     answers.close()
-    assert not follower._thread.is_alive()
+    assert not update_thread._thread.is_alive()
 
 
 def test_lists_that_are_to_be_made_again_meanwhile_are_not_said_to_be_made(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
+    answers: FastPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, written = answers.live, updater.Deriver._write
+    live, written = answers.live, updater.ListUpdater._write
     live.retire()
     live.record(heard("u0", "t2"))
     with monkeypatch.context() as patch:
-        patch.setattr(updater.Deriver, "users", lambda *_: None)
+        patch.setattr(updater.ListUpdater, "users", lambda *_: None)
         live.record(heard("u1", "t2"))
 
-    def meanwhile(self: updater.Deriver, *rest: object) -> dict[int, int]:
+    def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
         with live._live.writing() as writing:  # as for uploads that get their vectors late
             writing.set_applied(live.generation, 0)
-        return written(self, *rest)
+        return written(self, *release)
 
     with monkeypatch.context() as patch:
-        patch.setattr(updater.Deriver, "_write", meanwhile)
-        assert live._deriver.step()
+        patch.setattr(updater.ListUpdater, "_write", meanwhile)
+        assert live._list_updater.step()
     assert live.behind() == 2
     live.settle()
     assert live.behind() == 0
 
 
 @pytest.mark.parametrize("changed", ["nothing", "lists", "heard", "deletion"])
-def test_a_list_is_written_where_all_that_it_follows_from_is_as_it_was(answers: Answers, changed: str) -> None:
+def test_a_list_is_written_where_all_that_it_follows_from_is_as_it_was(answers: FastPath, changed: str) -> None:
     live = answers.live
     live.retire()
     live.record(heard("u0", "t2"))
     with live._live.reading() as reading:
-        [derived] = live._deriver._derived(reading, ["u0"])
+        [derived] = live._list_updater._derived(reading, ["u0"])
     with live._live.writing() as writing:
         if changed == "deletion":
             writing.append(UserDeleted("u0", "2024-05-06"))
@@ -455,7 +457,7 @@ def test_a_list_is_written_where_all_that_it_follows_from_is_as_it_was(answers: 
 # ---- keys ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_user_is_refused_and_costs_nobody_the_fast_path(answers: Answers) -> None:
+def test_an_empty_user_is_refused_and_costs_nobody_the_fast_path(answers: FastPath) -> None:
     with pytest.raises(ConfigError, match="user_id is empty"):
         answers.recommend(bytes([0x0A, 0x00, 0x10, 0x05]))
     assert answers.n_failed_lookups == 0
@@ -463,7 +465,7 @@ def test_an_empty_user_is_refused_and_costs_nobody_the_fast_path(answers: Answer
 
 
 def test_a_look_up_that_fails_is_counted_and_the_next_one_tries_again(
-    answers: Answers, caplog: pytest.LogCaptureFixture
+    answers: FastPath, caplog: pytest.LogCaptureFixture
 ) -> None:
     def damaged(_key: bytes) -> None:
         raise lmdb.CorruptedError("a page")

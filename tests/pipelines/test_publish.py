@@ -48,8 +48,8 @@ def test_lists_from_pools_are_stored_as_lists_from_all_are(wide_store: Path, tmp
     lists_of = "SELECT user_id, rank, track_id, score, reason_track_id FROM recommendations ORDER BY ALL"
     stored = rows(tmp_path / "store", lists_of)
     assert stored == rows(wide_store, lists_of)
-    edges = [np.load(Store(s).current() / "arrays" / "edges.npy") for s in (wide_store, tmp_path / "store")]
-    assert np.array_equal(*edges)
+    score_at_20 = [np.load(Store(s).current() / "arrays" / "edges.npy") for s in (wide_store, tmp_path / "store")]
+    assert np.array_equal(*score_at_20)
 
 
 def test_lists_are_200_deep_and_neighbours_50(wide_store: Path) -> None:

@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from benchmarks.listens import made_listens, model_of
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.ranking import candidates
-from recsys.ranking.candidates import PoolSettings, alike, pool_of, user_blocks
+from recsys.ranking.candidates import PoolSettings, cluster_users, pool_of, user_blocks
 from recsys.types import Factors, Float32, Int32
 from recsys.util.topk import top_k, unit_rows
 
@@ -24,17 +24,17 @@ def users_of_three_kinds(n: int, seed: int = 0) -> Float32:
 def test_users_of_a_group_point_the_same_way_and_everybody_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = users_of_three_kinds(50)
     monkeypatch.setattr(candidates, "BLOCK", 7)
-    groups = alike(lambda users: queries[users], 50, PoolSettings(users_together=17))
+    groups = cluster_users(lambda users: queries[users], 50, PoolSettings(users_together=17))
     assert sorted(sorted({int(user) % 3 for user in group}) for group in groups) == [[0], [1], [2]]
     assert sorted(np.concatenate(groups).tolist()) == list(range(50))
     assert all(group.dtype == np.int32 and (np.diff(group) > 0).all() for group in groups)
-    assert alike(lambda users: queries[users], 0, PoolSettings()) == []
+    assert cluster_users(lambda users: queries[users], 0, PoolSettings()) == []
 
 
 def test_users_without_a_direction_are_in_a_group_too() -> None:
     queries = np.zeros((5, 3), np.float32)
     queries[2] = 1
-    groups = alike(lambda users: queries[users], 5, PoolSettings(users_together=2))
+    groups = cluster_users(lambda users: queries[users], 5, PoolSettings(users_together=2))
     assert sorted(np.concatenate(groups).tolist()) == [0, 1, 2, 3, 4]
 
 

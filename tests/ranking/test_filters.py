@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from helpers.catalogues import quick_settings
 from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError
-from recsys.ranking.attributes import Traits
+from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.filters import NO_FILTERS, Filters, first_places
-from recsys.ranking.uploaded_tracks import Fresh, Uploads
+from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
 from recsys.types import RankedList
@@ -140,8 +140,8 @@ def test_uploads_pass_by_what_is_said_of_them() -> None:
     fresh = [
         Fresh({"track_id": name, **about}, np.zeros(1, np.float32), {}) for name, about in zip("ab", said, strict=True)
     ]
-    uploads = Uploads.none(1, n_built=3).with_tracks(fresh)
-    traits, rows = Traits.unknown(np.ones(3, np.float32)), np.array([0, 3, 4], dtype=np.int32)
+    uploads = UploadedTracks.none(1, n_built=3).with_tracks(fresh)
+    attributes, rows = TrackAttributes.unknown(np.ones(3, np.float32)), np.array([0, 3, 4], dtype=np.int32)
     for filters, passing in [
         (NO_FILTERS, [True, True, True]),
         (Filters(only_new=True), [False, True, True]),
@@ -150,8 +150,8 @@ def test_uploads_pass_by_what_is_said_of_them() -> None:
         (Filters(min_year=1999, max_year=1999), [False, True, False]),
         (Filters(max_year=1998), [False, False, False]),
     ]:
-        assert filters.allowed(rows, traits, uploads, NOTHING).tolist() == passing
-    assert NO_FILTERS.allowed(rows, traits, uploads, np.array([4], np.int32)).tolist() == [True, True, False]
+        assert filters.allowed(rows, attributes, uploads, NOTHING).tolist() == passing
+    assert NO_FILTERS.allowed(rows, attributes, uploads, np.array([4], np.int32)).tolist() == [True, True, False]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.none() | st.integers(0, 3)), max_size=30), st.none() | st.integers(1, 3),
@@ -169,7 +169,7 @@ def test_places_are_the_first_that_pass_within_the_cap(tracks: list, cap: int | 
     assert len(places) == k or not left
 
 
-def made_traits(n: int, n_genres: int, seed: int) -> tuple[Traits, list[list[str]]]:
+def made_traits(n: int, n_genres: int, seed: int) -> tuple[TrackAttributes, list[list[str]]]:
     """Traits of n tracks with up to three of so many genres; a third has no artist, a third no year."""
     rng = np.random.default_rng(seed)
     genres = [[f"g{g}" for g in rng.integers(0, n_genres, rng.integers(0, 4))] for _ in range(n)]
@@ -179,7 +179,7 @@ def made_traits(n: int, n_genres: int, seed: int) -> tuple[Traits, list[list[str
         "genres": genres,
     }
     schema = {"artist": pl.String(), "year": pl.Int32(), "genres": pl.List(pl.String())}
-    return Traits.of(pl.DataFrame(columns, schema=schema), rng.integers(0, 2, n).astype(np.float32)), genres
+    return TrackAttributes.of(pl.DataFrame(columns, schema=schema), rng.integers(0, 2, n).astype(np.float32)), genres
 
 
 MANY, FEW = made_traits(400, 200, 0), made_traits(400, 9, 1)
@@ -193,19 +193,19 @@ def wishes_of(rng: np.random.Generator) -> Filters:
     return Filters((), genres, artists, *years, only_new=bool(rng.random() < 0.2))
 
 
-@pytest.mark.parametrize(("traits", "genres"), [MANY, FEW], ids=["200 genres", "9 genres"])
-def test_rows_have_the_genres_that_they_have(traits: Traits, genres: list[list[str]]) -> None:
+@pytest.mark.parametrize(("attributes", "genres"), [MANY, FEW], ids=["200 genres", "9 genres"])
+def test_rows_have_the_genres_that_they_have(attributes: TrackAttributes, genres: list[list[str]]) -> None:
     for wanted in (["g3"], ["G3 ", "g7", "no such"], ["no such"], [f"g{n}" for n in range(0, 200, 3)]):
         names = {name.strip().lower() for name in wanted}
         expected = [not names.isdisjoint(own) for own in genres]
-        assert traits.has_genre(np.arange(400, dtype=np.int32), wanted).tolist() == expected
-        assert list(map(traits.genre_test(wanted), range(400))) == expected
+        assert attributes.has_genre(np.arange(400, dtype=np.int32), wanted).tolist() == expected
+        assert list(map(attributes.genre_test(wanted), range(400))) == expected
     shared = [row for row, own in enumerate(genres) if own]
     assert len(shared) > 200, "or else there is little to find"
 
 
-@pytest.mark.parametrize("traits", [MANY[0], FEW[0]], ids=["200 genres", "9 genres"])
-def test_one_row_after_another_finds_what_arrays_find(traits: Traits) -> None:
+@pytest.mark.parametrize("attributes", [MANY[0], FEW[0]], ids=["200 genres", "9 genres"])
+def test_one_row_after_another_finds_what_arrays_find(attributes: TrackAttributes) -> None:
     n_full = n_none = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -213,12 +213,12 @@ def test_one_row_after_another_finds_what_arrays_find(traits: Traits) -> None:
         wishes, cap, k = wishes_of(rng), [None, 1, 2][seed % 3 - 1], int(rng.integers(1, 30))
         excluded = set(rng.integers(-1, 400, 40).tolist())
         items = np.array([row for row in rows if row < 400], dtype=np.int32)
-        passing = wishes.allowed(items, traits, Uploads.none(1), np.array(sorted(excluded), dtype=np.int32))
-        artists = [None if number < 0 else number for number in traits.artists[items].tolist()]
+        passing = wishes.allowed(items, attributes, UploadedTracks.none(1), np.array(sorted(excluded), dtype=np.int32))
+        artists = [None if number < 0 else number for number in attributes.artists[items].tolist()]
         places = first_places(passing, lambda at, artists=artists: [artists[place] for place in at], cap, k)
         expected = items[places].tolist()
         upload = next((place for place, row in enumerate(rows) if row >= 400), len(rows))
-        found = wishes.first(rows, traits, excluded, cap, k)
+        found = wishes.first(rows, attributes, excluded, cap, k)
         if upload < len(rows) and (len(expected) < k or rows.index(expected[-1]) > upload):
             assert found is None
             n_none += 1
@@ -233,13 +233,13 @@ def test_one_row_after_another_finds_what_arrays_find(traits: Traits) -> None:
 def test_a_damaged_trait_is_told_in_a_sentence(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     folder.mkdir()
-    Traits.load(Store(store).current() / "arrays").save(folder)
-    again = Traits.load(folder)
+    TrackAttributes.load(Store(store).current() / "arrays").save(folder)
+    again = TrackAttributes.load(folder)
     assert again.has_artist(np.arange(N, dtype=np.int32), ["ARTIST 3"]).sum() == sum(a == "Artist 3" for a in ARTISTS)
     (folder / "trait_genre_bits.npy").unlink()  # as in generations of before there were any
-    older = Traits.load(folder)
+    older = TrackAttributes.load(folder)
     assert older.genre_bits.tolist() == again.genre_bits.tolist()
     assert older.genre_bits.any()
     (folder / "trait_years.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ArtefactError, match="build again"):
-        Traits.load(folder)
+        TrackAttributes.load(folder)

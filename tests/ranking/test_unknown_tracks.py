@@ -12,7 +12,7 @@ from pipelines.build import Inputs, build
 from recsys.ranking.diversity import Source, Variety, choose
 from recsys.ranking.filters import Filters
 from recsys.ranking.model import Model
-from recsys.ranking.uploaded_tracks import Uploads
+from recsys.ranking.uploaded_tracks import UploadedTracks
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
 from recsys.types import RankedList
@@ -86,10 +86,10 @@ def test_lists_from_tracks_and_of_parts_have_them_last(recommender: Recommender)
 
 def test_lists_that_follow_a_listen_have_them_last(folder: Path, tmp_path: Path) -> None:
     from recsys.eventlog.events import Listened
-    from recsys.live.service import Live
+    from recsys.live.service import LiveUpdater
 
     store = copied(folder / "store", tmp_path / "key=value")
-    live = Live(Store(store), Recommender.open(store))
+    live = LiveUpdater(Store(store), Recommender.open(store))
     live.record([Listened("u0", "t10"), Listened("new", "t3")])
     live.close()
     check(Recommender.open(store).recommend("u0", 200), 6)
@@ -150,10 +150,10 @@ def test_filters_leave_the_popular_list_as_long_as_it_can_be(recommender: Recomm
 
 
 def test_a_list_that_deletions_left_short_is_filled_again(folder: Path, tmp_path: Path) -> None:
-    from recsys.live.service import Live
+    from recsys.live.service import LiveUpdater
 
     store = copied(folder / "store", tmp_path)
-    live = Live(Store(store), Recommender.open(store))
+    live = LiveUpdater(Store(store), Recommender.open(store))
     live.delete_track("t10")
     live.close()
     for user in ("u0", "nobody"):
@@ -168,7 +168,7 @@ def test_a_full_list_that_deletions_left_short_is_filled_from_all_tracks(
     stored, model = recommender.tables.recommended, recommender.model
     monkeypatch.setattr(recommender.tables, "recommended", lambda user: stored(user)[:5])
     before = ids(recommender.recommend("u0", 5))
-    none = Uploads.none(model.item_vectors.shape[1], len(model.items))
+    none = UploadedTracks.none(model.item_vectors.shape[1], len(model.items))
     shorter = recommender.with_uploads(none.with_hidden(model.items.find(before[1:3]).tolist()))
     found = shorter.recommend("u0", 5)
     assert (len(found.tracks), found.note) == (5, "")

@@ -16,8 +16,8 @@ from recsys.catalogue.ids import IdMap
 from recsys.eventlog.events import Listened, TrackDeleted, Upload
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import LiveStore
-from recsys.eventlog.transactions import TRACK, Reading, number_key
-from recsys.ranking.uploaded_tracks import Fresh, Uploads
+from recsys.eventlog.transactions import TRACK, ReadTxn, seq_key
+from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.store.keys import key_of
 from recsys.util.topk import unit_rows
 
@@ -32,7 +32,7 @@ def fresh(number: int, *spaces: str) -> Fresh:
     return Fresh({"track_id": f"n{number}", "title": f"Title {number}"}, np.full(DIM, number, np.float32), vectors)
 
 
-def seen(uploads: Uploads) -> dict[str, Any]:
+def seen(uploads: UploadedTracks) -> dict[str, Any]:
     """All that a value says."""
     return {
         "ids": list(uploads.track_ids), "n": len(uploads.track_ids), "about": dict(uploads.about),
@@ -52,7 +52,7 @@ steps = st.lists(
 
 @given(steps, st.data())
 def test_a_value_never_changes_whatever_is_made_of_it(wanted: list[tuple[str, int]], data: st.DataObject) -> None:
-    values, known, next_ = [Uploads.none(DIM, N_BUILT)], [], 0
+    values, known, next_ = [UploadedTracks.none(DIM, N_BUILT)], [], 0
     known.append(seen(values[0]))
     for what, number in wanted:
         base = values[data.draw(st.integers(0, len(values) - 1))]  # mostly an older one: lines part
@@ -76,7 +76,7 @@ def test_a_value_never_changes_whatever_is_made_of_it(wanted: list[tuple[str, in
 
 def test_who_goes_on_from_the_same_value_in_the_same_way_shares_it() -> None:
     """As two threads that read one log do; who says something else, after a transaction that failed, has copies."""
-    base = Uploads.none(DIM, N_BUILT).with_tracks([fresh(n, "sound") for n in range(20)])
+    base = UploadedTracks.none(DIM, N_BUILT).with_tracks([fresh(n, "sound") for n in range(20)])
     one, other = (base.with_tracks([fresh(20, "sound")]).with_hidden([3]) for _ in range(2))
     assert np.shares_memory(one.item_vectors, other.item_vectors)
     apart = base.with_tracks([fresh(21)])
@@ -91,7 +91,7 @@ def test_who_goes_on_from_the_same_value_in_the_same_way_shares_it() -> None:
 
 
 def test_older_values_see_nothing_of_what_a_thread_adds() -> None:
-    value, done, wrong = Uploads.none(DIM, N_BUILT), threading.Event(), list[str]()
+    value, done, wrong = UploadedTracks.none(DIM, N_BUILT), threading.Event(), list[str]()
     values = [value]
 
     def look() -> None:
@@ -124,7 +124,7 @@ def test_older_values_see_nothing_of_what_a_thread_adds() -> None:
 
 def test_one_more_upload_moves_nothing_that_was_there() -> None:
     """But where an array has no more room, which is once in so many uploads as there are."""
-    value = Uploads.none(DIM, N_BUILT).with_tracks([fresh(n, "sound") for n in range(600)])
+    value = UploadedTracks.none(DIM, N_BUILT).with_tracks([fresh(n, "sound") for n in range(600)])
     for n in range(600, 700):
         later = value.with_tracks([fresh(n, "sound")])
         assert np.shares_memory(value.item_vectors, later.item_vectors)
@@ -164,7 +164,7 @@ def deleted(live: LiveStore, track_id: str) -> None:
         writing.append(TrackDeleted(track_id, "2026-01-01"))
 
 
-class Counting(Reading):
+class Counting(ReadTxn):
     """Counts the values and pairs that are read."""
 
     n_read = 0
@@ -227,7 +227,7 @@ def test_deletions_before_the_generation_are_taken_in_once(live: LiveStore, tmp_
     """They are of tracks that it lacks; were it to have one, it would not be shown."""
     deleted(live, "a")
     with live.reading() as reading:
-        last = reading.last_number()
+        last = reading.last_seq()
     snapshot, _ = extended(Snapshot.at(model_of_ids("a", "b"), "g", tmp_path, last), live)
     assert set(snapshot.uploads.gone) == {0}
     again, _ = extended(snapshot, live)
@@ -255,7 +255,7 @@ def test_a_file_of_an_older_version_is_read_and_completed_once(live: LiveStore) 
         assert reading.deleted_tracks(2) == [(3, "a" * 900)]
         assert list(reading.pairs("deletions")) == []
     with live.writing() as writing:
-        assert [key for key, _ in writing.pairs("deletions")] == [number_key(2), number_key(3)]
+        assert [key for key, _ in writing.pairs("deletions")] == [seq_key(2), seq_key(3)]
         writing.append(Listened("u", "t"))
     with live.reading() as reading:
         counting = Counting(reading.transaction, reading.databases)
@@ -267,8 +267,8 @@ def test_what_an_older_program_deletes_in_a_newer_file_is_not_missed(live: LiveS
     deleted(live, "a")
     with live.writing() as writing:  # as the older one does it
         number = writing.append(TrackDeleted("b", "2026-01-01"))
-        writing.delete("deletions", number_key(number))
-        assert writing.get("gone", TRACK + key_of("b")) == number_key(number)
+        writing.delete("deletions", seq_key(number))
+        assert writing.get("gone", TRACK + key_of("b")) == seq_key(number)
     with live.reading() as reading:
         assert reading.deleted_tracks() == [(1, "a"), (2, "b")]
     deleted(live, "c")

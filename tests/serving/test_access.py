@@ -23,13 +23,13 @@ from recsys.serving.access import (
     TOO_MANY,
     UNKNOWN_TOKEN,
     UPLOAD,
-    Doors,
+    AccessControl,
 )
 from recsys.serving.call_context import PATHS
-from recsys.serving.context import Fittings
+from recsys.serving.context import ServerContext
 from recsys.serving.logs import CallLog, to_stderr
 from recsys.serving.metrics import Board
-from recsys.serving.rate_limits import Rates, Uploads
+from recsys.serving.rate_limits import Rates, UploadSlots
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Keyring, Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb
@@ -50,7 +50,7 @@ def tokens(file: Path) -> dict[Role, str]:
 
 @pytest.fixture(scope="module")
 def channel(file, tokens):
-    with doored(Doors(Keyring(file))) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file))) as address, connected(address) as channel:
         yield channel
 
 
@@ -63,7 +63,7 @@ def test_every_method_of_the_proto_has_a_role():
 
 def test_a_method_without_a_role_has_no_door():
     with pytest.raises(KeyError):
-        Doors().guarded({"Nothing": grpc.unary_unary_rpc_method_handler(print)})
+        AccessControl().guarded({"Nothing": grpc.unary_unary_rpc_method_handler(print)})
 
 
 @pytest.mark.parametrize("method", ROLES)
@@ -119,7 +119,7 @@ def test_reflection_is_for_those_who_may_read(channel, tokens):
 def test_tokens_that_change_under_a_running_server(tmp_path):
     file = tmp_path / "tokens"
     first, _ = add_token(file, Role.READ, "first")
-    with doored(Doors(Keyring(file))) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file))) as address, connected(address) as channel:
         assert call(channel, "Recommend", token=first) == b"got x"
         remove_token(file, "first")
         second, _ = add_token(file, Role.ADMIN, "second")
@@ -137,7 +137,7 @@ def test_tokens_that_change_under_a_running_server(tmp_path):
 def test_a_rate_is_each_token_s_own(tmp_path):
     file = tmp_path / "tokens"
     fast, slow = (add_token(file, Role.READ)[0] for _ in range(2))
-    with doored(Doors(Keyring(file), Rates(3.0))) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file), Rates(3.0))) as address, connected(address) as channel:
         answers = [call(channel, "Recommend", token=fast) for _ in range(3)]
         code, sentence = refused(channel, "Recommend", token=fast)
         assert answers == [b"got x"] * 3
@@ -151,7 +151,7 @@ def test_a_rate_is_each_token_s_own(tmp_path):
 
 
 def test_without_tokens_a_rate_is_each_address_s(tmp_path):
-    with doored(Doors(rates=Rates(2.0))) as address:
+    with doored(AccessControl(rates=Rates(2.0))) as address:
         for _ in range(2):
             with connected(address) as channel:  # another port of the same machine each time
                 call(channel, "Recommend")
@@ -160,7 +160,7 @@ def test_without_tokens_a_rate_is_each_address_s(tmp_path):
 
 
 def test_a_rate_of_none_is_no_limit():
-    with doored(Doors()) as address, connected(address) as channel:
+    with doored(AccessControl()) as address, connected(address) as channel:
         assert [call(channel, "Recommend") for _ in range(300)] == [b"got x"] * 300
 
 
@@ -173,9 +173,9 @@ def held_open(channel, release: Event):
 
 
 def test_so_many_uploads_at_once_and_no_more():
-    release, uploads = Event(), Uploads(2, n_workers=1)
+    release, uploads = Event(), UploadSlots(2, n_workers=1)
     uploads.share = 2
-    with doored(Doors(uploads=uploads)) as address, connected(address) as channel:
+    with doored(AccessControl(uploads=uploads)) as address, connected(address) as channel:
         going_on = [held_open(channel, release) for _ in range(2)]
         assert eventually(lambda: uploads.going_on == 2)
         code, sentence = refused(channel, UPLOAD, b"b")
@@ -198,8 +198,8 @@ def begun(channel: grpc.Channel, n: int, token: str | None = None) -> list[grpc.
 
 
 def test_so_many_calls_at_once_and_no_more(board, caplog):
-    doors = Doors(rates=Rates(10.0), max_calls=3)
-    with doored(doors, board.meter(0)) as address, connected(address) as channel:
+    access = AccessControl(rates=Rates(10.0), max_calls=3)
+    with doored(access, board.meter(0)) as address, connected(address) as channel:
         for request in (b"x", b"missing", b"bug", b"bug at once"):  # a place is free again however a call ends
             call(channel, "Recommend") if request == b"x" else refused(channel, "Recommend", request)
         running = begun(channel, 3)
@@ -209,18 +209,18 @@ def test_so_many_calls_at_once_and_no_more(board, caplog):
         assert board.calls("GetTrack") == {"RESOURCE_EXHAUSTED": 1}
         assert f"GetTrack refused: {TOO_MANY.format(3)}" in caplog.text
         running[0].cancel()
-        assert eventually(lambda: doors._running == 2)
+        assert eventually(lambda: access._running == 2)
         assert call(channel, "GetTrack") == b"got x"
         running.append(channel.unary_unary(f"/{SERVICE}/Recommend").future(b"slow", timeout=0.1))
         assert running[-1].code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert eventually(lambda: doors._running == 2)
+        assert eventually(lambda: access._running == 2)
         for one in running:
             one.cancel()
-        assert eventually(lambda: doors._running == 0)
+        assert eventually(lambda: access._running == 0)
 
 
 def test_who_has_no_token_takes_no_place(file, tokens):
-    with doored(Doors(Keyring(file), max_calls=1)) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file), max_calls=1)) as address, connected(address) as channel:
         [held] = begun(channel, 1, tokens[Role.READ])
         assert refused(channel, "Recommend") == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
         status, told = refused(channel, "Recommend", token=tokens[Role.READ])
@@ -232,25 +232,25 @@ def test_how_many_is_what_the_command_was_given(monkeypatch):
     given = list[ServeSettings]()
     monkeypatch.setattr("recsys.serving.workers.serve", lambda *arguments: given.append(arguments[-1]) or 0)
     assert run("serve", "--store", "s", "--max-calls", 7).status == run("serve", "--store", "s").status == 0
-    assert [Fittings(settings).enter(0)[0]._max_calls for settings in given] == [7, MAX_CALLS]
+    assert [ServerContext(settings).enter(0)[0]._max_calls for settings in given] == [7, MAX_CALLS]
     assert run("serve", "--store", "s", "--max-calls", 0).status == 2
 
 
 def test_200_calls_at_once_are_nothing_special():
-    with doored(Doors()) as address, connected(address) as channel:
+    with doored(AccessControl()) as address, connected(address) as channel:
         work = channel.unary_unary(f"/{SERVICE}/Recommend")
         assert {one.result(CALL_S) for one in [work.future(b"x", timeout=CALL_S) for _ in range(200)]} == {b"got x"}
 
 
 @pytest.mark.parametrize(("client_s", "server_s"), [(0.3, 60.0), (20.0, 0.3)])
 def test_an_upload_that_goes_silent_gives_way_at_its_deadline_or_the_server_s(client_s, server_s):
-    release, uploads = Event(), Uploads(1, n_workers=1)
+    release, uploads = Event(), UploadSlots(1, n_workers=1)
 
     def chunks():
         yield b"a"
         release.wait(20)
 
-    with doored(Doors(uploads=uploads, upload_s=server_s)) as address, connected(address) as channel:
+    with doored(AccessControl(uploads=uploads, upload_s=server_s)) as address, connected(address) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             channel.stream_unary(f"/{SERVICE}/{UPLOAD}")(chunks(), timeout=client_s)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -263,7 +263,7 @@ def test_an_upload_that_goes_silent_gives_way_at_its_deadline_or_the_server_s(cl
 
 @pytest.mark.parametrize("method", ["Recommend", UPLOAD])
 def test_a_message_that_is_too_large_is_refused(method):
-    with doored(Doors(max_message=10_000)) as address, connected(address) as channel:
+    with doored(AccessControl(max_message=10_000)) as address, connected(address) as channel:
         assert call(channel, method, b"x" * 9_900)
         code, sentence = refused(channel, method, b"x" * 10_100)
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -280,7 +280,7 @@ def board() -> Board:
 
 def test_calls_are_counted_by_method_path_and_status(board, file, tokens):
     read = tokens[Role.READ]
-    with doored(Doors(Keyring(file)), board.meter(0)) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file)), board.meter(0)) as address, connected(address) as channel:
         for request in (b"plain", b"plain", b"live", b"x"):
             call(channel, "Recommend", request, read)
         refused(channel, "Recommend", b"missing", read)
@@ -311,7 +311,7 @@ def test_calls_are_counted_by_method_path_and_status(board, file, tokens):
 def test_refusals_are_told_and_nothing_else(file, tokens, caplog):
     with (
         caplog.at_level(logging.DEBUG, "recsys"),
-        doored(Doors(Keyring(file))) as address,
+        doored(AccessControl(Keyring(file))) as address,
         connected(address) as channel,
     ):
         call(channel, "Recommend", b"u-secret", tokens[Role.READ])
@@ -330,7 +330,7 @@ def test_refusals_are_told_and_nothing_else(file, tokens, caplog):
 
 @pytest.mark.parametrize("bug", [b"bug", b"bug at once"])
 def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys, bug):
-    with to_stderr(ServeSettings(log="json")), doored(Doors()) as address, connected(address) as channel:
+    with to_stderr(ServeSettings(log="json")), doored(AccessControl()) as address, connected(address) as channel:
         code, sentence = refused(channel, "Recommend", bug)
     assert (code, sentence) == (grpc.StatusCode.INTERNAL, FAULT)
     [line] = capsys.readouterr().err.splitlines()
@@ -342,7 +342,7 @@ def test_a_fault_is_told_in_one_line_and_not_to_the_client(capsys, bug):
 def test_every_call_is_told_if_asked_for(caplog):
     with (
         caplog.at_level(logging.DEBUG, "recsys"),
-        doored(Doors(log=CallLog(every_call=True))) as address,
+        doored(AccessControl(log=CallLog(every_call=True))) as address,
         connected(address) as channel,
     ):
         call(channel, "Recommend", b"u-secret")
@@ -369,7 +369,7 @@ class Context:
 def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
     """A call of Python takes 0.1 µs in a loop, and several times that in a server, whose caches gRPC has emptied."""
     secrets = [add_token(tmp_path / "tokens", Role.READ)[0] for _ in range(20)]
-    doors = Doors(Keyring(tmp_path / "tokens"), Rates(1e9))
+    access = AccessControl(Keyring(tmp_path / "tokens"), Rates(1e9))
     context, made = Context(secrets[-1]), list[str]()
 
     def seen(_frame, event: str, function) -> None:
@@ -389,8 +389,8 @@ def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
             sys.setprofile(None)
         return len(made)
 
-    assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0)))) <= 40
-    assert asyncio.run(asked(doors._door("Recommend", work, board.meter(0), at_once))) <= 40
+    assert asyncio.run(asked(access._door("Recommend", work, board.meter(0)))) <= 40
+    assert asyncio.run(asked(access._door("Recommend", work, board.meter(0), at_once))) <= 40
     assert board.calls("Recommend") == {"OK": 4}
 
 
@@ -398,7 +398,7 @@ def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
 def test_a_chunk_that_is_too_large_is_the_client_s_fault(board, caplog, size):
     """The longer one is refused by gRPC itself, which looks like an end of the stream at first."""
 
-    with doored(Doors(max_message=10_000), board.meter(0)) as address, connected(address) as channel:
+    with doored(AccessControl(max_message=10_000), board.meter(0)) as address, connected(address) as channel:
         code, sentence = refused(channel, UPLOAD, iter([b"about", b"x" * size, b"more"]))
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than max" in sentence
@@ -408,14 +408,14 @@ def test_a_chunk_that_is_too_large_is_the_client_s_fault(board, caplog, size):
 
 
 def test_one_writer_leaves_a_place_for_uploads_to_others(tmp_path):
-    file, release, uploads = tmp_path / "tokens", Event(), Uploads(2, n_workers=1)
+    file, release, uploads = tmp_path / "tokens", Event(), UploadSlots(2, n_workers=1)
     one, other = (add_token(file, Role.WRITE)[0] for _ in range(2))
 
     def trickle():
         yield b"a"
         release.wait(20)
 
-    with doored(Doors(Keyring(file), uploads=uploads)) as address, connected(address) as channel:
+    with doored(AccessControl(Keyring(file), uploads=uploads)) as address, connected(address) as channel:
         held = channel.stream_unary(f"/{SERVICE}/{UPLOAD}").future(trickle(), timeout=20, metadata=bearer(one))
         assert eventually(lambda: uploads.going_on == 1)
         code, sentence = refused(channel, UPLOAD, b"b", one)

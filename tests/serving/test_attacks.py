@@ -12,7 +12,7 @@ from helpers.attacks import HEADERS, attacking, frame, headers, memory, push
 from helpers.guarded_server import CALL_S, SERVICE, call, connected, doored, eventually, refused
 from helpers.serve_process import serve
 from recsys.serving import health, pending_calls, transport
-from recsys.serving.access import MAX_MESSAGE, NO_TOKEN, ROLES, Doors
+from recsys.serving.access import MAX_MESSAGE, NO_TOKEN, ROLES, AccessControl
 from recsys.serving.metrics import Board
 from recsys.serving.pending_calls import GAVE_WAY, NO_MESSAGE, TOO_LATE, TOO_MANY, Unfinished
 from recsys.serving.tokens import Keyring, Role, add_token
@@ -209,9 +209,9 @@ def test_a_message_is_not_read_before_its_token_is_known(tmp_path):
     """So a call without one costs its headers, and is refused although its message never comes."""
     token = add_token(tmp_path / "tokens", Role.READ)[0]
     board = Board(1, tuple(ROLES))
-    doors = Doors(Keyring(tmp_path / "tokens"))
+    access = AccessControl(Keyring(tmp_path / "tokens"))
     with (
-        doored(doors, board.meter(0)) as address,
+        doored(access, board.meter(0)) as address,
         attacking(address, 1, 40, RECOMMEND, LARGE) as attackers,
         connected(address) as channel,
     ):
@@ -219,7 +219,7 @@ def test_a_message_is_not_read_before_its_token_is_known(tmp_path):
         [attacker] = attackers
         assert len(attacker.ended) == 40
         assert sum(attacker.unsent.values()) == 0, "no window was given to a call that was refused"
-        assert not doors._unfinished._reading
+        assert not access._unfinished._reading
         assert refused(channel, "Recommend")[1] == NO_TOKEN
         assert call(channel, "Recommend", token=token) == b"got x"
     assert board.calls("Recommend") == {"UNAUTHENTICATED": 41, "OK": 1}
@@ -227,7 +227,7 @@ def test_a_message_is_not_read_before_its_token_is_known(tmp_path):
 
 @pytest.mark.parametrize("method", ["Recommend", "RecordListens"])
 def test_a_call_without_a_message_is_refused(method):
-    with doored(Doors()) as address, connected(address) as channel:
+    with doored(AccessControl()) as address, connected(address) as channel:
         work = channel.stream_unary(f"/{SERVICE}/{method}")
         with pytest.raises(grpc.RpcError) as caught:
             work(iter([]), timeout=CALL_S)
@@ -235,7 +235,7 @@ def test_a_call_without_a_message_is_refused(method):
 
 
 def test_methods_that_need_little_take_little():
-    with doored(Doors()) as address, connected(address) as channel:
+    with doored(AccessControl()) as address, connected(address) as channel:
         assert call(channel, "RecordListens", b"x" * 70_000)
         code, told = refused(channel, "DeleteUser", b"x" * 70_000)
         assert (code, told) == (
@@ -244,9 +244,9 @@ def test_methods_that_need_little_take_little():
 
 
 def test_honest_calls_pass_those_that_are_never_ended():
-    board, doors = Board(1, tuple(ROLES)), Doors()
+    board, access = Board(1, tuple(ROLES)), AccessControl()
     with (
-        doored(doors, board.meter(0)) as address,
+        doored(access, board.meter(0)) as address,
         attacking(address, 4, 40, RECOMMEND, LARGE) as attackers,
         connected(address) as channel,
     ):
@@ -266,11 +266,11 @@ def standard_server(monkeypatch):
     monkeypatch.setattr(health, "MOST_WATCHES", 3)
     monkeypatch.setattr(pending_calls, "PATIENCE_S", 0.02)
 
-    def with_health(doors, server, services):
-        doors.add_health(server, health.health_aio.HealthServicer())
+    def with_health(access, server, services):
+        access.add_health(server, health.health_aio.HealthServicer())
 
-    monkeypatch.setattr(Doors, "add_reflection", with_health)
-    with doored(Doors()) as address:
+    monkeypatch.setattr(AccessControl, "add_reflection", with_health)
+    with doored(AccessControl()) as address:
         yield address
 
 
@@ -311,7 +311,7 @@ def test_what_is_no_question_about_health_is_refused(standard_server, question):
 
 
 def test_reflection_counts_as_a_call_and_ends_at_its_door():
-    doors = Doors(max_calls=1)
+    access = AccessControl(max_calls=1)
     ask = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     release = threading.Event()
 
@@ -319,18 +319,18 @@ def test_reflection_counts_as_a_call_and_ends_at_its_door():
         release.wait(20)
         yield from ()
 
-    with doored(doors) as address, connected(address) as channel:
+    with doored(access) as address, connected(address) as channel:
         lasting = channel.stream_stream(ask)(silence(), timeout=20)
-        assert eventually(lambda: doors._running == 1)
+        assert eventually(lambda: access._running == 1)
         assert refused(channel, "Recommend")[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
         lasting.cancel()
         release.set()
-        assert eventually(lambda: doors._running == 0)
+        assert eventually(lambda: access._running == 0)
         assert call(channel, "Recommend") == b"got x"
 
 
 def test_headers_of_more_calls_than_one_connection_may_have_are_refused_by_grpc():
-    with doored(Doors()) as address, attacking(address, 1, 1, RECOMMEND) as attackers:
+    with doored(AccessControl()) as address, attacking(address, 1, 1, RECOMMEND) as attackers:
         push(attackers, 5, settled=True)
         [attacker] = attackers
         assert attacker.most_streams == transport.MOST_STREAMS

@@ -236,6 +236,6 @@ def test_figures_that_others_can_reach_are_told_of(host, told, caplog):
     with closing(socket.socket()) as port, closing(socket.socket()) as figures:
         port.bind(("127.0.0.1", 0))
         figures.bind((host, 0))
-        with closing(fitted(ServeSettings(), 1, port, figures)) as fittings:
-            fittings.announce()
+        with closing(fitted(ServeSettings(), 1, port, figures)) as context:
+            context.announce()
     assert ("others can reach the figures" in caplog.text) == told

@@ -17,8 +17,8 @@ from pipelines.build import Inputs, build
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 from recsys.serving import convert
-from recsys.serving.fast_path import Answers, Current
-from recsys.serving.reload import follow, open_answers
+from recsys.serving.fast_path import FastPath, ServingState
+from recsys.serving.reload import open_answers, watch
 from recsys.serving.server import METHODS, create_server
 from recsys.store.generation import Store
 from recsys.store.keys import key_of
@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers(store: Path) -> Answers:
+def answers(store: Path) -> FastPath:
     return open_answers(store)
 
 
@@ -80,7 +80,7 @@ SLOW = [
 
 @pytest.mark.parametrize("request_", [*PLAIN, *FILTERED], ids=str)
 def test_stored_bytes_say_what_the_recommender_says(
-    answers: Answers, store: Path, request_: pb.RecommendRequest
+    answers: FastPath, store: Path, request_: pb.RecommendRequest
 ) -> None:
     quick = answers.recommend
     found = quick(request_.SerializeToString())
@@ -90,7 +90,7 @@ def test_stored_bytes_say_what_the_recommender_says(
 
 @pytest.mark.parametrize("request_", SLOW, ids=str)
 def test_what_the_stored_list_cannot_answer_is_left_to_the_recommender(
-    answers: Answers, store: Path, request_: pb.RecommendRequest
+    answers: FastPath, store: Path, request_: pb.RecommendRequest
 ) -> None:
     quick = answers.recommend
     assert quick(request_.SerializeToString()) is None
@@ -100,7 +100,7 @@ def test_what_the_stored_list_cannot_answer_is_left_to_the_recommender(
 
 @pytest.mark.parametrize("space", ["", "content", "taste"])
 @pytest.mark.parametrize("k", [0, 50])
-def test_stored_neighbours_say_what_the_recommender_says(answers: Answers, store: Path, space: str, k: int) -> None:
+def test_stored_neighbours_say_what_the_recommender_says(answers: FastPath, store: Path, space: str, k: int) -> None:
     quick = answers.similar_tracks
     track_id = "t0" if Recommender.open(store).plays.n_listeners[0] else "t1"
     request = pb.SimilarTracksRequest(track_id=track_id, k=k, space=space)
@@ -112,7 +112,7 @@ def test_stored_neighbours_say_what_the_recommender_says(answers: Answers, store
     assert quick(pb.SimilarTracksRequest(track_id="no track").SerializeToString()) is None
 
 
-def test_what_is_wrong_is_refused_whoever_answers(answers: Answers) -> None:
+def test_what_is_wrong_is_refused_whoever_answers(answers: FastPath) -> None:
     quick = answers.recommend
     for wrong in (pb.RecommendRequest(), pb.RecommendRequest(user_id="u0", k=201),
                   pb.RecommendRequest(user_id="u0", max_per_artist=0), pb.RecommendRequest(user_id="u0", diversity=2),
@@ -183,10 +183,10 @@ def lists_of(store: Store, generation: str) -> tuple[str, ...]:
 
 async def under_load(store: Store, generations: list[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Ask all the time while CURRENT changes."""
-    current = Current(open_answers(store.folder))
+    current = ServingState(open_answers(store.folder))
     server, port = await create_server(current, "127.0.0.1:0")
     await server.start()
-    following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.02))
+    following = asyncio.create_task(watch(current, store.folder, "lmdb", every_s=0.02))
     found, done = [], asyncio.Event()
 
     async def ask() -> None:
@@ -224,10 +224,10 @@ def test_a_damaged_generation_is_told_of_once_and_the_old_one_goes_on(
         if file.name != FILE:
             (damaged / file.name).symlink_to(file)
     (damaged / FILE).write_bytes((whole / FILE).read_bytes()[:4096])
-    current = Current(open_answers(moving.folder))
+    current = ServingState(open_answers(moving.folder))
 
-    async def look() -> None:
-        following = asyncio.create_task(follow(current, moving.folder, "lmdb", every_s=0.01))
+    async def get() -> None:
+        following = asyncio.create_task(watch(current, moving.folder, "lmdb", every_s=0.01))
         (moving.folder / "CURRENT").write_text(damaged.name)
         await asyncio.sleep(0.3)
         (moving.folder / "CURRENT").unlink()
@@ -236,7 +236,7 @@ def test_a_damaged_generation_is_told_of_once_and_the_old_one_goes_on(
         following.cancel()
 
     with caplog.at_level(logging.ERROR):
-        asyncio.run(look())
+        asyncio.run(get())
     assert current.answers.recommender.generation == whole.name
     told = [record.getMessage() for record in caplog.records if record.name == "recsys.serving.reload"]
     assert len(told) == 1

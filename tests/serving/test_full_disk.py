@@ -156,11 +156,11 @@ def test_a_disk_that_becomes_read_only_in_the_middle_of_a_write(
         monkeypatch.setattr(lmdb, "open", read_only)
         with pytest.raises(ArtefactError, match="nothing was changed"):
             fail(live)
-        assert live.last_number() == 1
+        assert live.last_seq() == 1
         assert live.get("log", (1).to_bytes(8, "big")) is not None
         with pytest.raises(ArtefactError, match="nothing was changed"):
             fail(live)
-        assert live.last_number() == 1
+        assert live.last_seq() == 1
         monkeypatch.undo()
         with live.writing() as writing:
             assert writing.append(Listened("b", "t")) == 2, "and goes on when it may be written again"

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from recsys.serving.rate_limits import _SETS, _WAYS, Rates, Uploads
+from recsys.serving.rate_limits import _SETS, _WAYS, Rates, UploadSlots
 from recsys.serving.tokens import Role, Token
 
 
@@ -57,7 +57,7 @@ def test_a_full_set_is_shared_and_not_overrun() -> None:
 
 
 def test_processes_count_together() -> None:
-    rates, uploads = Rates(10.0), Uploads(2, n_workers=2)
+    rates, uploads = Rates(10.0), UploadSlots(2, n_workers=2)
     uploads.enter(0)
     with uploads.place(7) as refusal:
         assert not refusal
@@ -77,7 +77,7 @@ def test_processes_count_together() -> None:
 
 
 def test_a_place_is_given_back_after_a_failure() -> None:
-    uploads = Uploads(1, n_workers=1)
+    uploads = UploadSlots(1, n_workers=1)
     with pytest.raises(KeyError), uploads.place():
         raise KeyError
     with uploads.place() as refusal:
@@ -85,7 +85,7 @@ def test_a_place_is_given_back_after_a_failure() -> None:
 
 
 def test_one_client_leaves_a_place_to_others_over_all_workers() -> None:
-    uploads = Uploads(4, n_workers=2)
+    uploads = UploadSlots(4, n_workers=2)
     with uploads.place(7), uploads.place(7):
         uploads.enter(1)
         with uploads.place(7) as third, uploads.place(7) as fourth, uploads.place(8) as another:

@@ -12,8 +12,8 @@ from helpers.catalogues import TinyCatalogue, quick_settings
 from helpers.serve_process import eventually, serve
 from helpers.stores import copied
 from pipelines.build import Inputs, build
-from recsys.serving.fast_path import Current
-from recsys.serving.reload import follow, open_answers
+from recsys.serving.fast_path import ServingState
+from recsys.serving.reload import open_answers, watch
 from recsys.store.generation import Store
 from recsys.util.progress import Silent
 
@@ -31,11 +31,11 @@ def store(tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path) -> St
 
 def test_the_former_generation_is_let_go_of_beside_the_calls(store: Store) -> None:
     second = max(store.names())
-    current, threads = Current(open_answers(store.folder)), list[int]()
+    current, threads = ServingState(open_answers(store.folder)), list[int]()
     weakref.finalize(current.answers, lambda: threads.append(threading.get_ident()))
 
     async def swap() -> None:
-        following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01))
+        following = asyncio.create_task(watch(current, store.folder, "lmdb", every_s=0.01))
         (store.folder / "CURRENT").write_text(second)
         for _ in range(1000):
             await asyncio.sleep(0.02)

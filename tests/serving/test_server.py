@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.errors import ArtefactError, ConfigError, DataError, NoSpaceError, NotFoundError
 from recsys.serving import convert
-from recsys.serving.fast_path import Answers, Current
+from recsys.serving.fast_path import FastPath, ServingState
 from recsys.serving.server import METHODS, SERVICE, create_server
 from recsys.types import RankedList, RankedTrack
 from recsys.v1 import recommender_pb2 as pb
@@ -81,7 +81,7 @@ def running(recommender, address="127.0.0.1:0"):
         return asyncio.run_coroutine_threadsafe(work, loop).result(CALL_S)
 
     try:
-        server, port = on_loop(create_server(Current(Answers(recommender)), address))
+        server, port = on_loop(create_server(ServingState(FastPath(recommender)), address))
         on_loop(server.start())
         yield port
         on_loop(server.stop(None))

@@ -14,8 +14,8 @@ import trustme
 
 from helpers.guarded_server import call, connected, doored
 from recsys.errors import ConfigError
-from recsys.serving.access import Doors
-from recsys.serving.context import Fittings
+from recsys.serving.access import AccessControl
+from recsys.serving.context import ServerContext
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tls import read_certificates
 from recsys.util.pem import expiry_told
@@ -62,7 +62,7 @@ def server_files(authority) -> tuple[Path, Path]:
 @contextmanager
 def tls_server(cert: Path, key: Path, client_ca: Path | None = None) -> Iterator[str]:
     settings = ServeSettings(tls_cert=cert, tls_key=key, client_ca=client_ca)
-    with doored(Doors(certificates=read_certificates(settings))) as address:
+    with doored(AccessControl(certificates=read_certificates(settings))) as address:
         yield address
 
 
@@ -95,7 +95,7 @@ def test_a_server_s_expired_certificate_is_not_trusted(authority):
 
 
 def test_tls_to_a_plain_port_fails(authority):
-    with doored(Doors()) as address:
+    with doored(AccessControl()) as address:
         assert turned_away(address, credentials(authority))
 
 
@@ -204,7 +204,7 @@ def test_an_own_certificate_that_clients_refuse_is_told_of(authority, since, unt
     cert, _ = authority.issue("localhost", not_before=now + timedelta(since), not_after=now + timedelta(until))
     found = expiry_told(cert)
     assert (told in found) if told else not found
-    Fittings(ServeSettings(tls_cert=cert)).announce()
+    ServerContext(ServeSettings(tls_cert=cert)).announce()
     assert (found in caplog.text) if told else ("certificate" not in caplog.text)
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.guarded_server import CALL_S, SERVICE, call, connected, doored
 from helpers.serve_process import ROOT, serve
 from recsys.serving import transport
-from recsys.serving.access import Doors
+from recsys.serving.access import AccessControl
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_idle_connections_keep_nobody_out_where_descriptors_are_few(monkeypatch)
     """More of them than descriptors: those beyond are hung up on, and the others once they have said nothing."""
     monkeypatch.setattr(transport, "HANDSHAKE_S", 1.0)
     monkeypatch.setattr(transport, "most_connections", lambda: 20)
-    with doored(Doors()) as address, ExitStack() as stack, connected(address) as first:
+    with doored(AccessControl()) as address, ExitStack() as stack, connected(address) as first:
         assert call(first, "Recommend") == b"got x"
         host, _, port = address.rpartition(":")
         for _ in range(60):

@@ -25,8 +25,8 @@ from recsys.errors import ArtefactError, NotFoundError
 from recsys.eventlog.events import GenerationMovedError, Upload
 from recsys.recommender import Backend
 from recsys.serving import reload
-from recsys.serving.fast_path import Answers, Current
-from recsys.serving.reload import follow, open_answers, open_serving
+from recsys.serving.fast_path import FastPath, ServingState
+from recsys.serving.reload import open_answers, open_serving, watch
 from recsys.serving.upload_handler import NOT_NOW
 from recsys.store.generation import Store
 from recsys.v1 import recommender_pb2 as pb
@@ -171,10 +171,10 @@ def published(
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name not in {*LIVE, *NAMED}])
 def test_the_old_generation_goes_on(store: Store, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    current, old = Current(open_answers(store.folder)), store.current().name
+    current, old = ServingState(open_answers(store.folder)), store.current().name
 
     async def look() -> None:
-        following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01))
+        following = asyncio.create_task(watch(current, store.folder, "lmdb", every_s=0.01))
         published(store, DAMAGES[name][0])
         for _ in range(500):
             await asyncio.sleep(0.02)
@@ -199,9 +199,9 @@ def test_a_generation_that_could_not_be_opened_is_tried_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when the disk is full while its lists catch up. Whatever goes wrong, it is looked for on."""
-    current, errors = Current(open_answers(store.folder)), [ArtefactError("full"), OSError("full"), KeyError("x")]
+    current, errors = ServingState(open_answers(store.folder)), [ArtefactError("full"), OSError("full"), KeyError("x")]
 
-    def failing(*arguments: object) -> Answers:
+    def failing(*arguments: object) -> FastPath:
         if errors:
             raise errors.pop()
         return open_answers(*arguments)
@@ -210,7 +210,7 @@ def test_a_generation_that_could_not_be_opened_is_tried_again(
     monkeypatch.setattr(reload, "AGAIN_S", 0.05)
 
     async def look() -> None:
-        following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01))
+        following = asyncio.create_task(watch(current, store.folder, "lmdb", every_s=0.01))
         published(store)
         for _ in range(200):
             await asyncio.sleep(0.02)
@@ -304,11 +304,11 @@ def test_the_current_generation_answers_once_it_can_be_opened(
     old = store.current()
     published(store, lambda _, fresh: cut(fresh / "serving.lmdb"))
     answers, refused = open_serving(store.folder)
-    current, told = Current(answers), len(caplog.records)
+    current, told = ServingState(answers), len(caplog.records)
     monkeypatch.setattr(reload, "AGAIN_S", 0.1)
 
     async def look() -> None:
-        following = asyncio.create_task(follow(current, store.folder, "lmdb", every_s=0.01, refused=refused))
+        following = asyncio.create_task(watch(current, store.folder, "lmdb", every_s=0.01, refused=refused))
         await asyncio.sleep(0.25)
         assert current.answers.generation == old.name
         shutil.copy(old / "serving.lmdb", store.generations / NEXT / "serving.lmdb")

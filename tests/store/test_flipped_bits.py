@@ -27,12 +27,12 @@ from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError, ChangedError, DamagedError, NewerError
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import user_key
-from recsys.eventlog.user_state import Heard, Taste, Tastes, query_of
+from recsys.eventlog.user_state import UserHistory, UserState, UserStates, query_of
 from recsys.recommender import Recommender, open_store
 from recsys.serving import server
-from recsys.serving.fast_path import Answers, Current
+from recsys.serving.fast_path import FastPath, ServingState
 from recsys.serving.integrity import Checker, Findings
-from recsys.serving.reload import follow, open_answers, open_serving
+from recsys.serving.reload import open_answers, open_serving, watch
 from recsys.store import checksums
 from recsys.store.duckdb_tables import FILE as TABLES
 from recsys.store.duckdb_tables import query
@@ -117,26 +117,30 @@ def test_records_of_format_1_are_read_and_nonsense_in_them_is_our_fault() -> Non
 
 def test_small_values_have_a_format_and_a_checksum() -> None:
     items, plays = np.array([2, 5], np.int32), np.array([1, -1], np.float32)
-    known, taste = Heard(items, plays, 77), Taste(3, 0.5, 0.25, np.array([1, 2, 3], np.float32))
+    known, taste = UserHistory(items, plays, 77), UserState(3, 0.5, 0.25, np.array([1, 2, 3], np.float32))
     old_heard = struct.pack("<Q", 77) + items.tobytes() + plays.tobytes()
     old_taste = struct.pack("<iff", 3, 0.5, 0.25) + taste.query.tobytes()
     for value in (known.packed(), old_heard):
-        read = Heard.read(value)
+        read = UserHistory.read(value)
         assert (read.items.tolist(), read.plays.tolist(), read.up_to) == ([2, 5], [1, -1], 77)
-    many = Tastes.read([taste.packed(), old_taste], 3)
-    assert (many.rows.tolist(), many.lasts.tolist(), many.queries.tolist()) == ([3, 3], [0.25] * 2, [[1, 2, 3]] * 2)
+    many = UserStates.read([taste.packed(), old_taste], 3)
+    assert (many.rows.tolist(), many.score_at_last.tolist(), many.queries.tolist()) == (
+        [3, 3],
+        [0.25] * 2,
+        [[1, 2, 3]] * 2,
+    )
     assert query_of(taste.packed()).tolist() == query_of(old_taste).tolist() == [1, 2, 3]
-    for read, value in ((Heard.read, known.packed()), (query_of, taste.packed())):
+    for read, value in ((UserHistory.read, known.packed()), (query_of, taste.packed())):
         for _, other in flips(value):
             with pytest.raises(DamagedError):
                 read(other)
     for later in (sealed(3, b"12345678"), sealed(3, old_taste)):
         with pytest.raises(NewerError):
-            Heard.read(later)
+            UserHistory.read(later)
     with pytest.raises(NewerError):
-        Tastes.read([sealed(3, old_taste)], 3)
+        UserStates.read([sealed(3, old_taste)], 3)
     with pytest.raises(DamagedError):
-        Tastes.read([taste.packed()[:-1]], 3)
+        UserStates.read([taste.packed()[:-1]], 3)
     with pytest.raises(DamagedError):
         unsealed(sealed(2, b"abc", b"key"), 2, "it", b"another key")
 
@@ -149,7 +153,7 @@ def store(tiny_store: Path, tmp_path: Path) -> Store:
     return Store(copied(tiny_store, tmp_path))
 
 
-def lists(answers: Answers) -> dict[str, list[tuple[str, float]]]:
+def lists(answers: FastPath) -> dict[str, list[tuple[str, float]]]:
     """Everybody's list as a server answers: at once, or on a thread."""
     found = {}
     for user in (*(f"u{n}" for n in range(30)), "nobody"):
@@ -362,11 +366,11 @@ def test_a_damaged_generation_is_left_or_answers_what_is_stored_alone(store: Sto
     (store.folder / "CURRENT").write_text(new)
     answers, _ = open_serving(store.folder)
     assert answers.generation == new
-    current, request = Current(answers), pb.RecommendRequest(user_id="u3", k=10).SerializeToString()
+    current, request = ServingState(answers), pb.RecommendRequest(user_id="u3", k=10).SerializeToString()
     is_damaged = {new} if has_earlier else {new, old}
 
     async def look() -> None:
-        following = asyncio.create_task(follow(current, store.folder, "lmdb", 0.01, damaged=is_damaged.__contains__))
+        following = asyncio.create_task(watch(current, store.folder, "lmdb", 0.01, damaged=is_damaged.__contains__))
         for _ in range(300):
             await asyncio.sleep(0.02)
             if current.answers is not answers or answers.damaged:

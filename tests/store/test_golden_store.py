@@ -18,7 +18,7 @@ from helpers.places import GOLDEN
 from helpers.serve_process import stub_of
 from helpers.served import served
 from helpers.upload_service import CALL_S, pieces
-from recsys.eventlog.archive import read_journal
+from recsys.eventlog.archive import read_archive
 from recsys.eventlog.replay import read_live
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import TRACK, USER
@@ -84,16 +84,16 @@ def test_it_opens_and_says_what_it_said(golden: Golden, backend: Any) -> None:
 def test_the_log_and_the_journal_say_what_they_said(golden: Golden) -> None:
     log, store = golden.facts["log"], golden.store
     with open_live(store.live) as live, live.reading() as reading:
-        assert (reading.last_number(), reading.moved_up_to()) == (log["last_number"], log["moved_up_to"])
+        assert (reading.last_seq(), reading.moved_up_to()) == (log["last_number"], log["moved_up_to"])
         assert [[number, type(event).__name__] for number, event in reading.events()] == log["entries"]
         uploads = {u.track_id: [number, u.content_hash, u.file] for number, u in reading.uploads()}
         assert uploads == log["uploads"]
         assert (reading.gone(TRACK), reading.gone(USER)) == (log["gone_tracks"], log["gone_users"])
         assert all(reading.recorded(event) for event in golden.facts["events"])
         assert not reading.recorded("u0 t2 9")
-        assert len(read_journal(store, reading))
+        assert len(read_archive(store, reading))
     taken = read_live(store)
-    found = {"listens": len(taken.listens), "last_number": taken.last_number}
+    found = {"listens": len(taken.listens), "last_number": taken.last_seq}
     assert found | {"uploads": [u.track_id for u in taken.uploads]} == golden.facts["taken"]
     assert {n: read_facts(store.generation(n))["last_live_number"] for n in store.names()} == golden.facts["taken_in"]
     assert sorted(file.name for file in store.uploads.iterdir()) == golden.facts["uploaded_files"]
@@ -138,7 +138,7 @@ def check_writes_hold(golden: Golden) -> None:
 def test_it_takes_writes(golden: Golden) -> None:
     n = write(golden)
     with open_live(golden.store.live) as live, live.reading() as reading:
-        assert reading.last_number() == golden.facts["log"]["last_number"] + n, "numbers go on from those of before"
+        assert reading.last_seq() == golden.facts["log"]["last_number"] + n, "numbers go on from those of before"
         assert reading.track_gone("up-old")
     assert not (golden.store.uploads / golden.facts["log"]["uploads"]["up-old"][2]).exists()
     check_writes_hold(golden)
@@ -150,8 +150,8 @@ def test_uploads_go_on(golden: Golden) -> None:
     assert add_track(store.folder, store.uploads / file, NewTrack()).known, "its audio is known"
     add(golden.folder, "up-golden", 70, genre="jazz")
     with open_live(store.live) as live, live.reading() as reading:
-        assert reading.upload_number("up-golden") == golden.facts["log"]["last_number"] + 1
-        assert reading.upload_number("up-old") == number
+        assert reading.upload_seq("up-golden") == golden.facts["log"]["last_number"] + 1
+        assert reading.upload_seq("up-old") == number
     assert any("up-golden" in listed for listed in seen(store.folder).values())
 
 
@@ -234,4 +234,4 @@ def test_it_takes_an_upload_through_a_server(golden: Golden) -> None:
         assert (again.track_id, again.known) == ("up-mid", True)
         assert stub.GetTrack(pb.GetTrackRequest(track_id="up-served"), timeout=CALL_S).track.track_id == "up-served"
     with open_live(golden.store.live) as live, live.reading() as reading:
-        assert reading.upload_number("up-served") == golden.facts["log"]["last_number"] + 1
+        assert reading.upload_seq("up-served") == golden.facts["log"]["last_number"] + 1

@@ -13,7 +13,7 @@ from helpers.stores import copied, rows
 from recsys.audio.decoding.worker import content_hash
 from recsys.errors import ChangedError, DamagedError
 from recsys.live.add_track import add_track
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import open_store
 from recsys.serving.reload import open_answers
 from recsys.store.checksums import TABLES
@@ -96,5 +96,8 @@ def test_a_damaged_id_is_asked_of_duckdb(store: Store, audio_catalogue: AudioCat
 def test_both_ways_of_serving_know_the_same(store: Store, audio_catalogue: AudioCatalogue) -> None:
     content = content_hash(audio_catalogue.folder / "music" / "s7.wav")
     for backend in ("duckdb", "lmdb"):
-        with closing(open_store(store.folder, backend)) as recommender, closing(Live(store, recommender)) as live:
+        with (
+            closing(open_store(store.folder, backend)) as recommender,
+            closing(LiveUpdater(store, recommender)) as live,
+        ):
             assert (live.track_of_audio(content), live.track_of_audio("0" * 64)) == ("s7", None)

@@ -88,7 +88,7 @@ def test_lines_reach_a_file_as_soon_as_their_stage_ends() -> None:
         stage.done("160 tracks")
     assert log.flushed.endswith("160 tracks\n")
     with progress.stage("audio"):
-        progress.say("the weights are not here")
+        progress.log("the weights are not here")
         assert log.flushed.endswith("the weights are not here\n")
 
 
@@ -105,7 +105,7 @@ def test_a_terminal_has_one_live_line_for_what_is_running(width: int) -> None:
     with progress.stage("read"):
         pass
     with progress.stage("warm"):
-        progress.say("told meanwhile")
+        progress.log("told meanwhile")
         with progress.stage("audio"), progress.bar("audio: embedding", 4000, "clips"):
             shown = screen_of(file.getvalue())
             assert len(shown) == 3, shown
@@ -203,7 +203,7 @@ def test_what_every_fit_says_is_told_once() -> None:
     log = Log()
     progress = Bars(Console(file=log))
     for _ in range(3):
-        progress.say("the weights are not here")
+        progress.log("the weights are not here")
     assert log.getvalue() == "the weights are not here\n"
 
 
@@ -211,7 +211,7 @@ def test_names_from_strangers_drive_nothing() -> None:
     log = Log()
     progress = Bars(Console(file=log))
     with progress.stage("read [bold]") as stage:
-        progress.say("a\x1b[2Jb [red]c")
+        progress.log("a\x1b[2Jb [red]c")
         stage.done("one\x1b[31m [blue]track")
     assert "\x1b" not in log.getvalue()
     assert r"a\x1b[2Jb [red]c" in log.getvalue()

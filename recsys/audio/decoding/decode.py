@@ -137,7 +137,7 @@ def _is_silent(samples: Float32) -> bool:
 
 
 def _elsewhere(heard: _Heard, settings: DecodeSettings) -> Iterator[Float32]:
-    """Give the clips of other stretches in which there is something to hear, as long as those that there are."""
+    """The clips of other stretches in which there is something to hear, as long as those that there are."""
     n_clip = round(settings.clip_s * heard.reader.sample_rate)
     if heard.n_frames <= n_clip:
         return
@@ -179,7 +179,7 @@ def _told_by_headers(reader: Reader, seen: Look) -> tuple[AudioProblem, ...]:
 
 
 def _rest(file: BinaryIO, first: Reader, settings: DecodeSettings, seen: Look, stack: ExitStack) -> _Heard:
-    """Take what there is of a recording that is not whole: by the library that gets more of it."""
+    """Take what decodes of a recording that is not whole: by the library that gets more of it."""
     other = open_other(file, seen, first, stack)
     if other is not None and other.sample_rate != first.sample_rate:
         other = None

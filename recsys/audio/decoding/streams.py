@@ -160,7 +160,7 @@ class _Window:
         self.n_candidates = 0
 
     def at(self, at: int) -> tuple[bytes, int]:
-        """Give a block that holds the header at a place, and where it begins."""
+        """A block that holds the header at a place, and where it begins."""
         if not self._base <= at <= self._base + len(self._block) - _HEADER_BYTES:
             self._file.seek(at)
             self._block, self._base = self._file.read(_BLOCK_BYTES), at

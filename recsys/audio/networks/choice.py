@@ -28,7 +28,7 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
         trains_gru = network.pooling == "gru"
         name = "musicnn" if has_start and n_tracks <= network.max_musicnn_tracks and not trains_gru else "conv1d"
     if network.start == "pretrained" and not has_start:
-        progress.say(
+        progress.log(
             f"audio: musicnn's weights are not here, so {name} is trained from a random start; "
             "`recsys weights musicnn` fetches them"
         )

@@ -79,7 +79,7 @@ class MusicNN(nn.Module):
         return self.dense_layer(maxima, means)[1]
 
     def dense_layer(self, maxima: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the dense layer before its ReLU, and the 200 features that come of it."""
+        """The dense layer before its ReLU, and the 200 features that come of it."""
         both = torch.stack([maxima, means], dim=2).flatten(1)
         before: Tensor = self.dense(self.normalise_pooled(both))
         features: Tensor = self.normalise_dense(before.relu())

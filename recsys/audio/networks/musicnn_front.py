@@ -86,7 +86,7 @@ class _Scaled(NamedTuple):
 
 
 def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Give slope and offset of a batch norm that is not in training."""
+    """Slope and offset of a batch norm that is not in training."""
     slope = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
     return slope, norm.bias - norm.get_buffer("running_mean") * slope
 
@@ -127,7 +127,7 @@ def _by_size(front: Front, slope: Tensor, offset: Tensor, scaled: _Scaled, out: 
 
 
 def _unit_weights(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Give filters in the type that is multiplied, and the unit of each.
+    """Filters in the type that is multiplied, and the unit of each.
 
     Sums along time are rounded, and their steps taken: what rounding adds is then noise of high frequency, where
     log-mel has little. A clip's vector is at a cosine of 0.99992 so, and of 0.9994 with each weight rounded by itself.

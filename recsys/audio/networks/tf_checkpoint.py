@@ -52,7 +52,7 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, Float32]:
 
 
 def _entries(index: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Give the keys and values of the table: its footer points to a block of pointers to blocks."""
+    """The keys and values of the table: its footer points to a block of pointers to blocks."""
     if len(index) < _FOOTER_BYTES or struct.unpack("<Q", index[-8:])[0] != _MAGIC:
         raise ValueError("the index does not end in the magic number of a table")
     footer = index[-_FOOTER_BYTES:]
@@ -63,7 +63,7 @@ def _entries(index: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(index: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Give the keys and values of the block that a handle (offset and size) points to."""
+    """The keys and values of the block that a handle (offset and size) points to."""
     start, position = _varint(handle, 0)
     n_bytes, _ = _varint(handle, position)
     block = _slice(index, start, n_bytes + _TRAILER_BYTES)

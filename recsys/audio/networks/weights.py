@@ -81,9 +81,9 @@ def fetch_musicnn(progress: Progress, download: Callable[[Path], None] | None = 
     """
     found = musicnn_weights()
     if found is not None:
-        progress.say(f"musicnn: the weights are in {found}")
+        progress.log(f"musicnn: the weights are in {found}")
         return found
-    progress.say(f"musicnn: getting {_REQUIREMENT} (29 MB) from the package index")
+    progress.log(f"musicnn: getting {_REQUIREMENT} (29 MB) from the package index")
     with TemporaryDirectory() as scratch:
         (download or _pip_download)(Path(scratch))
         wheels = list(Path(scratch).glob("*.whl"))
@@ -91,7 +91,7 @@ def fetch_musicnn(progress: Progress, download: Callable[[Path], None] | None = 
             raise ArtefactError(f"the download of {_REQUIREMENT} gave {len(wheels)} wheels, expected 1; try again")
         states = {name: _checked(name, state_of(_checkpoint(wheels[0], _MEMBERS[name]))) for name in NAMES}
     folder = _store(states)
-    progress.say(f"musicnn: checked and stored in {folder}")
+    progress.log(f"musicnn: checked and stored in {folder}")
     return folder
 
 
@@ -187,9 +187,9 @@ def _pip_download(folder: Path) -> None:
     command += ["--only-binary", ":all:", "--dest", str(folder), _REQUIREMENT]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
-        told = [line for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]
+        message = [line for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ArtefactError(
-            f"pip could not get {_REQUIREMENT} ({told[-1].strip()}); `recsys weights musicnn` tries again"
+            f"pip could not get {_REQUIREMENT} ({message[-1].strip()}); `recsys weights musicnn` tries again"
         )
 
 

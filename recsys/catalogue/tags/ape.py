@@ -7,7 +7,7 @@ Values are UTF-8, several parted by zeros. What the tracks table has no column f
 
 from typing import BinaryIO
 
-from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, Found, put
+from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, TagTexts, put
 
 _FRAME_BYTES = 32  # of the header and of the footer
 _MARK = b"APETAGEX"
@@ -18,7 +18,7 @@ _LYRICS3 = b"LYRICS200"  # a tag of another kind, that stands between this and I
 _LYRICS3_BYTES = 15  # of that mark and the six digits of its length
 
 
-def read_ape(file: BinaryIO, start: int, end: int, notes: list[str]) -> Found | None:
+def read_ape(file: BinaryIO, start: int, end: int, notes: list[str]) -> TagTexts | None:
     """Read the tag that ends at ``end``, or else the one that begins at ``start``."""
     end = _before_lyrics3(file, end)
     file.seek(max(start, end - _FRAME_BYTES))
@@ -44,8 +44,8 @@ def _before_lyrics3(file: BinaryIO, end: int) -> int:
     return max(0, end - _LYRICS3_BYTES - int(tail[:6]))
 
 
-def _read_items(file: BinaryIO, at: int, end: int, frame: bytes, notes: list[str]) -> Found:
-    found: Found = {}
+def _read_items(file: BinaryIO, at: int, end: int, frame: bytes, notes: list[str]) -> TagTexts:
+    found: TagTexts = {}
     for _ in range(min(_MAX_ITEMS, int.from_bytes(frame[16:20], "little"))):
         file.seek(at)
         head = file.read(min(8 + _MAX_KEY_BYTES, max(0, end - at)))

@@ -8,7 +8,7 @@ Sound is passed over unread. A chunk that does not fit ends the reading; no chun
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, Found, put
+from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, TagTexts, put
 from recsys.catalogue.tags.id3 import read_id3v2
 
 _MAX_CHUNKS = 10_000
@@ -19,12 +19,12 @@ _OF_AIFF = {b"NAME": "title", b"AUTH": "artist"}
 _UNKNOWN_SIZE = 0xFFFFFFFF  # in RF64, whose sizes are in a chunk of their own; or of who wrote to a pipe
 
 
-def read_wav(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[Found, Found]:
+def read_wav(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[TagTexts, TagTexts]:
     """Read a RIFF, RIFX or RF64 file; give what its ID3 chunk says, then what its INFO list says."""
     file.seek(start)
     order = "big" if file.read(4) == b"RIFX" else "little"
-    id3: Found = {}
-    info: Found = {}
+    id3: TagTexts = {}
+    info: TagTexts = {}
     of_sound = _UNKNOWN_SIZE
     for name, at, n_bytes in _chunks(file, start + 12, size, order):
         if name == b"ds64":
@@ -40,7 +40,15 @@ def read_wav(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[F
 
 
 def _read_wav_chunk(
-    file: BinaryIO, name: bytes, at: int, n_bytes: int, order: str, size: int, id3: Found, info: Found, notes: list[str]
+    file: BinaryIO,
+    name: bytes,
+    at: int,
+    n_bytes: int,
+    order: str,
+    size: int,
+    id3: TagTexts,
+    info: TagTexts,
+    notes: list[str],
 ) -> None:
     file.seek(at)
     if name.lower() == b"id3 " and not id3:
@@ -51,10 +59,10 @@ def _read_wav_chunk(
                 put(info, _OF_INFO[key.upper()], [_text(file, text_at, text_bytes)])
 
 
-def read_aiff(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[Found, Found]:
+def read_aiff(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[TagTexts, TagTexts]:
     """Read an AIFF or AIFC file; give what its ID3 chunk says, then what its own text chunks say."""
-    id3: Found = {}
-    own: Found = {}
+    id3: TagTexts = {}
+    own: TagTexts = {}
     for name, at, n_bytes in _chunks(file, start + 12, size, "big"):
         if name == b"ID3 " and not id3:
             id3 |= _id3_at(file, at, size, notes)
@@ -63,9 +71,9 @@ def read_aiff(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[
     return id3, own
 
 
-def read_caf(file: BinaryIO, start: int, size: int) -> Found:
+def read_caf(file: BinaryIO, start: int, size: int) -> TagTexts:
     """Read the ``info`` chunk of a CAF file: pairs of names and texts."""
-    found: Found = {}
+    found: TagTexts = {}
     for name, at, n_bytes in _chunks(file, start + 8, size, "big", size_bytes=8):
         if name == b"info":
             file.seek(at + 4)
@@ -78,7 +86,7 @@ def read_caf(file: BinaryIO, start: int, size: int) -> Found:
 
 
 def _chunks(file: BinaryIO, at: int, end: int, order: str, size_bytes: int = 4) -> Iterator[tuple[bytes, int, int]]:
-    """Give the name of each chunk, where it begins behind its header, and how many bytes it declares."""
+    """The name of each chunk, where it begins behind its header, and how many bytes it declares."""
     for _ in range(_MAX_CHUNKS):
         if at + 4 + size_bytes > end:
             return
@@ -93,7 +101,7 @@ def _chunks(file: BinaryIO, at: int, end: int, order: str, size_bytes: int = 4) 
             at += n_bytes % 2
 
 
-def _id3_at(file: BinaryIO, at: int, size: int, notes: list[str]) -> Found:
+def _id3_at(file: BinaryIO, at: int, size: int, notes: list[str]) -> TagTexts:
     file.seek(at)
     return read_id3v2(file, at, size, notes)[0] if file.read(3) == b"ID3" else {}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from recsys.catalogue.tags.genres import parted
 from recsys.catalogue.years import year_in
 
-Found = dict[str, list[str]]  # texts by a tag's name in lower case
+TagTexts = dict[str, list[str]]  # texts by a tag's name in lower case
 
 MAX_CHARS = 1_000  # of a field
 MAX_LYRICS_CHARS = 200_000  # the longest songs have a tenth of it
@@ -49,7 +49,7 @@ class Inside:
     notes: tuple[str, ...] = ()
 
 
-def put(found: Found, name: str, texts: Iterable[str]) -> None:
+def put(found: TagTexts, name: str, texts: Iterable[str]) -> None:
     """Add texts to what was found; a text that holds several, between zeros, is parted. Blank ones are left out."""
     held = found.setdefault(name.lower(), [])
     for text in texts:
@@ -58,7 +58,7 @@ def put(found: Found, name: str, texts: Iterable[str]) -> None:
                 held.append(value)
 
 
-def merged(kinds: Sequence[Found], notes: list[str]) -> dict[str, str]:
+def merged(kinds: Sequence[TagTexts], notes: list[str]) -> dict[str, str]:
     """Join what several kinds of tags say: of each field, what the first kind that is not blank there says.
 
     Args:
@@ -86,8 +86,8 @@ def with_sure_year(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in tags.items() if name != "year" or re.fullmatch("[0-9]{4}", text)}
 
 
-def _candidates(kinds: Sequence[Found], field: str) -> Iterable[list[str]]:
-    """Give the texts of one field, of each group of names and each kind: those believed most go first."""
+def _candidates(kinds: Sequence[TagTexts], field: str) -> Iterable[list[str]]:
+    """The texts of one field, of each group of names and each kind: those believed most go first."""
     for group in _NAMES[field]:
         for kind in kinds:
             for name in group:
@@ -115,7 +115,7 @@ def _without_controls(text: str, field: str) -> str:
 
 
 def _dated(said: Sequence[Sequence[str]]) -> list[str]:
-    """Give the first year that is sure; else the first text, for the build to report, unless it is only zeros."""
+    """The first year that is sure; else the first text, for the build to report, unless it is only zeros."""
     texts = [text for texts in said for text in texts]
     for text in texts:
         if (year := year_in(text)) is not None:

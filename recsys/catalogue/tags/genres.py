@@ -25,7 +25,7 @@ _KNOWN = frozenset(map(_folded, _NAMES)) | {"rnb", "rb", "rhythmandblues", "hiph
 
 
 def parted(text: str) -> list[str]:
-    """Give the genres that a text of any kind of tag holds, numbers by name."""
+    """The genres that a text of any kind of tag holds, numbers by name."""
     names = [name for part in re.split(r";|\\\\", text[:_MAX_CHARS]) for name in known_parts(part, r"[,\\]")]
     return [named for name in names for named in numbered(name)]
 
@@ -38,7 +38,7 @@ def known_parts(text: str, separators: str) -> list[str]:
 
 
 def numbered(text: str) -> list[str]:
-    """Give the names of a text such as ``(52)(RX)``, ``17`` or ``((not a number)``; a number without a name is none."""
+    """The names of a text such as ``(52)(RX)``, ``17`` or ``((not a number)``; a number without a name is none."""
     text = text[:_MAX_CHARS].strip()
     names: list[str] = []
     at = 0

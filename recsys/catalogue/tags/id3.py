@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from recsys.catalogue.tags.fields import WANTED, Found, put
+from recsys.catalogue.tags.fields import WANTED, TagTexts, put
 from recsys.catalogue.tags.genres import known_parts, numbered
 
 V1_BYTES = 128
@@ -53,7 +53,7 @@ class _Tag:
         return self.file.read(max(0, min(n_bytes, self.end - at)))
 
 
-def read_id3v2(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[Found, int]:
+def read_id3v2(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple[TagTexts, int]:
     """Read the tag that begins with ``ID3`` at ``start`` in a file of ``size`` bytes; also say where it ends."""
     file.seek(start)
     head = file.read(10)
@@ -61,7 +61,7 @@ def read_id3v2(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple
     declared = start + 10 + _whole(head[6:10])
     end = min(declared, size)
     after = declared + (10 if version == 4 and flags & 0x10 else 0)  # a footer repeats the header
-    found: Found = {}
+    found: TagTexts = {}
     if version not in {2, 3, 4}:
         notes.append(f"an ID3 tag of the unknown version 2.{version}")
         return found, after
@@ -77,7 +77,7 @@ def read_id3v2(file: BinaryIO, start: int, size: int, notes: list[str]) -> tuple
     return found, after
 
 
-def read_id3v1(file: BinaryIO, end: int) -> Found | None:
+def read_id3v1(file: BinaryIO, end: int) -> TagTexts | None:
     """Read the 128 bytes before ``end`` if they are a tag."""
     if end < V1_BYTES:
         return None
@@ -85,14 +85,14 @@ def read_id3v1(file: BinaryIO, end: int) -> Found | None:
     tag = file.read(V1_BYTES)
     if tag[:3] != b"TAG":
         return None
-    found: Found = {}
+    found: TagTexts = {}
     for name, first, last in (("title", 3, 33), ("artist", 33, 63), ("album", 63, 93), ("year", 93, 97)):
         put(found, name, [tag[first:last].split(b"\0")[0].decode("cp1252", "replace")])
     put(found, "genre", numbered(str(tag[127])))
     return found
 
 
-def _read_frames(tag: _Tag, at: int, found: Found, notes: list[str]) -> None:
+def _read_frames(tag: _Tag, at: int, found: TagTexts, notes: list[str]) -> None:
     n_read = 0
     for _ in range(_MAX_FRAMES):
         head = tag.read(at, tag.header_bytes)
@@ -117,7 +117,7 @@ def _read_frames(tag: _Tag, at: int, found: Found, notes: list[str]) -> None:
 
 
 def _size(tag: _Tag, at: int, head: bytes) -> int | None:
-    """Give the bytes of a frame without its header; None where this is no frame.
+    """The bytes of a frame without its header; None where this is no frame.
 
     A name that is none does not matter where the size leads to another frame: then one byte of the name is damaged.
     """
@@ -132,7 +132,7 @@ def _size(tag: _Tag, at: int, head: bytes) -> int | None:
 
 
 def _sizes(tag: _Tag, head: bytes) -> list[int]:
-    """Give what a frame's header can declare: in 2.4 seven bits a byte, but some programs write eight."""
+    """What a frame's header can declare: in 2.4 seven bits a byte, but some programs write eight."""
     stored = head[tag.name_bytes : tag.name_bytes + (3 if tag.version == 2 else 4)]
     seven_bits = [_syncsafe(stored)] if tag.version == 4 and max(stored) < 0x80 else []
     return [*seven_bits, int.from_bytes(stored, "big")]
@@ -160,7 +160,7 @@ def _next_frame(tag: _Tag, at: int, end: int | None = None) -> int | None:
 _OF_FRAMES = ("tit2", "tpe1", "tpe2", "talb", "tcon", "tyer", "tdrc", "tdor", "tory", "uslt", "txxx")
 
 
-def _read_frame(tag: _Tag, head: bytes, at: int, n_bytes: int, found: Found, notes: list[str]) -> int:
+def _read_frame(tag: _Tag, head: bytes, at: int, n_bytes: int, found: TagTexts, notes: list[str]) -> int:
     """Read a frame, if the tracks table has a column for it; say how many bytes of text that took."""
     name = _NEW_NAMES.get(head[:3], "") if tag.version == 2 else head[:4].decode("latin-1").lower()
     if name not in _OF_FRAMES:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
 
-from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, Found, put
+from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, TagTexts, put
 
 _SEGMENT, _INFO, _TITLE = 0x18538067, 0x1549A966, 0x7BA9
 _TAGS, _TAG, _SIMPLE, _NAME, _STRING = 0x1254C367, 0x7373, 0x67C8, 0x45A3, 0x4487
@@ -18,9 +18,9 @@ _MAX_TAGS = 100  # of a file, and texts of a tag
 _MAX_TEXT_BYTES = 4 * MAX_LYRICS_CHARS
 
 
-def read_matroska(file: BinaryIO, start: int, size: int) -> Found:
+def read_matroska(file: BinaryIO, start: int, size: int) -> TagTexts:
     """Read the tags of a file of ``size`` bytes whose EBML header is at ``start``."""
-    found: Found = {}
+    found: TagTexts = {}
     titles: list[str] = []
     for at, end in _children(file, start, size, _SEGMENT):
         for element, inner_at, inner_end in _elements(file, at, end):
@@ -34,7 +34,7 @@ def read_matroska(file: BinaryIO, start: int, size: int) -> Found:
     return found
 
 
-def _read_tag(file: BinaryIO, at: int, end: int, found: Found) -> None:
+def _read_tag(file: BinaryIO, at: int, end: int, found: TagTexts) -> None:
     level = 0
     for targets in _children(file, at, end, _TARGETS):
         for level_at, level_end in _children(file, *targets, _LEVEL):

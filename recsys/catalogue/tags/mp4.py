@@ -6,7 +6,7 @@ Atoms are passed over unread but for the way to the items. Numbered genres becom
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, Found, put
+from recsys.catalogue.tags.fields import MAX_LYRICS_CHARS, WANTED, TagTexts, put
 from recsys.catalogue.tags.genres import numbered
 
 _WAY = (b"moov", b"udta", b"meta", b"ilst")
@@ -18,9 +18,9 @@ _CLASSES = {2: "utf-16-be"}  # of a value; all others that hold texts are UTF-8
 _NO_TEXT = frozenset({13, 14, 27})  # pictures
 
 
-def read_mp4(file: BinaryIO, start: int, size: int) -> Found:
+def read_mp4(file: BinaryIO, start: int, size: int) -> TagTexts:
     """Read the items of a file of ``size`` bytes whose first atom is at ``start``."""
-    found: Found = {}
+    found: TagTexts = {}
     places = [(start, size)]
     for name in _WAY:
         places = [(at, end) for place in places for kind, at, end in _atoms(file, *place) if kind == name]
@@ -37,7 +37,7 @@ def _after_flags(file: BinaryIO, at: int) -> int:
     return at if file.read(4) == b"hdlr" else at + _FULL
 
 
-def _read_item(file: BinaryIO, kind: bytes, at: int, end: int, found: Found) -> None:
+def _read_item(file: BinaryIO, kind: bytes, at: int, end: int, found: TagTexts) -> None:
     name = kind.decode("latin-1").lower()
     for inner, inner_at, inner_end in _atoms(file, at, end):
         file.seek(inner_at)

@@ -26,7 +26,7 @@ from mutagen.oggvorbis import OggVorbis
 
 from recsys.catalogue.tags.ape import read_ape
 from recsys.catalogue.tags.chunks import read_aiff, read_caf, read_wav
-from recsys.catalogue.tags.fields import MAX_NOTES, WANTED, Found, Inside, merged, put
+from recsys.catalogue.tags.fields import MAX_NOTES, WANTED, Inside, TagTexts, merged, put
 from recsys.catalogue.tags.id3 import V1_BYTES, read_id3v1, read_id3v2
 from recsys.catalogue.tags.kinds import kind_of
 from recsys.catalogue.tags.matroska import read_matroska
@@ -50,7 +50,7 @@ _OGG_KINDS = {
 def read_tags(file: BinaryIO) -> Inside:
     """Read the tags of an open file; tags that are damaged, or take too long, cost no more than themselves."""
     notes: list[str] = []
-    kinds: list[Found] = []
+    kinds: list[TagTexts] = []
     try:
         with cpu_limit(CPU_LIMIT_S):
             _gather(file, kinds, notes)
@@ -61,7 +61,7 @@ def read_tags(file: BinaryIO) -> Inside:
     return Inside(tags, tuple(note[:_MAX_NOTE_CHARS] for note in dict.fromkeys(notes))[:MAX_NOTES])
 
 
-def _gather(file: BinaryIO, kinds: list[Found], notes: list[str]) -> None:
+def _gather(file: BinaryIO, kinds: list[TagTexts], notes: list[str]) -> None:
     """Put together what each kind of tags says, the one that is believed most first."""
     size = file.seek(0, os.SEEK_END)
     at, of_id3 = _read_id3s(file, size, kinds, notes)
@@ -78,7 +78,7 @@ def _gather(file: BinaryIO, kinds: list[Found], notes: list[str]) -> None:
         notes.append("the file is empty" if size == 0 else "no known kind of audio")
 
 
-def _read_id3s(file: BinaryIO, size: int, kinds: list[Found], notes: list[str]) -> tuple[int, int]:
+def _read_id3s(file: BinaryIO, size: int, kinds: list[TagTexts], notes: list[str]) -> tuple[int, int]:
     """Read the ID3 tags that begin the file; say where the last of them ends, and how many there are."""
     at = 0
     for n in range(_MAX_ID3_TAGS):
@@ -91,7 +91,7 @@ def _read_id3s(file: BinaryIO, size: int, kinds: list[Found], notes: list[str]) 
     return at, _MAX_ID3_TAGS
 
 
-def _read_ogg(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[Found]:
+def _read_ogg(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[TagTexts]:
     file.seek(at)
     head = file.read(128)
     for mark, kind in _OGG_KINDS.items():
@@ -100,7 +100,7 @@ def _read_ogg(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[Foun
     return []
 
 
-def _read_dsf(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[Found]:
+def _read_dsf(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[TagTexts]:
     """Read the ID3 tag that the header of a DSF file points to."""
     file.seek(at + 20)
     start = at + int.from_bytes(file.read(8), "little")
@@ -110,9 +110,9 @@ def _read_dsf(file: BinaryIO, at: int, size: int, notes: list[str]) -> list[Foun
     return [read_id3v2(file, start, size, notes)[0]] if file.read(3) == b"ID3" else []
 
 
-def _commented(kind: Callable[[BinaryIO], Any], file: BinaryIO, notes: list[str]) -> Found:
+def _commented(kind: Callable[[BinaryIO], Any], file: BinaryIO, notes: list[str]) -> TagTexts:
     """Read what mutagen reads: comments by name."""
-    found: Found = {}
+    found: TagTexts = {}
     try:
         file.seek(0)
         for key, value in list.__iter__(kind(file).tags or []):  # pairs, both of mutagen's kinds are lists of them
@@ -125,7 +125,7 @@ def _commented(kind: Callable[[BinaryIO], Any], file: BinaryIO, notes: list[str]
     return found
 
 
-_READERS: dict[str, Callable[[BinaryIO, int, int, list[str]], list[Found]]] = {
+_READERS: dict[str, Callable[[BinaryIO, int, int, list[str]], list[TagTexts]]] = {
     "flac": lambda file, at, size, notes: [_commented(FLAC, file, notes)],
     "ogg": _read_ogg,
     "dsf": _read_dsf,

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from eval.baselines.base import Choice, Peer
-from eval.baselines.features import Material
+from eval.baselines.base import Baseline, Choice
+from eval.baselines.features import BaselineData
 from eval.baselines.rankers import ByVectors
 from eval.baselines.registry import NAMES, PEERS, WITHOUT_FEATURES
 from eval.baselines.simple import Ranker
@@ -18,7 +18,7 @@ from recsys.types import NO_ITEM, TAGS_SCHEMA, TRACKS_SCHEMA, Int32, Plays, Tags
 
 N_USERS, N_ITEMS, N_TASTES = 61, 90, 3
 COLD = np.arange(75, 90, dtype=np.int32)
-BY_NAME = {peer.name: peer for peer in PEERS}
+BY_NAME = {baseline.name: baseline for baseline in PEERS}
 QUICK = {"n_factors": 8, "hidden": 32, "K": 40, "epochs": 40, "learning_rate": 0.05}  # where a peer has these
 
 
@@ -63,19 +63,19 @@ def planted() -> tuple[Plays, Tracks, Tags, tuple[Int32, np.ndarray]]:
 
 
 @cache
-def material() -> Material:
-    return Material.of(*planted())
+def material() -> BaselineData:
+    return BaselineData.of(*planted())
 
 
-def quick(peer: Peer) -> dict[str, object]:
-    params = peer.defaults | {name: value for name, value in QUICK.items() if name in peer.space}
+def quick(baseline: Baseline) -> dict[str, object]:
+    params = baseline.defaults | {name: value for name, value in QUICK.items() if name in baseline.space}
     return params | ({"l2": 1.0} if params.get("l2", 0) > 1 else {})  # squared norms of a small catalogue
 
 
 @cache
 def fitted(name: str) -> Ranker:
-    peer = BY_NAME[name]
-    return peer.fit(material(), quick(peer), 3)
+    baseline = BY_NAME[name]
+    return baseline.fit(material(), quick(baseline), 3)
 
 
 def closed_items(user: int) -> set[int]:
@@ -119,8 +119,8 @@ def test_a_batch_is_its_users_one_by_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_lists(name: str) -> None:
-    peer = BY_NAME[name]
-    again = peer.fit(Material.of(*planted()), quick(peer), 3).rank(EVERYONE, 15)
+    baseline = BY_NAME[name]
+    again = baseline.fit(BaselineData.of(*planted()), quick(baseline), 3).rank(EVERYONE, 15)
     first = fitted(name).rank(EVERYONE, 15)
     assert (again.items == first.items).all()
     assert (again.scores == first.scores).all()
@@ -172,13 +172,13 @@ def test_names_are_told_once() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_missing_is_said(name: str) -> None:
-    peer = BY_NAME[name]
+    baseline = BY_NAME[name]
     plays, tracks, _, _ = planted()
-    bare = Material.of(plays, Tracks(tracks.frame.with_columns(artist=pl.lit(None, pl.String))), None, None)
+    bare = BaselineData.of(plays, Tracks(tracks.frame.with_columns(artist=pl.lit(None, pl.String))), None, None)
     nothing = replace(plays, counts=csr_matrix(plays.counts.shape, dtype=np.float32))
-    assert peer.lacks(material()) == ""
-    assert bool(peer.lacks(bare)) == peer.uses_features
-    assert "no plays" in peer.lacks(Material.of(nothing, tracks, None, None))
+    assert baseline.lacks(material()) == ""
+    assert bool(baseline.lacks(bare)) == baseline.uses_features
+    assert "no plays" in baseline.lacks(BaselineData.of(nothing, tracks, None, None))
 
 
 def test_artist_popularity_is_the_listeners_of_the_artist() -> None:
@@ -203,9 +203,9 @@ def test_own_artists_are_scored_by_plays_with_ties_by_popularity() -> None:
 
 
 def test_a_cold_track_has_the_shrunken_mean_factor_of_its_artist() -> None:
-    m, peer = material(), BY_NAME["artist-mean"]
-    params = quick(peer) | {"shrinkage": 2.0}
-    ranker = peer.fit(m, params, 3)
+    m, baseline = material(), BY_NAME["artist-mean"]
+    params = quick(baseline) | {"shrinkage": 2.0}
+    ranker = baseline.fit(m, params, 3)
     factors = m.als(params["n_factors"], params["l2"], params["mean_confidence"], 3).item_factors
     warm = m.plays.n_listeners > 0
     siblings = warm & (m.metadata.artist == m.metadata.artist[80])
@@ -215,8 +215,8 @@ def test_a_cold_track_has_the_shrunken_mean_factor_of_its_artist() -> None:
 
 
 def test_ease_is_the_closed_form_of_the_paper() -> None:
-    m, peer = material(), BY_NAME["ease"]
-    ranker = peer.fit(m, {"l2": 3.0, "value": "log"}, 0)
+    m, baseline = material(), BY_NAME["ease"]
+    ranker = baseline.fit(m, {"l2": 3.0, "value": "log"}, 0)
     shared = m.plays.n_listeners >= 2
     x = np.log1p(m.plays.counts.toarray())[:, shared]
     inverse = np.linalg.inv(x.T @ x + 3 * np.eye(x.shape[1]))
@@ -261,7 +261,7 @@ def test_factors_are_fitted_once_for_the_same_settings(monkeypatch: pytest.Monke
 
     calls, real = [], module.fit_als
     monkeypatch.setattr(module, "fit_als", lambda *given: calls.append(1) or real(*given))
-    m = Material.of(*planted())
+    m = BaselineData.of(*planted())
     first, again = m.als(4, 1.0, 5.0, 0), m.als(4, 1.0, 5.0, 0)
     assert first is again
     m.als(4, 2.0, 5.0, 0)
@@ -275,6 +275,6 @@ def test_learning_that_diverged_is_an_error() -> None:
     items[4, 1] = np.nan
     with pytest.raises(DataError, match="diverged"):
         ByVectors(plays, users, items)
-    peer = BY_NAME["lightfm-features"]
+    baseline = BY_NAME["lightfm-features"]
     with pytest.raises(DataError, match="diverged"):
-        peer.fit(material(), quick(peer) | {"learning_rate": 1e30}, 0)
+        baseline.fit(material(), quick(baseline) | {"learning_rate": 1e30}, 0)

@@ -16,7 +16,7 @@ from eval.metrics.beyond_accuracy import (
     CATALOGUE_METRICS,
     FORMULAS,
     LIST_METRICS,
-    Traits,
+    ItemFacts,
     coverage,
     diversity,
     gini,
@@ -38,7 +38,7 @@ SOUND = (
 RANKED = np.array([[0, 1, 2, 3], [2, 5, 4, -1], [3, -1, -1, -1], [-1, -1, -1, -1]], dtype=np.int32)
 
 
-def made(artists: pl.DataFrame | None = ARTISTS) -> Traits:
+def made(artists: pl.DataFrame | None = ARTISTS) -> ItemFacts:
     plays = Plays(csr_matrix(HEARD), csr_matrix(HEARD.shape, dtype=bool), list("klmn"), TRACKS)
     return traits_of(plays, artists, SOUND)
 
@@ -104,7 +104,7 @@ def any_lists(draw: st.DrawFn) -> np.ndarray:
 @given(any_lists())
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_list_metrics_agree_with_their_definitions(ranked: np.ndarray) -> None:
-    traits = made()
+    attributes = made()
     vectors = {0: np.array([1, 0]), 1: np.array([0, 1]), 2: np.array([1, 1]) / np.sqrt(2)}
     artist = dict(zip(ARTISTS["track_id"], ARTISTS["artist"], strict=True))
     for row, items in enumerate(ranked.tolist()):
@@ -113,11 +113,13 @@ def test_list_metrics_agree_with_their_definitions(ranked: np.ndarray) -> None:
         expected = {
             "diversity": np.mean(pairs) if pairs else nan,
             "artists": len({artist.get(TRACKS[item], item) for item in shown}) if shown else nan,
-            "novelty": np.mean(traits.novelty[shown]) if shown else nan,
-            "popularity_percentile": np.mean(traits.percentile[shown]) if shown else nan,
+            "novelty": np.mean(attributes.novelty[shown]) if shown else nan,
+            "popularity_percentile": np.mean(attributes.percentile[shown]) if shown else nan,
         }
         for name, metric in LIST_METRICS.items():
-            np.testing.assert_allclose(metric(ranked, traits)[row], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                metric(ranked, attributes)[row], expected[name], rtol=1e-5, atol=1e-6, err_msg=name
+            )
     exposure = np.bincount(ranked[ranked >= 0], minlength=6)
     if exposure.any():
         differences = np.abs(exposure[:, None] - exposure[None]).mean()

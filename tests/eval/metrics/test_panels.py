@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from eval.metrics.beyond_accuracy import Traits, traits_of
+from eval.metrics.beyond_accuracy import ItemFacts, traits_of
 from eval.metrics.panels import Panel, panels_of
 from eval.metrics.segments import ACTIVITY, ARTIST, POPULARITY, segments_of, thirds
 from eval.splitting.protocols import cold_track, cold_user, splits
@@ -34,7 +34,7 @@ def split_of(train: Listens, held_out: Listens, cold: list[str] | None = None) -
     return Split("warm" if cold is None else "cold-track", 0, train, held_out, nothing, cold, "")
 
 
-def traits(plays: Plays, artists: pl.DataFrame | None = None) -> Traits:
+def attributes(plays: Plays, artists: pl.DataFrame | None = None) -> ItemFacts:
     return traits_of(plays, artists, (np.zeros(0, np.int32), np.zeros((0, 1), np.float32)))
 
 
@@ -89,7 +89,7 @@ def test_segments_by_activity_and_popularity() -> None:
     held_out += [("e", "t0", 1.0)]
     plays = plays_of(listens_of([*train, ("e", "t5", 7.0)]), TRACKS)
     (panel,) = panels_of(split_of(listens_of(train), listens_of(held_out)), plays, 100)
-    segments = {name: pairs_of(panel, part) for name, part in segments_of(panel, traits(plays)).items()}
+    segments = {name: pairs_of(panel, part) for name, part in segments_of(panel, attributes(plays)).items()}
     assert set(segments) == {*ACTIVITY, *POPULARITY}
     # plays 1, 2, 3, 7, 9: terciles at 2.33 and 5.67
     assert {user for user, _ in segments["activity-low"]} == {"a", "b"}
@@ -111,7 +111,7 @@ def test_segments_by_artist_of_cold_tracks() -> None:
     for split in splits(listens, "cold-track", SplitSettings(held_out_share=0.5, n_splits=8), tracks):
         plays = plays_of(split.train, TRACKS)
         panel, _ = panels_of(split, plays, 100)
-        segments = segments_of(panel, traits(plays, split.artists))
+        segments = segments_of(panel, attributes(plays, split.artists))
         assert set(segments) == {*ACTIVITY, *ARTIST}
         known, unknown = (pairs_of(panel, segments[name]) for name in ARTIST)
         met = {artists[track] for track in set(split.train.frame["track_id"]) & set(artists)}

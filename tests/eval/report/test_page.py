@@ -19,11 +19,11 @@ from matplotlib.text import Text
 from eval.report import summary_text
 from eval.report.charts import draw_bars, draw_bias, draw_curve, draw_lines, draw_shares
 from eval.report.extras import training
-from eval.report.figures import Found, Point, per_user
+from eval.report.figures import Point, Points, per_user
 from eval.report.labels import apart
 from eval.report.markup import element
 from eval.report.page import page, write_report
-from eval.report.sections import Material, ablation, looks_in
+from eval.report.sections import SectionData, ablation, looks_in
 from eval.report.summary_text import claim, summary
 from eval.report.svg import VARIABLES, looks_of, style, svg_of
 from eval.results import FIGURES_SCHEMA, Evaluation
@@ -306,11 +306,11 @@ def test_files_of_another_run_are_passed_over(tmp_path: Path) -> None:
     assert "spread over users" not in text
     users = {"user_id": ["a", "b"], "split": ["warm", "warm"], "model": ["als", "gone"], "recall@10": [0.5, 1.0]}
     pl.DataFrame(users).write_parquet(tmp_path / "per_user.parquet")
-    kept = per_user(tmp_path, Found.of(small().figures))
+    kept = per_user(tmp_path, Points.of(small().figures))
     assert kept is not None
     assert kept.rows() == [("a", "warm", "als", 0.5)]
     pl.DataFrame({"user_id": ["a"]}).write_parquet(tmp_path / "per_user.parquet")
-    assert per_user(tmp_path, Found.of(small().figures)) is None
+    assert per_user(tmp_path, Points.of(small().figures)) is None
 
 
 def paired(difference: float, low: float, high: float, p: float) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def paired(difference: float, low: float, high: float, p: float) -> dict[str, An
 def test_words_claim_what_the_test_allows(test: dict[str, Any], words: str) -> None:
     assert claim(test) == words
     if "p_holm" in test:
-        [told] = summary(Found.of(small().figures), {"tests": [test]})
+        [told] = summary(Points.of(small().figures), {"tests": [test]})
         assert (
             f"The hybrid, at 0.400, {words} the best baseline, <code>als</code> at 0.300: {test['difference']:+.3f}"
             in told
@@ -343,14 +343,14 @@ def test_words_claim_what_the_test_allows(test: dict[str, Any], words: str) -> N
 def test_the_best_without_features_is_told_beside_the_best() -> None:
     best = paired(0.1, 0.05, 0.15, 0.001) | {"is_best_baseline": True}
     on_plays = paired(0.35, 0.3, 0.4, 0.2) | {"model": "random", "is_best_without_features": True}
-    [told] = summary(Found.of(small().figures), {"tests": [best, on_plays]})
+    [told] = summary(Points.of(small().figures), {"tests": [best, on_plays]})
     words = "cannot be told apart from the best baseline without features of tracks, <code>random</code> at 0.110"
     assert "beats the best baseline, <code>als</code>" in told
     assert f"The hybrid, at 0.400, {words}: +0.350 (+0.300 to +0.400)" in told
-    [same] = summary(Found.of(small().figures), {"tests": [best | {"is_best_without_features": True}]})
+    [same] = summary(Points.of(small().figures), {"tests": [best | {"is_best_without_features": True}]})
     assert "That baseline reads no features of tracks." in same
     assert "without features" not in same
-    [older] = summary(Found.of(small().figures), {"tests": [best]})
+    [older] = summary(Points.of(small().figures), {"tests": [best]})
     assert "features" not in older
 
 
@@ -383,7 +383,7 @@ def test_a_ratio_is_told_unless_it_is_out_of_all_proportion(ours: float, theirs:
 
 
 def test_words_without_a_test_claim_nothing() -> None:
-    [told] = summary(Found.of(small().figures), {})
+    [told] = summary(Points.of(small().figures), {})
     assert "the best is <code>hybrid</code> at 0.400 (0.300–0.500)" in told
     assert "this run has no paired test" in told
     assert "beats" not in told
@@ -462,7 +462,7 @@ def test_a_curve_marks_the_lowest_held_out_cost() -> None:
 def test_what_a_modality_adds_has_a_paired_interval(has_test: bool) -> None:
     rows = [("hybrid", 0.5), ("hybrid-without-audio", 0.4)]
     figures = [(model, "warm", "all", "recall", 20, value, 0.1, 0.9, 40) for model, value in rows]
-    found = Found.of(pl.DataFrame(figures, schema=FIGURES_SCHEMA, orient="row"))
+    found = Points.of(pl.DataFrame(figures, schema=FIGURES_SCHEMA, orient="row"))
     noise = np.random.default_rng(0).random(40)
     users = pl.DataFrame({"user_id": [f"u{n}" for n in range(40)], "split": "warm"})
     frame = pl.concat(users.with_columns(model=pl.lit(model), recall=pl.Series(noise + value)) for model, value in rows)
@@ -473,14 +473,14 @@ def test_what_a_modality_adds_has_a_paired_interval(has_test: bool) -> None:
         patch.setattr(
             "eval.report.charts.draw_differences", lambda points, x: drawn.append(points) or original(points, x)
         )
-        assert ablation(Material(found, about, frame, looks_in(found))) is not None
+        assert ablation(SectionData(found, about, frame, looks_in(found))) is not None
     [points] = drawn
     expected = (0.1, 0.03, 0.17) if has_test else (0.1, 0.1, 0.1)  # the same gap for every user: no width
     assert points["audio"][:3] == pytest.approx(expected)
 
 
 def test_looks_are_few_and_the_same_everywhere(made: Evaluation) -> None:
-    looks = looks_in(Found.of(made.figures))
+    looks = looks_in(Points.of(made.figures))
     named = {model for model, look in looks.items() if look.is_named}
     assert {"hybrid", "als", "popularity", "random"} <= named
     assert len(named) == 8

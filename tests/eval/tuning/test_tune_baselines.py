@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from eval.baselines.base import Choice, Number, Params, Peer
-from eval.baselines.features import Material
+from eval.baselines.base import Baseline, Choice, Number, Params
+from eval.baselines.features import BaselineData
 from eval.baselines.registry import PEERS
 from eval.baselines.simple import Ranker
 from eval.metrics.panels import held_out_of
@@ -23,7 +23,7 @@ from eval.splitting.split import Protocol, Split, SplitSettings
 from eval.tuning import trials as trying
 from eval.tuning import tune_baselines
 from eval.tuning.trials import Trial, Trials, fingerprint
-from eval.tuning.tune_baselines import PeerSettings, Tuned, TunedPeers, tuned_peers
+from eval.tuning.tune_baselines import BaselineSettings, Tuned, TunedBaselines, tuned_baselines
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
 from recsys.types import LISTENS_SCHEMA, TRACKS_SCHEMA, Listens, Plays, Tracks
@@ -85,14 +85,14 @@ def fitted_to(split: Split) -> Fitted:
     return Fitted(plays_of(split.train, IDS))
 
 
-def prepared(folder: Path, **given: Any) -> TunedPeers:
-    settings = PeerSettings.model_validate({"trials": 4, "models": CHEAP, "k": 5, **given})
-    return tuned_peers(TRACKS, None, settings, folder, Heard())
+def prepared(folder: Path, **given: Any) -> TunedBaselines:
+    settings = BaselineSettings.model_validate({"trials": 4, "models": CHEAP, "k": 5, **given})
+    return tuned_baselines(TRACKS, None, settings, folder, Heard())
 
 
-def run(peers: TunedPeers, split: Split) -> tuple[dict[str, Ranker], list[Tuned]]:
-    found = dict(peers(fitted_to(split), split))
-    return found, peers.reports
+def run(baselines: TunedBaselines, split: Split) -> tuple[dict[str, Ranker], list[Tuned]]:
+    found = dict(baselines(fitted_to(split), split))
+    return found, baselines.reports
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def stand_ins(monkeypatch: pytest.MonkeyPatch, fit: Callable[[Peer, Material, Params, int], Ranker]) -> None:
+def stand_ins(monkeypatch: pytest.MonkeyPatch, fit: Callable[[Baseline, BaselineData, Params, int], Ranker]) -> None:
     """Put something between tuning and the fits of its peers."""
     watched = [replace(p, fit=lambda *given, p=p: fit(p, *given)) for p in PEERS]
     monkeypatch.setattr(tune_baselines, "PEERS", tuple(watched))
@@ -126,9 +126,9 @@ def test_the_last_fit_is_of_all_training_plays_with_the_best_settings(
 ) -> None:
     seen: list[tuple[int, Params]] = []
 
-    def watch(peer: Peer, material: Material, params: Params, seed: int) -> Ranker:
+    def watch(baseline: Baseline, material: BaselineData, params: Params, seed: int) -> Ranker:
         seen.append((material.plays.counts.nnz, params))
-        return peer.fit(material, params, seed)
+        return baseline.fit(material, params, seed)
 
     stand_ins(monkeypatch, watch)
     split = split_of("warm")
@@ -147,10 +147,10 @@ def test_nothing_held_out_reaches_a_trial_or_its_judge(
     closed = {(ids[user_rows[row]], IDS[item]) for row, item in zip(*held_out.nonzero(), strict=True)}
     seen: set[tuple[str, str]] = set()
 
-    def watch(peer: Peer, material: Material, params: Params, seed: int) -> Ranker:
+    def watch(baseline: Baseline, material: BaselineData, params: Params, seed: int) -> Ranker:
         plays = material.plays
         seen.update((plays.user_ids[u], plays.track_ids[i]) for u, i in zip(*plays.counts.nonzero(), strict=True))
-        return peer.fit(material, params, seed)
+        return baseline.fit(material, params, seed)
 
     judged: set[tuple[str, str]] = set()
     real = trying.Validation.recall
@@ -182,12 +182,12 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_was_not(
     whole, reports = run(prepared(tmp_path / "whole", **given), split)
     fits = 0
 
-    def dies(peer: Peer, material: Material, params: Params, seed: int) -> Ranker:
+    def dies(baseline: Baseline, material: BaselineData, params: Params, seed: int) -> Ranker:
         nonlocal fits
         fits += 1
         if fits == 4:
             raise KeyboardInterrupt
-        return peer.fit(material, params, seed)
+        return baseline.fit(material, params, seed)
 
     stand_ins(monkeypatch, dies)
     with pytest.raises(KeyboardInterrupt):
@@ -250,10 +250,10 @@ def test_each_model_has_a_fair_share_of_the_budget(tmp_path: Path, monkeypatch: 
         def perf_counter() -> float:
             return now
 
-    def slow(peer: Peer, material: Material, params: Params, seed: int) -> Ranker:
+    def slow(baseline: Baseline, material: BaselineData, params: Params, seed: int) -> Ranker:
         nonlocal now
-        now += 10.0 if peer.name == "knn-cosine" else 1.0
-        return peer.fit(material, params, seed)
+        now += 10.0 if baseline.name == "knn-cosine" else 1.0
+        return baseline.fit(material, params, seed)
 
     monkeypatch.setattr(tune_baselines, "time", Clock)
     monkeypatch.setattr(trying, "time", Clock)
@@ -269,13 +269,15 @@ def test_each_model_has_a_fair_share_of_the_budget(tmp_path: Path, monkeypatch: 
 
 
 def test_cold_tracks_are_ranked_only_by_models_that_can(tmp_path: Path) -> None:
-    peers = prepared(tmp_path)
-    found, reports = run(peers, split_of("cold-track"))
+    baselines = prepared(tmp_path)
+    found, reports = run(baselines, split_of("cold-track"))
     assert list(found) == ["artist-popularity", "content-profile"]
     [left] = [report for report in reports if not report.has_lists]
     assert (left.model, left.status) == ("knn-cosine", "left out: it cannot tell tracks without plays apart")
-    assert isinstance(peers.progress, Heard)
-    assert any(line.startswith("content-profile (cold-track, seed 0): tuned, recall@5") for line in peers.progress.said)
+    assert isinstance(baselines.progress, Heard)
+    assert any(
+        line.startswith("content-profile (cold-track, seed 0): tuned, recall@5") for line in baselines.progress.said
+    )
 
 
 def test_cold_tracks_are_judged_among_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,11 +320,11 @@ def test_a_trial_that_diverges_is_worth_nothing_and_a_last_fit_that_does_is_list
 ) -> None:
     n_whole = fitted_to(split_of("warm")).plays.counts.nnz
 
-    def diverges(peer: Peer, material: Material, params: Params, seed: int) -> Ranker:
-        last_of_cosine = peer.name == "knn-cosine" and material.plays.counts.nnz == n_whole
-        if last_of_cosine or (peer.name == "content-profile" and params == peer.defaults):
+    def diverges(baseline: Baseline, material: BaselineData, params: Params, seed: int) -> Ranker:
+        last_of_cosine = baseline.name == "knn-cosine" and material.plays.counts.nnz == n_whole
+        if last_of_cosine or (baseline.name == "content-profile" and params == baseline.defaults):
             raise DataError("it diverged")
-        return peer.fit(material, params, seed)
+        return baseline.fit(material, params, seed)
 
     stand_ins(monkeypatch, diverges)
     found, reports = run(prepared(tmp_path), split_of("warm"))
@@ -345,7 +347,7 @@ def test_of_many_users_so_many_are_drawn(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_unknown_model_is_an_error() -> None:
     with pytest.raises(ValidationError, match="no model oracle"):
-        PeerSettings(models=("ease", "oracle"))
+        BaselineSettings(models=("ease", "oracle"))
 
 
 def test_spaces_become_distributions_of_their_kind() -> None:
