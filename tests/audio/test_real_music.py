@@ -21,7 +21,7 @@ from recsys.util.progress import Silent
 EMOTIFY = DATA / "emotify"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not EMOTIFY.is_dir(), reason="the Emotify clips are not beside the repository"),
     pytest.mark.skipif(musicnn_weights() is None, reason="musicnn's weights are not here (recsys weights musicnn)"),
 ]

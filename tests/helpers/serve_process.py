@@ -21,8 +21,10 @@ START_S = 60.0
 PLAIN = """
 import sys
 from recsys.cli.main import main
-from recsys.serving import workers
-workers.can_embed = lambda: False
+from recsys.uploads import embed_client
+for module in (embed_client, sys.modules.get("recsys.serving.workers")):  # which `serve` imports, unless it is forked
+    if module is not None:
+        module.can_embed = lambda: False
 main()
 """
 SOON = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]

@@ -10,6 +10,7 @@ import warnings
 
 def served_from(descriptor: int) -> str | None:
     """Fork when asked to; return the script to run in each process that was forked, and None where nobody asks on."""
+    os.environ["GRPC_VERBOSITY"] = "NONE"  # as `serve` sets it before it imports what reads it
     import recsys.cli.main
     import recsys.recommender
     import recsys.serving.workers  # noqa: F401 - the parent of a server forks its workers after the same imports

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.command import run
 from helpers.forked import Forked
 from helpers.guarded_server import CALL_S, call, connected, eventually, refused
+from helpers.places import ROOT
 from helpers.prometheus import samples
 from helpers.serve_process import PLAIN
 from recsys.serving.context import OPEN, fitted
@@ -31,7 +34,7 @@ U1 = pb.RecommendRequest(user_id="u1", k=3).SerializeToString()
 
 @dataclass
 class Served:
-    process: Forked
+    process: Forked | subprocess.Popen[str]
     address: str
     errors: list[str] = field(default_factory=list)
 
@@ -41,8 +44,15 @@ class Served:
 
 
 @contextmanager
-def served(store: Path, *options: object, listen: str = "127.0.0.1:0") -> Iterator[Served]:
-    process = Forked(PLAIN, "serve", "--store", store, "--listen", listen, *options, strict=True)
+def served(store: Path, *options: object, listen: str = "127.0.0.1:0", anew: bool = False) -> Iterator[Served]:
+    """A server, for the length of a block; with ``anew`` from nothing, as its imports are part of it."""
+    arguments = ["serve", "--store", str(store), "--listen", listen, *map(str, options)]
+    if anew:
+        command = [sys.executable, "-W", "error", "-c", PLAIN, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process: Forked | subprocess.Popen[str] = subprocess.Popen(command, cwd=ROOT, **pipes)
+    else:
+        process = Forked(PLAIN, *arguments, strict=True)
     found = Served(process, "")
     try:
         line = process.stdout.readline()
@@ -207,7 +217,7 @@ def test_tokens_change_under_two_workers(files, tiny_store):
 def test_lines_are_json_and_hold_no_secret(files, tiny_store):
     secrets = files.secrets
     options = ("--log", "json", "--log-calls", "--tokens", files.tokens, *files.tls)
-    with served(tiny_store, *options) as server:
+    with served(tiny_store, *options, anew=True) as server:
         with connected(server.address, files.trust) as channel:
             call(channel, "Recommend", pb.RecommendRequest(user_id="u-secret").SerializeToString(), secrets[Role.READ])
             about = pb.GetTrackRequest(track_id="t-secret").SerializeToString()
