@@ -1,6 +1,7 @@
-"""Names that others rely on: on disk, in SQL, in settings, on the wire, in metrics, on the command line, as exit status.
+"""Names that others rely on: on disk, in SQL, settings, metrics, on the wire and the command line, as exit status.
 
-``golden/names.json`` lists them. What is in it stays; what is new is added by ``python -m golden.make_names`` in tests/.
+``golden/names.json`` lists them. What is in it stays; what is new is added by ``python -m golden.make_names`` in
+tests/.
 """
 
 import json
