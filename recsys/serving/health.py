@@ -63,14 +63,14 @@ def health_handlers(health: health_aio.HealthServicer, max_message: int) -> grpc
 
 
 def reflection_handlers(
-    services: list[str], unfinished: Unfinished, door: Callable[[Context], Any]
+    services: list[str], unfinished: Unfinished, admit: Callable[[Context], Any]
 ) -> grpc.GenericRpcHandler:
     """Make what gRPC calls for reflection.
 
     Args:
         services: what may be asked about.
         unfinished: the questions of a call are read as messages of others are, each in its turn and its time.
-        door: an asynchronous context manager that lets a call in or refuses it, and counts it as long as it lasts;
+        admit: an asynchronous context manager that lets a call in or refuses it, and counts it as long as it lasts;
             what it gives is told to ``unfinished``.
     """
     servicer = reflection_aio.ReflectionServicer(services)
@@ -83,7 +83,7 @@ def reflection_handlers(
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_QUESTION)
 
     async def inform(_pieces: Any, context: Context) -> AsyncIterator[Any]:
-        async with door(context) as call:
+        async with admit(context) as call:
             async for answer in servicer.ServerReflectionInfo(questions(context, call), context):
                 yield answer
 

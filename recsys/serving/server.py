@@ -255,7 +255,7 @@ async def create_server(
         health: the health service to offer, SERVING from the start; a caller that keeps it can say
             NOT_SERVING before it stops the server. Without it the server has its own.
         shared_port: let other processes of this user listen on the same port.
-        doors: who may call what, and over what; without them all may, in the clear.
+        access: who may call what, and over what; without it all may, in the clear.
         meter: counts the calls.
         uploads: takes new tracks in; without them UploadTrack is UNIMPLEMENTED.
 

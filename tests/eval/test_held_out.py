@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
         {"settings": SplitSettings(seed=3)},  # whatever the fit is told
         {"evaluation_settings": QUICK.model_copy(update={"ks": (3, 9)})},
         {"tags": tags_of([("t1", "calm")])},
-        {"peer_facts": {"trials": 4}},
+        {"baseline_facts": {"trials": 4}},
     ],
 )
 def test_what_was_judged_otherwise_is_not_taken(tmp_path: Path, change: dict[str, Any]) -> None:

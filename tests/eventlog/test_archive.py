@@ -247,7 +247,7 @@ def test_a_journal_that_cannot_be_written_does_not_fail_a_build(
 
     monkeypatch.setattr(publishing, "move_listens", full)
     said = list[str]()
-    monkeypatch.setattr(Silent, "say", lambda _self, line: said.append(line))
+    monkeypatch.setattr(Silent, "log", lambda _self, line: said.append(line))
     before = Store(folder).current()
     rebuilt(tiny_catalogue, folder, 1)
     assert Store(folder).current() != before

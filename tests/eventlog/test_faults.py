@@ -31,12 +31,12 @@ WRITER = """
 import sys
 from pathlib import Path
 from recsys.eventlog.events import Listened
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.store.generation import Store
 from recsys.recommender import open_store
 
 folder, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-live = Live(Store(folder), open_store(folder))
+live = LiveUpdater(Store(folder), open_store(folder))
 print("open", flush=True)
 sys.stdin.readline()
 for number in range(n):
@@ -159,7 +159,7 @@ def test_a_list_that_cannot_be_made_leaves_the_event_which_is_acknowledged_and_s
         def broken(*_: object) -> None:
             raise ArtefactError("a table is gone")
 
-        monkeypatch.setattr(updater.Refold, "__call__", broken)
+        monkeypatch.setattr(updater.UserUpdate, "__call__", broken)
         assert live.record(heard("u0", "t5")).recorded == 1
         assert (live.list_of("u0"), live.behind()) == (before, 1)
         assert live.get(b"u0") is None, "bytes that lack it are not sent"

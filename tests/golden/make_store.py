@@ -34,7 +34,7 @@ from recsys.eventlog.replay import read_live
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import TRACK, USER
 from recsys.live.add_track import NewTrack, add_track
-from recsys.live.service import Live
+from recsys.live.service import LiveUpdater
 from recsys.recommender import Recommender, open_store
 from recsys.store.generation import Store
 from recsys.store.manifest import read_facts
@@ -132,7 +132,7 @@ def add(folder: Path, name: str, seed: int, **about: Any) -> None:
 
 
 def opened(folder: Path) -> Any:
-    return closing(Live(Store(folder / "store"), open_store(folder / "store", "lmdb")))
+    return closing(LiveUpdater(Store(folder / "store"), open_store(folder / "store", "lmdb")))
 
 
 def make(folder: Path) -> list[str]:
@@ -197,7 +197,7 @@ def expected(folder: Path, made: list[str]) -> dict[str, Any]:
     taken = read_live(store)
     with open_live(store.live) as live, live.reading() as reading:
         log = {
-            "last_number": reading.last_number(), "moved_up_to": reading.moved_up_to(), "version": reading.version(),
+            "last_number": reading.last_seq(), "moved_up_to": reading.moved_up_to(), "version": reading.version(),
             "entries": [[number, type(event).__name__] for number, event in reading.events()],
             "uploads": {u.track_id: [number, u.content_hash, u.file] for number, u in reading.uploads()},
             "gone_tracks": reading.gone(TRACK), "gone_users": reading.gone(USER),
@@ -213,7 +213,7 @@ def expected(folder: Path, made: list[str]) -> dict[str, Any]:
         "taken_in": {name: read_facts(store.generation(name))["last_live_number"] for name in store.names()},
         "log": log, "near": near, "lists": lists_of(store.folder, SHOWN),
         "events": ["u0 t2 1", "u3 t4 1", "u0 t14 5", "gone t20 6"],
-        "taken": {"listens": len(taken.listens), "last_number": taken.last_number,
+        "taken": {"listens": len(taken.listens), "last_number": taken.last_seq,
                   "uploads": [u.track_id for u in taken.uploads]},
         "never": ["t7", "t15", "up-gone", "up-brief"],
         "journal": {file.name: file.stat().st_size for file in sorted(store.journal.iterdir())},

@@ -34,6 +34,7 @@ from recsys.audio.sample import ClipSample
 from recsys.audio.settings import AudioSettings, LogMelSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
+from recsys.store.generation import Store
 from recsys.types import Clip, Int32, Tags, Tracks
 from recsys.util.progress import Silent
 
@@ -346,7 +347,8 @@ def evaluated(out: Path, protocols: tuple[str, ...], tracks: Tracks, listens: An
 
 
 def test_no_listens_are_needed_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    (tmp_path / "CURRENT").write_text("gen-3")
+    (tmp_path / "generations" / "gen-3").mkdir(parents=True)
+    Store(tmp_path).make_current("gen-3")
     found = evaluated(tmp_path / "out", ("representation",), catalogue(), None, store=tmp_path)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["evaluation.duckdb", "map.png", "map.svg", "report.html", "report.json"]
