@@ -1,10 +1,10 @@
 """Old listens, moved from the live log to Parquet once every generation that is kept has taken them in.
 
-    log of live.lmdb  ->  move_listens  ->  store/journal/<first number>.parquet  ->  read_journal  ->  later builds
+    log of live.lmdb  ->  move_listens  ->  store/journal/<first number>.parquet  ->  read_archive  ->  later builds
 
-The log is what servers look into, and stays small; the journal is for builds, and for anyone's SQL. A file is written
+The log is what servers look into, and stays small; the archive is for builds, and for anyone's SQL. A file is written
 beside, synced and read back before the log lets go of what is in it. How far the log has let go stands in the live
-store: a listen numbered up to there is in the journal alone, a later one in the log alone, whatever a kill left behind.
+store: a listen numbered up to there is in the archive alone, a later one in the log alone, whatever a kill left behind.
 """
 
 from datetime import UTC, datetime
@@ -30,9 +30,9 @@ _GONE = pl.Schema({"user_id": pl.String(), "gone": pl.Int64()})
 
 
 def move_listens(store: Store, progress: Progress) -> int:
-    """Move the listens that all generations of a store know into its journal; returns how many went.
+    """Move the listens that all generations of a store know into its archive; returns how many went.
 
-    Call it under the build lock. Rows of users who were deleted since leave the journal on the way.
+    Call it under the build lock. Rows of users who were deleted since leave the archive on the way.
 
     Raises:
         ArtefactError: a file is damaged or cannot be written; nothing was lost.
@@ -50,7 +50,7 @@ def move_listens(store: Store, progress: Progress) -> int:
             _clean(file, start, gone)
         if start >= stop:
             return 0
-        with progress.bar("journal", stop - start, "entries") as bar:
+        with progress.bar("archive", stop - start, "entries") as bar:
             while start < stop:
                 rows, reached = _rows(live, start, stop)
                 if rows:
@@ -63,7 +63,7 @@ def move_listens(store: Store, progress: Progress) -> int:
 
 
 def read_archive(store: Store, reading: ReadTxn) -> pl.DataFrame:
-    """The listens of the journal, without those of users who were deleted since: ``LISTENS_SCHEMA``.
+    """The listens of the archive, without those of users who were deleted since: ``LISTENS_SCHEMA``.
 
     Raises:
         ArtefactError: a file is damaged.
@@ -85,7 +85,7 @@ def row_of(listen: Listened) -> tuple[Any, ...]:
 
 
 def archive_files(store: Store) -> list[Path]:
-    """Files of the journal, oldest first."""
+    """Files of the archive, oldest first."""
     return sorted(store.journal.glob("*.parquet")) if store.journal.is_dir() else []
 
 
@@ -170,4 +170,4 @@ def _read(rows: pl.LazyFrame, file: Path) -> pl.DataFrame:
     try:
         return rows.collect()
     except pl.exceptions.PolarsError as error:
-        raise ArtefactError(f"the journal's file {file} cannot be read: {error}; restore it from a backup") from error
+        raise ArtefactError(f"the archive's file {file} cannot be read: {error}; restore it from a backup") from error

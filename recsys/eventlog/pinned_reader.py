@@ -1,6 +1,6 @@
 """Looks at the live store by one thread, again and again: a transaction stays open until something is committed.
 
-    LiveStore  ->  PinnedReader  ->  look(user), near(track)
+    LiveStore  ->  PinnedReader  ->  get(user), near(track)
 
 Every call that a server answers from stored bytes asks whether its user has a current list of their own. Beginning a
 transaction for that, reading the version and letting LMDB find its databases anew was half of what such an answer cost

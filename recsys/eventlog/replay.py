@@ -1,6 +1,6 @@
 """The live log as a build takes it in: every entry, every time, as the tables may or may not hold it by now.
 
-    journal, live.lmdb  ->  read_live  ->  ReplayedLog  ->  with_tracks, with_listens  ->  Tracks and Listens to fit
+    archive, live.lmdb  ->  read_live  ->  ReplayedLog  ->  with_tracks, with_listens  ->  Tracks and Listens to fit
 
 Deletions hold for the tables too: a deleted track is dropped from them, and so are the rows of a deleted user. What
 such a user has heard after the deletion is in the log and stays.
@@ -44,7 +44,7 @@ class ReplayedLog:
 
 
 def read_live(store: Store) -> ReplayedLog:
-    """Read the journal and the log of a store; there may be none.
+    """Read the archive and the log of a store; there may be none.
 
     Raises:
         LogLostError: it is not the log that a generation was built with.

@@ -17,9 +17,9 @@ from recsys.store.generation import Store
 
 
 def restart_log(folder: Path) -> int:
-    """Let the live log of a store go on above all numbers that its generations and its journal know; returns it.
+    """Let the live log of a store go on above all numbers that its generations and its archive know; returns it.
 
-    Listens that are in the journal stay there. What was deleted before, and is still in the tables, comes back with the
+    Listens that are in the archive stay there. What was deleted before, and is still in the tables, comes back with the
     next build unless it is deleted again.
 
     Raises:
@@ -33,7 +33,7 @@ def restart_log(folder: Path) -> int:
         with live.reading() as reading:
             if lost_log(reading, known) is None:
                 raise ArtefactError(f"the live log of {folder} lacks nothing that generations know; nothing was done")
-        while True:  # an older copy still has listens that have gone into the journal since
+        while True:  # an older copy still has listens that have gone into the archive since
             with live.writing() as writing:
                 if writing.moved_up_to() >= moved or writing.let_go(moved, AT_ONCE) >= moved:
                     writing.begin_above(max(known, moved))
@@ -41,13 +41,13 @@ def restart_log(folder: Path) -> int:
 
 
 def _last_moved(store: Store) -> int:
-    """The number of the newest listen in the journal, 0 if there is none."""
+    """The number of the newest listen in the archive, 0 if there is none."""
     last = 0
     for file in archive_files(store):
         try:
             last = max(last, pl.scan_parquet(file, glob=False).select(pl.col("number").max()).collect().item() or 0)
         except pl.exceptions.PolarsError as error:
             raise ArtefactError(
-                f"the journal's file {file} cannot be read: {error}; restore it from a backup"
+                f"the archive's file {file} cannot be read: {error}; restore it from a backup"
             ) from error
     return last

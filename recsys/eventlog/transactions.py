@@ -1,24 +1,25 @@
 """What can be asked of the live store and written to it, inside one LMDB transaction.
 
-    log       number -> JSON of an event, sealed; those of deleted users are overwritten, old listens go to the journal
-    uploads   number -> nothing: which entries are uploads; of_track: track key -> number of its upload
-    of_user   user key, number -> nothing: which entries are a user's
-    events    hash of an event id -> number: what was recorded already
-    gone      t and track key, or u and user key -> number of the deletion
-    deletions number -> id of the track that was deleted
+    log       seq -> JSON of an event, sealed; those of deleted users are overwritten, old listens go to the archive
+    uploads   seq -> nothing: which entries are uploads; of_track: track key -> seq of its upload
+    of_user   user key, seq -> nothing: which entries are a user's
+    events    hash of an event id -> seq: what was recorded already
+    gone      t and track key, or u and user key -> seq of the deletion
+    deletions seq -> id of the track that was deleted
     hashes    content hash of audio -> track id
-    vectors   generation/number/name -> float32 bytes of an upload, sealed
-    lists     generation/user key -> Record, the popular one under NOBODY_ID; under the same key, of those who listened:
+    vectors   generation/seq/name -> float32 bytes of an upload, sealed
+    lists     generation/user key -> Record, the popular one under ANONYMOUS_ID; of those who listened, same key:
     near      generation/letter of space, track key -> Record, see ``recsys.live.neighbour_insert``
     tastes    row, edge, last score and query; heard: what they played and barred, with the generation's plays
-    state     version -> raised by every write; applied/generation -> what its lists take in, a number of the log;
-              deleted, forgotten -> number of the last deletion of a track, of a user; deletions -> its format;
-              moved -> up to where listens are in the journal; format (``recsys.eventlog.file_format``);
-              base -> the number that a log begun anew goes on from
+    state     version -> raised by every write; applied/generation -> what its lists take in, a seq;
+              deleted, forgotten -> seq of the last deletion of a track, of a user; deletions -> its format;
+              moved -> up to where listens are in the archive; format (``recsys.eventlog.file_format``);
+              base -> the seq that a log begun anew goes on from
 
-The log is the truth, the lists of a generation are made from it. A file of an older version has only log, hashes and
-vectors; a reader takes what is there. A damaged value holds nobody up but who needs it: it is left out and told, or
-looked for in the log. Only ``events``, for builds, which would lose an entry for good, raises.
+A seq is the number of an entry of the log, from 1. The log is the truth, the lists of a generation are made from it. A
+file of an older version has only log, hashes and vectors; a reader takes what is there. A damaged value holds nobody up
+but who needs it: it is left out and told, or looked for in the log. Only ``events``, for builds, which would lose an
+entry for good, raises.
 """
 
 import hashlib
@@ -93,7 +94,7 @@ class ReadTxn:
             return max(base, seq_of(cursor.key())) if cursor.last() else base
 
     def moved_up_to(self) -> int:
-        """Number up to which listens have left the log for the journal."""
+        """Number up to which listens have left the log for the archive."""
         return self.number("state", b"moved")
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
@@ -408,7 +409,7 @@ def near_mark(generation: str) -> bytes:
     return f"near/{generation}".encode()
 
 
-_NO_ENTRY = encoded(Removed())  # of listens that the journal has
+_NO_ENTRY = encoded(Removed())  # of listens that the archive has
 
 
 def _event(line: bytes) -> Event:

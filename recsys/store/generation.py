@@ -99,10 +99,16 @@ class Store:
         return (self.folder / "CURRENT").exists()
 
     def begin(self) -> Path:
-        """Make the folder of a new generation, to be filled and then given to ``publish``; clears what kills left."""
+        """Make the folder of a new generation, to be filled and then given to ``publish``; clears what kills left.
+
+        Call it under the build lock.
+        """
         self.generations.mkdir(parents=True, exist_ok=True)
         for left in self.generations.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
+        files = (*self.folder.glob(".CURRENT.*.tmp"), *self.folder.glob("CURRENT.*.tmp"), *self.journal.glob(".*.tmp"))
+        for left in files:  # written under the lock that the caller holds
+            left.unlink()
         for left in self.uploads.glob(".*"):  # the copy of an upload that was killed; a running one is younger
             if left.stat().st_mtime < time.time() - UPLOAD_LIMIT_S:
                 left.unlink()

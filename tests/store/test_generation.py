@@ -58,7 +58,13 @@ def test_what_kills_left_is_cleared_by_the_next_begin(tmp_path: Path) -> None:
     whole = published(store, "one")
     left = store.begin()
     (left / "half").write_text("x")
+    store.journal.mkdir()
+    halves = [store.folder / ".CURRENT.7.tmp", store.journal / ".0000000000000001.parquet.7.tmp"]
+    for half in (*halves, store.journal / "0000000000000001.parquet"):
+        half.write_text("x")
     fresh = store.begin()
+    assert [half.exists() for half in halves] == [False, False]
+    assert [file.suffix for file in store.journal.iterdir()] == [".parquet"]
     assert names(store) == [whole.name, fresh.name]
     assert not any(fresh.iterdir())
 
