@@ -175,7 +175,7 @@ MOMENTS = (
     (publishing, "count_rows"),
     (publishing, "catch_up"),
     (generation, "sync_tree"),
-    (generation, "write_text"),
+    (generation, "replace_text"),
 )
 
 
@@ -203,7 +203,7 @@ def test_a_kill_at_any_moment_of_publishing(
         assert tables(folder) == content, name
         assert len(list(Store(folder).generations.iterdir())) == 2, "there is something half done"
         assert Recommender.open(folder).recommend("v1").generation == current.name
-    for name in ("write_tables", "write_text"):
+    for name in ("write_tables", "replace_text"):
         build(audio_catalogue.inputs, left[name], quick_settings(), Silent())
         assert Store(left[name]).current().name > current.name
         assert not list(left[name].rglob("*.partial"))
