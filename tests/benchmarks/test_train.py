@@ -22,6 +22,7 @@ TINY = Sizes(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_measurement_gives_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "PROBES", (2,))
     rows = measure(TINY, Silent())
@@ -71,6 +72,7 @@ def test_the_exact_neighbours_leave_the_track_itself_out() -> None:
     assert not (items == np.array([[3], [7], [9]])).any()
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_process_alone() -> None:
     """A child's, while its parent holds more: 200 MB above what it had."""
     code = (

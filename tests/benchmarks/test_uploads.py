@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from benchmarks import uploads
 from recsys.util.progress import Silent
 
 
+@pytest.mark.slow
 def test_every_measurement_gives_its_lines(tmp_path: Path) -> None:
     rows = uploads.measure(tmp_path, replace(uploads.QUICK, few=5, many=20), Silent())
     assert [row.target for row in rows if row.target] == ["<= 2", ">= 0.95", ">= 0.95"]

@@ -83,6 +83,7 @@ def test_details_are_shown_where_they_are_asked_for(tmp_path: Path, monkeypatch:
         assert run(*command, "--verbose").err == "a part of a stage\nrecsys: far enough\n"
 
 
+@pytest.mark.slow
 def test_a_server_and_sql_at_the_same_time(scanned: Path) -> None:
     """The tables are readable by any DuckDB client while a server runs, and the server answers as they say."""
     store = scanned / "store"

@@ -70,6 +70,7 @@ def test_only_what_was_trained_has_a_curve() -> None:
     assert list(named({"content": [], "sound": []}, "warm", 3)) == ["warm, seed 3: content", "warm, seed 3: sound"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_the_report_draws_the_curves_of_each_split(tmp_path: Path) -> None:
     about = run(tmp_path, TrainingFit()).about

@@ -198,6 +198,7 @@ def test_tags_and_lengths_are_read_back(composed: files_module.Composed):
     assert 0 < sung < 10
 
 
+@pytest.mark.slow
 def test_same_settings_same_bytes_in_any_number_of_processes(
     composed: files_module.Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
