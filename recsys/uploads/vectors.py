@@ -9,6 +9,7 @@ Bytes of strangers are decoded, and the tags among them read, only in the limite
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -80,9 +81,10 @@ def embed_upload(
         ArtefactError: it is gone, or no process can be started to decode it.
     """
     try:
-        with path.open("rb") as file:
+        with ThreadPoolExecutor(1, "hash") as hashing, path.open("rb") as file:
+            hashes = hashing.submit(content_hash, path)  # while another process decodes
             outcome = workers.listen(file, models.decode)
-        hashed = content_hash(path)
+            hashed = hashes.result()
     except OSError as error:  # its upload was given up meanwhile
         raise ArtefactError(f"cannot read the upload {path}: {error.strerror}") from error
     if isinstance(outcome, DecodeFailure):
