@@ -31,7 +31,7 @@ from recsys.audio.settings import AudioSettings, NetworkSettings
 from recsys.config import RunSettings
 from recsys.errors import DataError
 from recsys.live.service import LiveUpdater
-from recsys.recommender import Recommender
+from recsys.recommender import open_store
 from recsys.serving.server import SERVICE, _refusal
 from recsys.serving.upload_handler import Serving, TrackUploads, upload_handler
 from recsys.store.generation import Store
@@ -121,8 +121,8 @@ def _recordings(folder: Path, n: int) -> list[Path]:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[Serving]:
-    """Open what a worker answers with."""
-    with closing(Recommender.open(folder)) as recommender, closing(LiveUpdater(Store(folder), recommender)) as live:
+    """Open what a worker answers with, over the files that it answers from."""
+    with closing(open_store(folder, "lmdb")) as recommender, closing(LiveUpdater(Store(folder), recommender)) as live:
 
         def similar(track_id: str, k: int) -> Sequence[RankedTrack]:
             return recommender.with_uploads(live.uploads()).similar(track_id, k, describe=False).tracks
