@@ -39,7 +39,9 @@ def accuracy(network: Pooled, genres: Sequence[int], clips: Sequence[Clip], n_kn
     return float(np.mean(np.array(genres)[nearest] == genres[n_known:]))
 
 
-@pytest.mark.parametrize("name", ["conv1d", "dense", "gru", "contrast and augmentation"])
+@pytest.mark.parametrize(
+    "name", ["conv1d", "dense", "gru", pytest.param("contrast and augmentation", marks=pytest.mark.slow)]
+)
 def test_planted_genres_are_learned(name: str) -> None:
     settings = with_train(epochs=10)
     if name in {"dense", "gru"}:

@@ -50,6 +50,7 @@ def test_all_options_of_serve_are_shown_or_told() -> None:
     assert [option for option in sorted(options) if option not in SERVER_PAGES] == []
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_a_running_server(tiny_store: Path, tmp_path: Path) -> None:
     with told(copied(tiny_store, tmp_path), "--metrics", "127.0.0.1:0", n_lines=2) as (address, lines):
         figures = re.search(r"http://\S+/metrics", lines)[0]

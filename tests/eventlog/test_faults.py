@@ -91,6 +91,7 @@ def test_a_kill_at_any_moment_loses_nothing_acknowledged(store: Path) -> None:
             assert f"t{number % 39}" not in [track for track, _, _ in record.found()]
 
 
+@pytest.mark.slow
 def test_two_processes_and_this_one_write_at_once(store: Path) -> None:
     others = [writer(store, name, 25) for name in ("a", "b")]
     started(*others)

@@ -159,6 +159,7 @@ def test_nearly_every_call_is_plain() -> None:
 # ---- swaps -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_swap_under_load_fails_no_call_and_mixes_no_answer(store: Path, tmp_path: Path) -> None:
     moving = Store(copied(store, tmp_path))
     first = moving.current().name

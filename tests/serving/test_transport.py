@@ -34,6 +34,7 @@ def test_connections_leave_descriptors_to_others(n, monkeypatch):
     assert 0 < transport.most_connections() < n
 
 
+@pytest.mark.slow
 def test_idle_connections_keep_nobody_out_where_descriptors_are_few(monkeypatch):
     """More of them than descriptors: those beyond are hung up on, and the others once they have said nothing."""
     monkeypatch.setattr(transport, "HANDSHAKE_S", 1.0)

@@ -31,6 +31,7 @@ def test_tags_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
     assert again == found[:3]
 
 
+@pytest.mark.slow
 def test_a_fault_costs_one_file(tmp_path: Path) -> None:
     """Also at the beginning of a message of many files, at its end, and one behind the other."""
     faults = {0: "kill", 1: "bug", 30: "flood", 49: "swell", 50: "write", 59: "exit"}
