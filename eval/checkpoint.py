@@ -4,7 +4,7 @@
     out/evaluation.partial/<fingerprint>/<protocol>-<seed>.npz          <->  Judged, and the report of the split
                                          <protocol>-<seed>-<model>.npz  <->  of a model that was fitted by itself
 
-The fingerprint is of all that decides the parts (listens, tracks, tags, audio files, settings, peers, versions): a
+The fingerprint is of all that decides the parts (listens, tracks, tags, audio files, settings, baselines, versions): a
 folder with another one is not read. A file is written beside and renamed; one that cannot be read is made again.
 ``eval.run`` removes the folder when the report is written.
 """

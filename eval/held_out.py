@@ -90,7 +90,7 @@ def judge_held_out(
                     lacking = {modality: one.without(split, modality) for modality in left_out}
                     judged += of_split + [lists for found, _ in lacking.values() for lists in found]
                     reports.append(
-                        {**report, "without": {modality: message for modality, (_, message) in lacking.items()}}
+                        {**report, "without": {modality: reason for modality, (_, reason) in lacking.items()}}
                     )
                 stage.done(outcome(judged[before:], protocol, usual_k(ks)))
     gathered, k = gather(judged), usual_k(ks)

@@ -2,7 +2,7 @@
 
     Fitted, Split  ->  panels, models  ->  lists  ->  Judged (a value a user and figure)
 
-Every model ranks the same whole set of candidates for the same users: random, popularity, the peers, each part of
+Every model ranks the same whole set of candidates for the same users: random, popularity, the baselines, each part of
 the recommender alone (``hybrid/<part>``) and their blend (``hybrid``). Nothing is fitted here (``eval.run``), and
 nothing is averaged (``eval.aggregate``).
 """
@@ -116,7 +116,7 @@ def _judged_models(
 
 
 def _all_models(fitted: Fitted, seed: int, models: Iterable[tuple[str, Ranker]]) -> Iterator[tuple[str, MakeRanker]]:
-    """List what is judged, in the order of the table: baselines, peers, our parts, the hybrid."""
+    """List what is judged, in the order of the table: chance and popularity, baselines, our parts, the hybrid."""
     plays = fitted.plays
     yield "random", lambda panel: Random(panel.heard, seed)
     yield "popularity", lambda panel: Popularity(panel.heard, seed, plays)

@@ -62,8 +62,8 @@ def evaluate(
         progress: where to report; nothing is shown when None.
         fit: what is judged on listens; ``recsys.fit.fit`` when None.
         tools: what the protocol ``representation`` works with; the build's own when None.
-        peers: other models to judge beside ours (see ``eval.split_run.Baselines``).
-        peer_facts: what decides the peers, their settings above all, as ``json`` can write it.
+        baselines: other models to judge beside ours (see ``eval.split_run.Baselines``).
+        baseline_facts: what decides the baselines, their settings above all, as ``json`` can write it.
 
     Raises:
         DataError: a protocol needs listens, sound or artists that are not there, nothing can be held out, or the fit

@@ -1,6 +1,6 @@
 """One split: fitted on what may be seen, checked for leaks, judged, and kept so that a killed run goes on.
 
-    Split  ->  OneSplit.whole    ->  fit, judge                         ->  baselines, peers, parts, hybrid; a report
+    Split  ->  OneSplit.whole    ->  fit, judge                         ->  baselines, parts, hybrid; a report
            ->  OneSplit.without  ->  fit less one modality, judge it alone  ->  hybrid-without-<modality>; its seconds
 
 Both are kept apart, so a run that is to have more, or was killed between two fits, makes only what is missing.
@@ -23,7 +23,7 @@ from recsys.types import Listens, Tags, Tracks
 from recsys.util.progress import Progress
 from recsys.util.settings import Settings
 
-_UNSUITED = "left out"  # how the status begins of a peer that cannot rank what the split asks for
+_UNSUITED = "left out"  # how the status begins of a baseline that cannot rank what the split asks for
 
 # Given what was fitted and the split, models by name over the rows of ``fitted.plays``, made one after another and
 # tuned on ``eval.splitting.protocols.validation_split`` alone; None stands for one that did not finish. Those with
@@ -35,7 +35,7 @@ Baselines = Callable[[Fitted, Split], Iterable[tuple[str, Ranker | None]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Others:
-    """The peers, if any, and what decides them, as ``json`` can write it."""
+    """The baselines, if any, and what decides them, as ``json`` can write it."""
 
     baselines: Baselines | None = None
     facts: dict[str, Any] | None = None
@@ -69,8 +69,8 @@ class OneSplit:
     def whole(self, split: Split) -> tuple[list[Judged], dict[str, Any]]:
         """Judge every model but those that lack something, and report; or take what an earlier run kept."""
         found = self.kept.get(split.protocol, split.seed)
-        message = "" if found is None else "; judged by an earlier run"
-        self.progress.detail(f"{split.protocol}: {split.note}{message}")
+        known = "" if found is None else "; judged by an earlier run"
+        self.progress.detail(f"{split.protocol}: {split.note}{known}")
         if found is None:
             fitted, seconds = self._fitted(self.tracks, self.tags, split)
             made = _Made(self.others.baselines, fitted, split)
@@ -85,8 +85,8 @@ class OneSplit:
         """Judge the hybrid that never knew a modality; or take what an earlier run kept."""
         model = f"{WITHOUT}{modality}"
         found = self.kept.get(split.protocol, split.seed, model)
-        message = "" if found is None else ", judged by an earlier run"
-        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{message}")
+        known = "" if found is None else ", judged by an earlier run"
+        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{known}")
         if found is None:
             fitted, seconds = self._fitted(*without(self.tracks, self.tags, modality), split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
@@ -114,7 +114,7 @@ def _report(
         "fit_seconds": fit_seconds,
         "peer_seconds": made.seconds,
         "rank_seconds": _rank_seconds(judged),
-        "peers": made.told,
+        "peers": made.reports,
         "unfinished": made.unfinished,
         "tags_like_a_listener": [] if tags is None else tags_of_listeners(tags, split, ALIKE),
     }
@@ -125,13 +125,13 @@ def _rank_seconds(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 class _Made:
-    """Peers one after another; ``seconds`` that each took to make, ``unfinished`` ones, and what they ``message``."""
+    """Baselines one after another; ``seconds`` that each took to make, ``unfinished`` ones, and their reports."""
 
     def __init__(self, baselines: Baselines | None, fitted: Fitted, split: Split) -> None:
         self._baselines, self._fitted, self._split = baselines, fitted, split
         self.seconds: dict[str, float] = {}
         self.unfinished: list[str] = []
-        self.told: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[tuple[str, Ranker]]:
         started = time.perf_counter()
@@ -143,7 +143,7 @@ class _Made:
                 yield name, ranker
             started = time.perf_counter()
         mine = (self._split.protocol, self._split.seed)
-        message = [asdict(one) for one in getattr(self._baselines, "reports", ())]
-        self.told = [one for one in message if (one["protocol"], one["seed"]) == mine]
-        without = [one for one in self.told if one["params"] is None and not one["status"].startswith(_UNSUITED)]
+        reports = [asdict(one) for one in getattr(self._baselines, "reports", ())]
+        self.reports = [one for one in reports if (one["protocol"], one["seed"]) == mine]
+        without = [one for one in self.reports if one["params"] is None and not one["status"].startswith(_UNSUITED)]
         self.unfinished += [f"{one['model']} on {one['protocol']} ({one['status']})" for one in without]

@@ -83,8 +83,8 @@ def read_and_tell(inputs: Inputs, settings: RunSettings, progress: Progress) -> 
         catalogue = read_catalogue(inputs, settings, problems)
         stage.done(_read_outcome(catalogue, problems))
     if len(problems):
-        message = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
-        progress.log(f"problems in the input (the rest is used): {message}")
+        counted = ", ".join(f"{n:,} {kind}" for kind, n in problems.counts().items())
+        progress.log(f"problems in the input (the rest is used): {counted}")
     return catalogue
 
 

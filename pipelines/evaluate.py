@@ -19,16 +19,18 @@ def evaluate_files(
     out: Path,
     store: Path | None,
     progress: Progress,
-    peer_settings: BaselineSettings | None = None,
+    baseline_settings: BaselineSettings | None = None,
 ) -> Evaluation:
     """Read a catalogue and judge the engine on it; see ``eval.run.evaluate`` for what is written and raised.
 
-    With ``peer_settings`` models of other libraries and papers are tuned and judged beside ours.
+    With ``baseline_settings`` models of other libraries and papers are tuned and judged beside ours.
     """
     catalogue = read_and_tell(inputs, settings, progress)
     baselines = None
-    if peer_settings is not None and evaluation_settings.on_listens:
-        baselines = tuned_baselines(catalogue.tracks, catalogue.tags, peer_settings, out / PARTIAL / "trials", progress)
+    if baseline_settings is not None and evaluation_settings.on_listens:
+        baselines = tuned_baselines(
+            catalogue.tracks, catalogue.tags, baseline_settings, out / PARTIAL / "trials", progress
+        )
     return evaluate(
         catalogue.tracks,
         catalogue.listens,
@@ -39,5 +41,5 @@ def evaluate_files(
         store=store,
         progress=progress,
         baselines=baselines,
-        baseline_facts=None if peer_settings is None else peer_settings.model_dump(mode="json"),
+        baseline_facts=None if baseline_settings is None else baseline_settings.model_dump(mode="json"),
     )

@@ -56,7 +56,7 @@ def publish(
         settings: of the run; recorded, and the source of depths and caps.
         inputs: facts of the input files, recorded.
         problems: written to ``build_problems``.
-        taken_in: number of the last entry of the live log that the fit knew.
+        applied_seq: number of the last entry of the live log that the fit knew.
         progress: shows lists and neighbours.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a peer is: a name, a way to fit it, and the settings that tuning may choose.
+"""What a baseline is: a name, a way to fit it, and the settings that tuning may choose.
 
     BaselineData, params, seed  ->  Baseline.fit  ->  Ranker
 

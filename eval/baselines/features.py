@@ -1,4 +1,4 @@
-"""What peers learn from: training plays and what is known of the tracks, brought into the rows of the plays.
+"""What baselines learn from: training plays and what is known of the tracks, brought into the rows of the plays.
 
     Plays (training), Tracks, Tags, sound vectors  ->  BaselineData.of  ->  BaselineData
 

@@ -1,4 +1,4 @@
-"""All peers, in the order in which they are tuned and listed: cheap ones first, so that a short budget shows most."""
+"""All baselines, in the order in which they are tuned and listed: cheap ones first, as a short budget shows most."""
 
 from eval.baselines.artists import ARTIST_MEAN, ARTIST_POPULARITY, OWN_ARTISTS
 from eval.baselines.base import Baseline
@@ -10,7 +10,7 @@ from eval.baselines.lightfm import LIGHTFM, LIGHTFM_FEATURES
 from eval.baselines.profile import PROFILE
 from eval.baselines.ridge import RIDGE
 
-PEERS: tuple[Baseline, ...] = (
+BASELINES: tuple[Baseline, ...] = (
     COSINE,
     TFIDF,
     BM25,
@@ -26,7 +26,7 @@ PEERS: tuple[Baseline, ...] = (
     LIGHTFM,
     LIGHTFM_FEATURES,
 )
-NAMES: tuple[str, ...] = tuple(baseline.name for baseline in PEERS)
+NAMES: tuple[str, ...] = tuple(baseline.name for baseline in BASELINES)
 WITHOUT_FEATURES: frozenset[str] = frozenset(
-    baseline.name for baseline in PEERS if not baseline.uses_features
+    baseline.name for baseline in BASELINES if not baseline.uses_features
 )  # plays alone

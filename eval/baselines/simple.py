@@ -33,7 +33,7 @@ class Ranker(Protocol):
 
 @runtime_checkable
 class Folding(Protocol):
-    """A model that ranks for somebody by a few tracks, without training anew. A peer may be one too."""
+    """A model that ranks for somebody by a few tracks, without training anew. A baseline may be one too."""
 
     def rank_folded(self, counts: csr_matrix, k: int, candidates: Int32 | None = None) -> Candidates:
         """Rank items for people who played ``counts`` (n, n_items), one or more in each row, and leave these out."""

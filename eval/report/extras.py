@@ -114,8 +114,8 @@ def paired_tests(about: Mapping[str, Any]) -> Html | None:
         return None
     keys = ("split", "model", "metric", "difference", "ci_low", "ci_high", *_RATIO, "p", "p_holm")
     headings = ("split", "model", "metric", "difference", "from", "to", "ratio", "from", "to", "p", "p (Holm)")
-    message = [[*(row.get(key) for key in keys), f"{claim(row)} it", _standing(row)] for row in rows]
-    table = facts_table([*headings, "the hybrid", "which is"], message)
+    cells = [[*(row.get(key) for key in keys), f"{claim(row)} it", _standing(row)] for row in rows]
+    table = facts_table([*headings, "the hybrid", "which is"], cells)
     return details(f"Paired tests of the hybrid against each model ({len(rows)})", table)
 
 
@@ -128,7 +128,7 @@ def _standing(test: Mapping[str, Any]) -> str:
 def background(about: Mapping[str, Any]) -> list[Html | None]:
     """Fold away what a reader may want to check: formulas, notes, splits, settings, versions."""
     formulas, notes, versions = (about.get(name) or {} for name in ("formulas", "notes", "versions"))
-    terms = [joined([element("dt", name), element("dd", message)]) for name, message in formulas.items()]
+    terms = [joined([element("dt", name), element("dd", text)]) for name, text in formulas.items()]
     settings = json.dumps(about.get("settings") or {}, indent=1, ensure_ascii=False)
     return [
         details("Formulas", element("dl", *terms)) if terms else None,

@@ -112,9 +112,9 @@ def _contents(sections: Sequence[Html]) -> Html | None:
 
 def _summary(found: Points, about: Mapping[str, Any]) -> Html | None:
     """Say in words what came out, and what did not finish."""
-    message = summary(found, about)
+    sentences = summary(found, about)
     unfinished = about.get("unfinished") or []
-    parts = [element("ul", *(element("li", sentence) for sentence in message)) if message else None]
+    parts = [element("ul", *(element("li", sentence) for sentence in sentences)) if sentences else None]
     if unfinished:
         names = ", ".join(map(str, unfinished))
         parts.append(element("p", element("b", "Did not finish, so not compared: "), names, class_="warning"))

@@ -34,16 +34,16 @@ def summary(found: Points, about: Mapping[str, Any]) -> list[Html]:
         top = best(points)
         if top is None:
             continue
-        message = [
+        parts = [
             joined([element("b", split), f" (recall@{k}, {points[top].n:,} users): the best is ", code(top), " at "])
         ]
-        message.append(Html(f"{_with_interval(points[top])}. "))
+        parts.append(Html(f"{_with_interval(points[top])}. "))
         rival = best({model: point for model, point in points.items() if is_baseline(model)})
         if OURS in points and rival is not None:
             tests = tests_of(dict(about), split)
-            message.append(_against(points, rival, tests.get(rival)))
-            message += _on_plays(points, rival, tests)
-        sentences.append(joined(message))
+            parts.append(_against(points, rival, tests.get(rival)))
+            parts += _on_plays(points, rival, tests)
+        sentences.append(joined(parts))
     return sentences
 
 
@@ -75,12 +75,12 @@ def _against(
     interval = f" ({low:+.3f} to {high:+.3f})" if _is_number(low) and _is_number(high) else ""
     p = test.get("p_holm", test.get("p"))
     corrected = " after Holm" if "p_holm" in test else ", not corrected"
-    message = f", p {probability(float(p))}{corrected}" if _is_number(p) else ""
+    chance = f", p {probability(float(p))}{corrected}" if _is_number(p) else ""
     return joined(
         [
             f"The hybrid, at {number(ours.value)}, {claim(test)} {who}, ",
             code(rival),
-            f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{message}.",
+            f" at {number(theirs.value)}: {test['difference']:+.3f}{interval}{ratio}{chance}.",
         ]
     )
 

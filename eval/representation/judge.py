@@ -125,9 +125,9 @@ def _embed_ms(fitted: Fitted, clips: ClipSample | None, rows: Int32) -> float | 
 def _probed(clean: Float32, train: Int32, held_out: Int32, labels: Labels) -> dict[Figure, NDArray[np.float64]]:
     genres = genre_hits(clean[train], labels.genres[train], clean[held_out], labels.genres[held_out])
     artists = artist_hits(clean[held_out], np.where(labels.has_artist, labels.groups, -1)[held_out])
-    message = [("genre_accuracy", genres), ("artist_accuracy", artists)]
+    figures = [("genre_accuracy", genres), ("artist_accuracy", artists)]
     by_name = {(figure.segment, figure.metric): figure for figure in FIGURES}
-    return {by_name[segment, metric]: hits for metric, found in message for segment, hits in found.items()}
+    return {by_name[segment, metric]: hits for metric, found in figures for segment, hits in found.items()}
 
 
 def _likeness(clean: Float32, held_out: Int32, labels: Labels) -> dict[Figure, NDArray[np.float64]]:

@@ -53,8 +53,8 @@ def genre_hits(train: Float32, train_genres: Int32, held_out: Float32, genres: I
     for name, probe in probes.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Only one sample")  # a genre of one training track: LDA does what it can
-            message = probe.fit(train, train_genres).predict(held_out[judged])
-        hits[name][judged] = message == genres[judged]
+            predicted = probe.fit(train, train_genres).predict(held_out[judged])
+        hits[name][judged] = predicted == genres[judged]
     return hits
 
 

@@ -6,8 +6,8 @@ Each is a line of JSON in a file that one fingerprint names:
 
     folder/<name>-<fingerprint>.jsonl   {"model": ..., "params": {...}, "value": ..., "seconds": ..., "figures": {...}}
 
-``eval.tuning.tune_baselines`` searches for peers, ``eval.tuning.tune_hybrid`` for the engine itself; when to stop is
-theirs to say.
+``eval.tuning.tune_baselines`` searches for baselines, ``eval.tuning.tune_hybrid`` for the engine itself; when to stop
+is theirs to say.
 
 A line that was cut off by a kill is not read, and the trial is made again. TPE: Bergstra et al., NIPS 2011.
 """

@@ -1,9 +1,9 @@
-"""Peers tuned on validation data, each with the same number of trials: a split in, rankers out.
+"""Baselines tuned on validation data, each with the same number of trials: a split in, rankers out.
 
-    Split.train  ->  validation_split  ->  trials of each peer (Optuna TPE)  ->  best settings
+    Split.train  ->  validation_split  ->  trials of each baseline (Optuna TPE)  ->  best settings
     all of Split.train, best settings  ->  Baseline.fit  ->  (name, Ranker), one model at a time
 
-The first trial is the peer's defaults. What is held out of ``Split`` is never looked at here: trials are judged by
+The first trial is the baseline's defaults. What is held out of ``Split`` is never looked at here: trials are judged by
 recall@k on a part of the training listens, parted by the split's own protocol. Sound vectors are those of the fitted
 recommender, so an audio network may have met the listens of validation, never those held out.
 
@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 
 from eval.baselines.base import Baseline
 from eval.baselines.features import BaselineData
-from eval.baselines.registry import NAMES, PEERS
+from eval.baselines.registry import BASELINES, NAMES
 from eval.baselines.simple import Fitted, Ranker
 from eval.metrics.panels import held_out_of
 from eval.settings import EvaluationSettings
@@ -61,7 +61,7 @@ class BaselineSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What became of one peer on one split.
+    """What became of one baseline on one split.
 
     ``status`` is 'tuned', or says why it has fewer trials than asked for, or none, or no lists. ``value`` is the
     best recall on validation (None without trials); ``seconds`` of trials and the last fit, in this run.
@@ -84,7 +84,7 @@ class Tuned:
 
 @dataclass(eq=False)
 class TunedBaselines:
-    """Tunes and fits every peer for a split when called; ``reports`` says what became of each."""
+    """Tunes and fits every baseline for a split when called; ``reports`` says what became of each."""
 
     tracks: Tracks
     tags: Tags | None
@@ -94,16 +94,16 @@ class TunedBaselines:
     reports: list[Tuned] = field(default_factory=list)
 
     def __call__(self, fitted: Fitted, split: Split) -> Iterator[tuple[str, Ranker]]:
-        """Give each peer that could be fitted, in the rows of ``fitted.plays``, as soon as it is.
+        """Give each baseline that could be fitted, in the rows of ``fitted.plays``, as soon as it is.
 
-        Cold tracks are ranked by those peers alone that tell them apart, and cold users by none: they have no row.
+        Cold tracks are ranked by those baselines alone that tell them apart, and cold users by none: they have no row.
         """
         if split.protocol == "cold-user":
             return
         started = time.perf_counter()
         sound = _sound_of(fitted)
         whole = BaselineData.of(fitted.plays, self.tracks, self.tags, sound)
-        chosen = [baseline for baseline in PEERS if baseline.name in self.settings.models]
+        chosen = [baseline for baseline in BASELINES if baseline.name in self.settings.models]
         suited = []
         for baseline in chosen:
             reason = _unsuited(baseline, whole, split)
@@ -115,7 +115,7 @@ class TunedBaselines:
                 suited.append(baseline)
         validation, why_not = self._validation(split, fitted.plays.track_ids, sound)
         kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split, validation))
-        with self.progress.bar(f"peers {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
+        with self.progress.bar(f"baselines {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
             for place, baseline in enumerate(suited):
                 share = self._share(started, len(suited) - place)
                 if share is not None and share <= 0:
@@ -186,7 +186,7 @@ class TunedBaselines:
         facts = {
             "settings": self.settings.model_dump(mode="json", exclude={"trials", "time_budget_s", "models"}),
             "split": [split.protocol, split.seed],
-            "spaces": {baseline.name: repr(baseline.space) for baseline in PEERS},
+            "spaces": {baseline.name: repr(baseline.space) for baseline in BASELINES},
         }
         metadata = whole.metadata
         matrices = [metadata.tags, metadata.genres]
@@ -217,7 +217,7 @@ def baseline_settings(settings: EvaluationSettings, trials: int, minutes: float 
 def tuned_baselines(
     tracks: Tracks, tags: Tags | None, settings: BaselineSettings, folder: Path, progress: Progress
 ) -> TunedBaselines:
-    """Prepare the peers of an evaluation; nothing is fitted before a split is there.
+    """Prepare the baselines of an evaluation; nothing is fitted before a split is there.
 
     Args:
         tracks: the catalogue, in any order.

@@ -102,9 +102,9 @@ def _report_unknown(unknown: pl.DataFrame, track_ids: pl.Series, source: str, pr
     named = pl.DataFrame(
         {"track_id": list(reasons), "reason": list(reasons.values())}, {"track_id": pl.String, "reason": pl.String}
     )
-    message = unknown.select("row", "track_id").join(named, on="track_id", how="left", maintain_order="left")
+    explained = unknown.select("row", "track_id").join(named, on="track_id", how="left", maintain_order="left")
     problems.extend(
-        message.select(
+        explained.select(
             pl.lit("unknown-track").alias("kind"),
             pl.lit(source).alias("source"),
             "row",

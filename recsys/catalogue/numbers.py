@@ -30,7 +30,7 @@ def report_numbers(
     """Report what is bad in a column of numbers: those with a comma once, the others one by one."""
     comma = pl.col(value).str.contains(COMMA).fill_null(False)
     problems.report(frame, bad & ~comma, kind, source, value=value, reason=reason)
-    message = (
+    expected = (
         f"{reason}, its decimals after a point; this column has commas and points, or commas that may part thousands"
     )
-    problems.report_forms(frame, bad & comma, kind, source, value=value, reason=message)
+    problems.report_forms(frame, bad & comma, kind, source, value=value, reason=expected)

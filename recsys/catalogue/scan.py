@@ -163,9 +163,9 @@ def _say_passed_over(progress: Progress, others: Counter[str], mislabelled: Coun
 
 def _told(counts: Counter[str]) -> str:
     """Tell counts by suffix, the commonest first."""
-    message = [f"{n:,} {_shown(suffix)}" for suffix, n in counts.most_common(MAX_TOLD_SUFFIXES)]
+    named = [f"{n:,} {_shown(suffix)}" for suffix, n in counts.most_common(MAX_TOLD_SUFFIXES)]
     rest = counts.total() - sum(n for _, n in counts.most_common(MAX_TOLD_SUFFIXES))
-    return ", ".join([*message, *([f"{rest:,} others"] if rest else [])])
+    return ", ".join([*named, *([f"{rest:,} others"] if rest else [])])
 
 
 def _shown(suffix: str) -> str:

@@ -247,9 +247,9 @@ def status(store: options.Store) -> None:
 
     recommender = Recommender.open(store)
     since = happened_since(Store(store), int(recommender.facts["last_live_number"]))
-    message = ", ".join(f"{count:,} {name}" for name, count in since.items())
+    happened = ", ".join(f"{count:,} {name}" for name, count in since.items())
     others = other_generations(Store(store)) or ["no other generation is kept"]
-    print_facts(recommender.status() | {"since_then": message, "rollback_to": others})
+    print_facts(recommender.status() | {"since_then": happened, "rollback_to": others})
 
 
 @app.command()

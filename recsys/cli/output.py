@@ -114,8 +114,8 @@ def log_problems(counts: dict[str, int], examples: Sequence[tuple[Any, ...]]) ->
     """
     if not counts:
         return
-    message = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    log(f"problems in the input (the rest is used): {message}", style="yellow")
+    counted = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+    log(f"problems in the input (the rest is used): {counted}", style="yellow")
     for kind, source, row, value, reason in examples:
         shown = "" if value is None or value == source else f" ({value!r})"  # of a file its name is said once
         where = f"{source}{'' if row is None else f' row {row}'}{shown}"

@@ -81,8 +81,9 @@ def _read(opened: Any, state: Any, transaction: Any) -> bytes | None:
 
 
 def _check(line: bytes | None) -> None:
-    seq = _NUMBER.unpack(line)[0] if line is not None and len(line) == _NUMBER.size else FORMAT
-    if seq > FORMAT:
+    number = _NUMBER.unpack(line)[0] if line is not None and len(line) == _NUMBER.size else FORMAT
+    if number > FORMAT:
         raise NewerError(
-            f"the live store has the format {seq}, expected {FORMAT} or less: a newer recsys wrote it; update this one"
+            f"the live store has the format {number}, expected {FORMAT} or less: a newer recsys wrote it; "
+            "update this one"
         )

@@ -101,7 +101,7 @@ class LiveStore:
         except lmdb.Error as error:
             if isinstance(error, lmdb.PanicError):
                 self.environment.mend()
-            if isinstance(error, lmdb.MapFullError) or any(os.strerror(seq) in str(error) for seq in FULL):
+            if isinstance(error, lmdb.MapFullError) or any(os.strerror(number) in str(error) for number in FULL):
                 raise FullDiskError(f"the live store {self._file}: the disk is full; nothing was changed") from error
             raise ArtefactError(f"the live store {self._file} failed: {error}; nothing was changed") from error
 

@@ -55,8 +55,8 @@ class UserHistory:
 
     def packed(self) -> bytes:
         """Write it."""
-        seqs = [_UP_TO.pack(self.up_to), self.items.astype("<i4").tobytes(), self.plays.astype("<f4").tobytes()]
-        return sealed(FORMAT, b"".join(seqs))
+        numbers = [_UP_TO.pack(self.up_to), self.items.astype("<i4").tobytes(), self.plays.astype("<f4").tobytes()]
+        return sealed(FORMAT, b"".join(numbers))
 
     def with_listens(self, listens: Sequence[Listened], rows: Int32, up_to: int) -> "UserHistory":
         """Add listens of tracks at ``rows``, -1 for those that the generation does not know; a dislike is for good."""
@@ -99,8 +99,8 @@ class UserState:
 
     def packed(self) -> bytes:
         """Write it; all of a generation are of one size."""
-        seqs = _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
-        return sealed(FORMAT, seqs)
+        numbers = _STANDARDS.pack(self.row, self.edge, self.last) + np.asarray(self.query, "<f4").tobytes()
+        return sealed(FORMAT, numbers)
 
 
 def known_up_to(reading: ReadTxn, generation: str, key: bytes, applied: int) -> int:

@@ -25,7 +25,7 @@ def refresh_popular(writing: WriteTxn, stored: StoredLists, snapshot: Snapshot, 
         writing: the transaction.
         stored: lists of the generation.
         snapshot: with the uploads.
-        numbers: of those, in the log, that are to be put in; hidden ones are not.
+        seqs: of those, in the log, that are to be put in; hidden ones are not.
 
     Returns:
         Whether the list is another one now.

@@ -170,8 +170,8 @@ class LiveUpdater:
     def free_id(self, wanted: str) -> str:
         """An id that no track has or had: the wanted one, or that with a number."""
         with self._live.reading() as reading:
-            for seq in itertools.count(1):
-                track_id = wanted if seq == 1 else f"{wanted}-{seq}"
+            for number in itertools.count(1):
+                track_id = wanted if number == 1 else f"{wanted}-{number}"
                 if not self._is_taken(track_id, reading):
                     break
         return track_id

@@ -102,11 +102,11 @@ def inserts_of(
         reading: a state of the log.
         stored: lists of the generation.
         snapshot: knows at least what the reading does.
-        numbers: of the uploads in the log; hidden ones reach nobody.
+        seqs: of the uploads; hidden ones reach nobody.
         most: users that a track reaches, at most.
 
     Returns:
-        One for each number, in their order.
+        One for each, in their order.
     """
     catalogue, found = snapshot.catalogue, []
     uploads = [next(reading.uploads(seq - 1))[1] for seq in seqs]
@@ -120,8 +120,8 @@ def inserts_of(
             is_left_out = place == NO_ITEM or place in snapshot.uploads.hidden or snapshot.uploads.is_unknown(place)
             shown = [] if is_left_out else readers
             reasons = _reasons(reading, stored, catalogue, row, shown)
-            message = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
-            found.append(TrackInsert(seq, row, catalogue, message))
+            explained = [replace(reader, reason=reason) for reader, reason in zip(shown, reasons, strict=True)]
+            found.append(TrackInsert(seq, row, catalogue, explained))
     return found
 
 
@@ -132,7 +132,7 @@ def _reached(reading: ReadTxn, stored: StoredLists, vectors: Float32, most: int)
     left_out[_known(model.users.find(reading.gone(USER, stored.applied_seq)))] = True
     prefix = user_key(stored.generation, None)
     pairs, keys = reading.pairs("tastes", prefix=prefix), list[bytes]()
-    delta = [Reached.nobody()] * len(vectors)
+    touched = [Reached.nobody()] * len(vectors)
     while block := list(islice(pairs, BLOCK)):
         block = [(key, value) for key, value in block if is_readable(value, vectors.shape[1])]
         tastes = UserStates.read([value for _, value in block], vectors.shape[1])
@@ -142,24 +142,24 @@ def _reached(reading: ReadTxn, stored: StoredLists, vectors: Float32, most: int)
         margins = np.where(
             scores > tastes.score_at_last[:, None], scores - tastes.score_at_20[:, None], -np.inf
         ).astype(np.float32)
-        seqs = np.arange(len(keys), len(keys) + len(block), dtype=np.int32)
-        delta = [best.merged(seqs, margins[:, at], scores[:, at], most) for at, best in enumerate(delta)]
+        numbers = np.arange(len(keys), len(keys) + len(block), dtype=np.int32)
+        touched = [best.merged(numbers, margins[:, at], scores[:, at], most) for at, best in enumerate(touched)]
         keys += [key for key, _ in block]
     users = reach(model, vectors, stored.score_at_20, stored.score_at_last, left_out, most)
-    return [_joined(stored, keys, *both, most) for both in zip(users, delta, strict=True)]
+    return [_joined(stored, keys, *both, most) for both in zip(users, touched, strict=True)]
 
 
-def _joined(stored: StoredLists, keys: list[bytes], users: Reached, delta: Reached, most: int) -> list[Reader]:
+def _joined(stored: StoredLists, keys: list[bytes], users: Reached, touched: Reached, most: int) -> list[Reader]:
     """The best of both kinds of users; of equal ones those of the generation."""
-    order = np.argsort(-np.concatenate([users.margins, delta.margins]), kind="stable")[:most].tolist()
+    order = np.argsort(-np.concatenate([users.margins, touched.margins]), kind="stable")[:most].tolist()
     ids = stored.model.users.ids(users.rows)
     readers = [
         Reader(user_key(stored.generation, user_id), row, user_id, score)
         for user_id, row, score in zip(ids, users.rows.tolist(), users.scores.tolist(), strict=True)
     ]
     readers += [
-        Reader(keys[seq], NO_ITEM, None, score)
-        for seq, score in zip(delta.rows.tolist(), delta.scores.tolist(), strict=True)
+        Reader(keys[number], NO_ITEM, None, score)
+        for number, score in zip(touched.rows.tolist(), touched.scores.tolist(), strict=True)
     ]
     return [readers[at] for at in order]
 

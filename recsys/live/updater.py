@@ -240,8 +240,8 @@ class UpdateThread:
                     self._derive()
                 seen = behind
             except Exception as error:  # noqa: BLE001 - whatever failed, it is tried again: nobody else would see to it
-                message = None if isinstance(error, ArtefactError) else error
-                _LOG.warning("lists lag behind what was heard, and are tried again: %s", error, exc_info=message)
+                trace = None if isinstance(error, ArtefactError) else error
+                _LOG.warning("lists lag behind what was heard, and are tried again: %s", error, exc_info=trace)
                 self._pause(AGAIN_S)
 
     def _derive(self) -> None:

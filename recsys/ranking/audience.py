@@ -1,6 +1,6 @@
 """Who would like a track most: one item vector against every user's own standard.
 
-    item vector (d,), user queries (n_users, d), edges (n_users,)  ->  audience  ->  users and margins
+    item vector (d,), user queries (n_users, d), score_at_20 (n_users,)  ->  audience  ->  users and margins
     new item vectors (m, d), the last score of every list          ->  reach     ->  users whose lists they come into
 
 Scores of two users cannot be compared as they are: the user whose usual favourites score high would always come
@@ -21,13 +21,13 @@ SPARE = 200  # looked at besides those asked for, as some may have been deleted 
 
 
 def audience(model: Model, vector: Float32, item: int, score_at_20: Float32, k: int) -> tuple[Int32, Float32]:
-    """Rank users by how far a track's score lies above their edge.
+    """Rank users by how far a track's score lies above that of their own place 20.
 
     Args:
         model: of the users.
         vector: (d,) of the track.
         item: its row; users who played or disliked it are left out, and so are users without plays.
-        edges: (n_users,), -inf where a list is shorter.
+        score_at_20: (n_users,) of each list, -inf where a list is shorter.
         k: how many users.
 
     Returns:
@@ -82,13 +82,13 @@ def reach(
     Args:
         model: of the users.
         vectors: (m, d) of the tracks, a few at a time: a block of users is scored for all of them at once.
-        edges: (n_users,) score at place 20 of each list; a shorter list has -inf, and any track is welcome.
-        lasts: (n_users,) score at the last place of each list that is full, -inf for the others; to be surpassed.
-        left_out: (n_users,) who is not asked; users without plays never are.
-        n: how many users a track, at most.
+        score_at_20: (n_users,) score at place 20 of each list; a shorter list has -inf, and any track is welcome.
+        score_at_last: (n_users,) score at the last place of each list that is full, -inf for the others; to be
+        surpassed. left_out: (n_users,) who is not asked; users without plays never are. n: how many users a track, at
+        most.
 
     Returns:
-        For each track its users, those with the largest margins over their own edge.
+        For each track its users, those with the largest margins over their own score at place 20.
     """
     found = [Reached.nobody()] * len(vectors)
     out = ~model.has_plays | left_out

@@ -63,8 +63,8 @@ class Model:
             if "taste" not in self.spaces:
                 known[self.counts.indices] = True
             # where no space was kept there is nothing to tell tracks by, and where nothing is known of any, no use
-            message = bool(self.spaces) and bool(known.any())
-            self._unknown.append(np.flatnonzero(~known if message else np.zeros(0, bool)).astype(np.int32))
+            tells = bool(self.spaces) and bool(known.any())
+            self._unknown.append(np.flatnonzero(~known if tells else np.zeros(0, bool)).astype(np.int32))
         return self._unknown[0]
 
     @property

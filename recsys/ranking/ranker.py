@@ -1,6 +1,6 @@
 """Ranking by rows: what a model thinks of its own items, for many users at once.
 
-    Model  ->  Ranking  ->  rank, rank_folded, reasons, edges; and lists as they are stored
+    Model  ->  Ranking  ->  rank, rank_folded, reasons, score_at_20; and lists as they are stored
 
 Rows in, rows out: ids, uploads and stored tables are the business of ``recsys.recommender``. Everything here is the
 plain ranking, but for ``varied``, which gives lists what ``[lists]`` asks for.
@@ -20,7 +20,7 @@ from recsys.ranking.model import Model
 from recsys.types import DEFAULT_K, NO_ITEM, Candidates, Float32, Int32
 from recsys.util.topk import top_k
 
-EDGE_BLOCK = 4096  # users whose edges are computed at a time
+EDGE_BLOCK = 4096  # users whose score_at_20 is computed at a time
 
 
 class Ranking:

@@ -141,11 +141,13 @@ class AccessControl:
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming:
             work = self._with_place(handler.stream_unary) if name == UPLOAD else handler.stream_unary
-            return grpc.stream_unary_rpc_method_handler(self._door(name, work, meter), *codecs)
+            return grpc.stream_unary_rpc_method_handler(self._wrapped(name, work, meter), *codecs)
         most = min(SMALL_MESSAGE, self._max_message) if name in SMALL else self._max_message
-        return grpc.stream_unary_rpc_method_handler(self._door(name, handler.unary_unary, meter, quick, most), *codecs)
+        return grpc.stream_unary_rpc_method_handler(
+            self._wrapped(name, handler.unary_unary, meter, quick, most), *codecs
+        )
 
-    def _door(
+    def _wrapped(
         self, name: str, work: Handler, meter: Meter | None, quick: FastAnswer | None = None, most: int = 0
     ) -> Handler:
         """Wrap a method; with ``most``, its one message is read here, and has so many bytes at most."""

@@ -1,6 +1,6 @@
 """What stands around the handlers of every worker, made once before the fork: access, limits, counts, certificates.
 
-    settings, bound sockets -> fitted -> ServerContext -> enter(worker) -> AccessControl, Meter
+    settings, bound sockets -> open_context -> ServerContext -> enter(worker) -> AccessControl, Meter
 
 Here it is decided whether the server may start at all: without tokens, or without TLS, only on loopback.
 """
@@ -91,7 +91,7 @@ class ServerContext:
             self.scrapes.close()
 
 
-def fitted(
+def open_context(
     settings: ServeSettings, n_workers: int, port_holder: socket.socket, metrics: socket.socket | None
 ) -> ServerContext:
     """Make what the settings ask for.

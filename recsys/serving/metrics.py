@@ -137,8 +137,8 @@ class Board:
 
     def abouts(self, what: int) -> list[float]:
         """What each worker that is there says about itself."""
-        message = [self._row(worker)[what - _ABOUT] for worker in range(self._n_workers)]
-        return [value for value in message if not math.isnan(value)]
+        values = [self._row(worker)[what - _ABOUT] for worker in range(self._n_workers)]
+        return [value for value in values if not math.isnan(value)]
 
     def _sums(self, first: int, n: int) -> list[float]:
         rows = [self._row(worker)[first : first + n].tolist() for worker in range(self._n_workers)]

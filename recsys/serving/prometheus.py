@@ -58,8 +58,8 @@ class _Sums(Collector):
         yield from self._workers()
 
     def _latencies(self) -> Metric:
-        message = "Time from a call's arrival to its end, of calls that were let in."
-        family = HistogramMetricFamily("recsys_call_seconds", message, labels=("method", "path"))
+        help_text = "Time from a call's arrival to its end, of calls that were let in."
+        family = HistogramMetricFamily("recsys_call_seconds", help_text, labels=("method", "path"))
         bounds = [*map(str, BOUNDS_S), "+Inf"]
         for method in self._board.methods:
             for path in PATHS:
@@ -77,8 +77,8 @@ class _Sums(Collector):
 
     def _upload_failures(self) -> Metric:
         failed = {status: count for status, count in self._board.calls(UPLOAD).items() if status != "OK"}
-        message = "Uploads that were not taken in, those that were turned away included."
-        family = CounterMetricFamily("recsys_upload_failures", message)
+        help_text = "Uploads that were not taken in, those that were turned away included."
+        family = CounterMetricFamily("recsys_upload_failures", help_text)
         family.add_metric((), sum(failed.values()))
         return family
 
@@ -86,30 +86,30 @@ class _Sums(Collector):
         serving = sum(self._board.abouts(SERVING))
         yield GaugeMetricFamily("recsys_workers", "Worker processes that serve.", serving)
         if built_at := self._board.abouts(BUILT_AT):
-            message = "Age of the oldest generation that a worker answers from."
-            yield GaugeMetricFamily("recsys_generation_age_seconds", message, age_s(built_at))
+            help_text = "Age of the oldest generation that a worker answers from."
+            yield GaugeMetricFamily("recsys_generation_age_seconds", help_text, age_s(built_at))
         if backlog := self._board.abouts(BACKLOG):
-            message = "Entries of the live log that the generation was built without."
-            yield GaugeMetricFamily("recsys_live_backlog_entries", message, max(backlog))
+            help_text = "Entries of the live log that the generation was built without."
+            yield GaugeMetricFamily("recsys_live_backlog_entries", help_text, max(backlog))
         if lists := self._board.abouts(LISTS_BEHIND):
-            message = "Entries of the live log that lists do not take in yet."
-            yield GaugeMetricFamily("recsys_lists_behind", message, max(lists))
+            help_text = "Entries of the live log that lists do not take in yet."
+            yield GaugeMetricFamily("recsys_lists_behind", help_text, max(lists))
         if failed := self._board.abouts(FAILED_LOOKUPS):
-            message = "Looks into stored lists that failed, and were tried again or answered another way."
-            family = CounterMetricFamily("recsys_failed_lookups", message)
+            help_text = "Looks into stored lists that failed, and were tried again or answered another way."
+            family = CounterMetricFamily("recsys_failed_lookups", help_text)
             family.add_metric((), sum(failed))
             yield family
         if values := self._board.abouts(DAMAGED_VALUES):
-            message = "Stored values that workers met and that do not match their checksum."
-            family = CounterMetricFamily("recsys_damaged_values", message)
+            help_text = "Stored values that workers met and that do not match their checksum."
+            family = CounterMetricFamily("recsys_damaged_values", help_text)
             family.add_metric((), sum(values))
             yield family
         if files := self._board.abouts(DAMAGED_FILES):
-            message = "Files of the generation that answers that are not as they were published."
-            yield GaugeMetricFamily("recsys_damaged_files", message, max(files))
+            help_text = "Files of the generation that answers that are not as they were published."
+            yield GaugeMetricFamily("recsys_damaged_files", help_text, max(files))
         if behind := self._board.abouts(BEHIND):
-            message = "Workers that answer from another generation than the current one."
-            yield GaugeMetricFamily("recsys_workers_behind", message, sum(behind))
+            help_text = "Workers that answer from another generation than the current one."
+            yield GaugeMetricFamily("recsys_workers_behind", help_text, sum(behind))
 
 
 class Scrapes:

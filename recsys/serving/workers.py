@@ -29,7 +29,7 @@ from typing import Protocol
 from grpc_health.v1.health import aio as health_aio
 
 from recsys.errors import ArtefactError, ConfigError, RecsysError
-from recsys.serving.context import ServerContext, fitted
+from recsys.serving.context import ServerContext, open_context
 from recsys.serving.fast_path import ServingState
 from recsys.serving.integrity import Checker
 from recsys.serving.leftovers import clear_leftovers
@@ -67,7 +67,7 @@ class _Workers:
         self._store = store
         self._embedding = embedding
         self._port_holder = port_holder
-        self._fittings = context
+        self._context = context
         self._held_by_workers, self._lifeline = get_context("fork").Pipe(duplex=False)
         self._workers: list[WorkerProcess] = []
 
@@ -82,10 +82,10 @@ class _Workers:
         address = text_of(self._port_holder)
         # The child must not keep the ports nor its own lifeline open.
         embedding = self._embedding
-        parents_own = (self._port_holder, self._lifeline, report, *self._fittings.sockets)
+        parents_own = (self._port_holder, self._lifeline, report, *self._context.sockets)
         parents_own += () if embedding is None else embedding.parents_own
         embedder = None if embedding is None else embedding.address
-        given = (self._store, address, self._held_by_workers, tell, parents_own, self._fittings, slot, embedder)
+        given = (self._store, address, self._held_by_workers, tell, parents_own, self._context, slot, embedder)
         process = fork.Process(target=_work, args=given)
         process.start()
         tell.close()
@@ -98,12 +98,12 @@ class _Workers:
             ends = [worker.process.sentinel for worker in self._workers]
             embedding_end = None if self._embedding is None else self._embedding.sentinel
             ends += [] if embedding_end is None else [embedding_end]
-            ready = connection.wait([stop, *reports, *ends, *self._fittings.sockets])
+            ready = connection.wait([stop, *reports, *ends, *self._context.sockets])
             if stop in ready:
                 return False
             if self._embedding is not None and embedding_end in ready:
                 self._embedding.revive()
-            self._fittings.answer(ready)
+            self._context.answer(ready)
             for slot, worker in enumerate(self._workers):
                 if worker.report in ready:
                     worker.hear()
@@ -114,7 +114,7 @@ class _Workers:
     def _replace(self, slot: int, worker: WorkerProcess, at_start: bool) -> WorkerProcess:
         """Start a new process in the place of one that has ended, unless it is no use to try again."""
         worker.process.join()
-        self._fittings.forget(slot)
+        self._context.forget(slot)
         quick_deaths = worker.quick_deaths + 1 if worker.died_quickly else 0
         if at_start and worker.failure:
             raise worker.failure
@@ -167,7 +167,7 @@ def serve(store: Path, address: str, workers: int = 1, settings: ServeSettings |
         to_stderr(settings),
         closing(hold_port(address)) as port_holder,
         closing(hold_port(settings.metrics)) if settings.metrics else nullcontext() as figures_holder,
-        closing(fitted(settings, workers, port_holder, figures_holder)) as context,
+        closing(open_context(settings, workers, port_holder, figures_holder)) as context,
         _stop_requests() as stop,
         imports_frozen(),
         closing(EmbeddingProcess(store, settings.uploads)) if can_embed() else nullcontext() as embedding,

@@ -167,8 +167,8 @@ class Lookup:
         try:
             return {track_id: json.loads(self._line(track_id)[ROW.size :]) for track_id in track_ids}
         except (ArtefactError, ValueError) as error:
-            message = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track")
-            return self._elsewhere(message).about(track_ids)
+            damage = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track")
+            return self._elsewhere(damage).about(track_ids)
 
     def row(self, track_id: str) -> int:
         """Find a track's item row, -1 where there is no such track.
@@ -193,10 +193,8 @@ class Lookup:
         try:
             return None if found is None else unsealed(found, FORMAT, f"an audio file of {self._file}", key).decode()
         except (ArtefactError, UnicodeDecodeError) as error:
-            message = (
-                error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track id")
-            )
-            return self._elsewhere(message).track_of_audio(content_hash)
+            damage = error if isinstance(error, ArtefactError) else DamagedError(f"{self._file} has a damaged track id")
+            return self._elsewhere(damage).track_of_audio(content_hash)
 
     def close(self) -> None:
         """Do nothing: others may share this."""

@@ -56,8 +56,8 @@ def ask(file: Path, sql: str) -> pl.DataFrame:
     done = subprocess.run(command, input=asked, capture_output=True, env=environment, check=False)
     head, _, rows = done.stdout.partition(b"\n")
     if done.returncode or not head:
-        message = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise ArtefactError(f"the process that asks {file} ended: {message[-1]}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ArtefactError(f"the process that asks {file} ended: {lines[-1]}")
     failed = json.loads(head)
     if failed:
         raise (DataError if failed["kind"] == "data" else ArtefactError)(failed["sentence"])

@@ -92,8 +92,8 @@ def ignored_words(about: NewTrack, track_id: str) -> tuple[str, ...]:
         given.remove("track_id")
     if not given:
         return ()
-    message = ", ".join(given).replace("track_id", f"track_id {about.track_id!r}")
-    return (f"this audio was here already, as {track_id!r}: what was said of it ({message}) was ignored",)
+    words = ", ".join(given).replace("track_id", f"track_id {about.track_id!r}")
+    return (f"this audio was here already, as {track_id!r}: what was said of it ({words}) was ignored",)
 
 
 def upload_of(

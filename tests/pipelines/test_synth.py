@@ -157,8 +157,8 @@ def test_genres_are_told_apart_by_simple_features_across_artists():
     features = []
     for song in songs:
         power = np.abs(np.fft.rfft(perform(song, 4.0, RATE)[:88_064].reshape(-1, 1024), axis=1)) ** 2
-        score_at_20 = np.geomspace(2, 512, 17).astype(int)
-        bands = np.log10(np.add.reduceat(power, score_at_20[:-1], axis=1) + 1e-6)
+        edges = np.geomspace(2, 512, 17).astype(int)
+        bands = np.log10(np.add.reduceat(power, edges[:-1], axis=1) + 1e-6)
         features.append(np.concatenate([bands.mean(axis=0), bands.std(axis=0)]))
     table = np.array(features)
     table = (table - table.mean(axis=0)) / table.std(axis=0)

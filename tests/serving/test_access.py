@@ -389,8 +389,8 @@ def test_a_door_makes_few_calls_with_all_that_it_has(tmp_path, board):
             sys.setprofile(None)
         return len(made)
 
-    assert asyncio.run(asked(access._door("Recommend", work, board.meter(0)))) <= 40
-    assert asyncio.run(asked(access._door("Recommend", work, board.meter(0), at_once))) <= 40
+    assert asyncio.run(asked(access._wrapped("Recommend", work, board.meter(0)))) <= 40
+    assert asyncio.run(asked(access._wrapped("Recommend", work, board.meter(0), at_once))) <= 40
     assert board.calls("Recommend") == {"OK": 4}
 
 

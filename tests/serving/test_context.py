@@ -24,7 +24,7 @@ from helpers.guarded_server import CALL_S, call, connected, eventually, refused
 from helpers.places import ROOT
 from helpers.prometheus import samples
 from helpers.serve_process import PLAIN
-from recsys.serving.context import OPEN, fitted
+from recsys.serving.context import OPEN, open_context
 from recsys.serving.settings import ServeSettings
 from recsys.serving.tokens import Role, add_token, remove_token
 from recsys.v1 import recommender_pb2 as pb
@@ -246,6 +246,6 @@ def test_figures_that_others_can_reach_are_told_of(host, told, caplog):
     with closing(socket.socket()) as port, closing(socket.socket()) as figures:
         port.bind(("127.0.0.1", 0))
         figures.bind((host, 0))
-        with closing(fitted(ServeSettings(), 1, port, figures)) as context:
+        with closing(open_context(ServeSettings(), 1, port, figures)) as context:
             context.announce()
     assert ("others can reach the figures" in caplog.text) == told

@@ -190,8 +190,8 @@ def _declares(file: BinaryIO, start: int, head: bytes) -> bool | None:
             header.find(_EBML_DURATION + size, info, info + 512) >= 0 for size in (b"\x84", b"\x88")
         )
     about = header.find(_ASF_FILE)
-    score_at_last, flags = header[about + 64 : about + 72], header[about + 88 : about + 89]
-    return about >= 0 and any(score_at_last) and flags != b"" and not flags[0] & 1  # 1: it was broadcast
+    lasts, flags = header[about + 64 : about + 72], header[about + 88 : about + 89]
+    return about >= 0 and any(lasts) and flags != b"" and not flags[0] & 1  # 1: it was broadcast
 
 
 def _look_at_frames(file: BinaryIO, start: int, size: int) -> Look:

@@ -187,9 +187,9 @@ def _pip_download(folder: Path) -> None:
     command += ["--only-binary", ":all:", "--dest", str(folder), _REQUIREMENT]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
-        message = [line for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]
+        lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ArtefactError(
-            f"pip could not get {_REQUIREMENT} ({message[-1].strip()}); `recsys weights musicnn` tries again"
+            f"pip could not get {_REQUIREMENT} ({lines[-1].strip()}); `recsys weights musicnn` tries again"
         )
 
 

@@ -11,14 +11,14 @@ from scipy.sparse import csr_matrix
 from eval.baselines.base import Baseline, Choice
 from eval.baselines.features import BaselineData
 from eval.baselines.rankers import ByVectors
-from eval.baselines.registry import NAMES, PEERS, WITHOUT_FEATURES
+from eval.baselines.registry import BASELINES, NAMES, WITHOUT_FEATURES
 from eval.baselines.simple import Ranker
 from recsys.errors import DataError
 from recsys.types import NO_ITEM, TAGS_SCHEMA, TRACKS_SCHEMA, Int32, Plays, Tags, Tracks
 
 N_USERS, N_ITEMS, N_TASTES = 61, 90, 3
 COLD = np.arange(75, 90, dtype=np.int32)
-BY_NAME = {baseline.name: baseline for baseline in PEERS}
+BY_NAME = {baseline.name: baseline for baseline in BASELINES}
 QUICK = {"n_factors": 8, "hidden": 32, "K": 40, "epochs": 40, "learning_rate": 0.05}  # where a peer has these
 
 
@@ -134,7 +134,7 @@ def test_a_planted_taste_is_recovered_among_all_tracks(name: str) -> None:
     assert right[items != NO_ITEM].mean() > 0.9
 
 
-@pytest.mark.parametrize("name", [p.name for p in PEERS if p.ranks_cold and p.name != "artist-popularity"])
+@pytest.mark.parametrize("name", [p.name for p in BASELINES if p.ranks_cold and p.name != "artist-popularity"])
 def test_a_planted_taste_is_recovered_among_cold_tracks(name: str) -> None:
     users = np.arange(1, N_USERS, dtype=np.int32)
     items = fitted(name).rank(users, 3, COLD).items
@@ -142,7 +142,7 @@ def test_a_planted_taste_is_recovered_among_cold_tracks(name: str) -> None:
     assert right[items != NO_ITEM].mean() > 0.9
 
 
-@pytest.mark.parametrize("name", [p.name for p in PEERS if not p.ranks_cold])
+@pytest.mark.parametrize("name", [p.name for p in BASELINES if not p.ranks_cold])
 def test_tracks_without_plays_come_last_where_nothing_tells_them_apart(name: str) -> None:
     users = np.arange(2, N_USERS, dtype=np.int32)
     items = fitted(name).rank(users, N_ITEMS - 40).items

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from eval.baselines.base import Baseline, Choice, Number, Params
 from eval.baselines.features import BaselineData
-from eval.baselines.registry import PEERS
+from eval.baselines.registry import BASELINES
 from eval.baselines.simple import Ranker
 from eval.metrics.panels import held_out_of
 from eval.splitting import protocols as parting
@@ -102,8 +102,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def stand_ins(monkeypatch: pytest.MonkeyPatch, fit: Callable[[Baseline, BaselineData, Params, int], Ranker]) -> None:
     """Put something between tuning and the fits of its peers."""
-    watched = [replace(p, fit=lambda *given, p=p: fit(p, *given)) for p in PEERS]
-    monkeypatch.setattr(tune_baselines, "PEERS", tuple(watched))
+    watched = [replace(p, fit=lambda *given, p=p: fit(p, *given)) for p in BASELINES]
+    monkeypatch.setattr(tune_baselines, "BASELINES", tuple(watched))
 
 
 def test_every_model_has_its_trials_and_the_best_is_taken(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_every_model_has_its_trials_and_the_best_is_taken(tmp_path: Path) -> Non
     for report in reports:
         tried = by_model[report.model]
         assert (report.status, report.n_trials, len(tried)) == ("tuned", 4, 4)
-        assert tried[0]["params"] == next(p for p in PEERS if p.name == report.model).defaults
+        assert tried[0]["params"] == next(p for p in BASELINES if p.name == report.model).defaults
         assert report.value == max(line["value"] for line in tried) > 0
         assert report.params in [line["params"] for line in tried if line["value"] == report.value]
     assert len({json.dumps(line["params"]) for line in by_model["content-profile"]}) == 4
@@ -312,7 +312,7 @@ def test_where_validation_can_hold_nothing_out_defaults_are_taken(
     found, reports = run(prepared(tmp_path), split_of("warm"))
     assert len(found) == 3
     assert {report.status for report in reports} == {"not tuned, defaults taken: too few listens"}
-    assert reports[0].params == next(p for p in PEERS if p.name == "knn-cosine").defaults
+    assert reports[0].params == next(p for p in BASELINES if p.name == "knn-cosine").defaults
 
 
 def test_a_trial_that_diverges_is_worth_nothing_and_a_last_fit_that_does_is_listed(
