@@ -5,16 +5,21 @@ tests/.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from golden.make_names import FILE, names
+from helpers.live_store import opened
 
 
 @pytest.fixture(scope="module")
-def now(tiny_store: Path, audio_store: Path) -> dict[str, list[str]]:
-    return names([tiny_store, audio_store])
+def now(tiny_store: Path, audio_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The names of stores of which one was served, and so has a live log."""
+    served = Path(shutil.copytree(tiny_store, tmp_path_factory.mktemp("served") / "store"))
+    with opened(served):
+        return names([served, audio_store])
 
 
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))

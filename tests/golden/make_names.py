@@ -1,6 +1,6 @@
 """Lists the names that others rely on: from ``tests/``, ``python -m golden.make_names STORE...`` writes names.json.
 
-The stores are built ones, one of them with audio: what lies in them is listed.
+The stores are built ones, one with audio and one that was served: what lies in them is listed.
 """
 
 import json
