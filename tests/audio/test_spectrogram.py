@@ -113,6 +113,7 @@ def test_the_command_writes_a_picture(song: Path, tmp_path: Path, suffix: str) -
         assert imread(out).std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_errors_are_one_line(song: Path, tmp_path: Path) -> None:
     (tmp_path / "no-audio.mp3").write_text("words")

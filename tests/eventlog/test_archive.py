@@ -212,6 +212,7 @@ def rebuilt(catalogue: TinyCatalogue, folder: Path, keep: int) -> None:
     build(Inputs(catalogue.tracks, catalogue.listens), folder, settings, Silent(), strict=True)
 
 
+@pytest.mark.slow
 def test_builds_move_what_all_kept_generations_know_and_miss_nothing(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path
 ) -> None:

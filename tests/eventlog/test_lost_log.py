@@ -141,6 +141,7 @@ def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
         restart_log(store)
 
 
+@pytest.mark.slow
 def test_listens_of_the_journal_outlive_the_log_and_count_once(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path
 ) -> None:

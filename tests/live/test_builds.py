@@ -144,6 +144,7 @@ def test_listens_are_enough_where_there_is_no_table_of_them(tiny_catalogue: Tiny
     assert plays(store, "b") == {"t0": 1, "t3": 1, "t6": 1}
 
 
+@pytest.mark.slow
 def test_old_generations_that_go_take_their_lists_with_them(store: Path, tiny_catalogue: TinyCatalogue) -> None:
     with opened(store) as live:
         live.record(heard("u0", "t2"))

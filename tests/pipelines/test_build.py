@@ -197,6 +197,7 @@ def test_three_forms_of_listens_are_one(form: str, odd_tracks: Path, tmp_path: P
     assert Recommender.open(store).recommend("07").source == "popular"
 
 
+@pytest.mark.slow
 def test_catalogues_of_every_scarcity(tmp_path: Path) -> None:
     """One track, no listens, only listens, only tags, only vectors: each is served with what it has."""
     one = write(tmp_path / "one.csv", "track_id,genre", "a,x")
@@ -291,6 +292,7 @@ def test_a_later_build_keeps_the_network_and_hears_only_new_audio(
     assert {folder.name for folder in Store(store).generations.iterdir()} > {Store(audio_store).current().name}
 
 
+@pytest.mark.slow
 def test_what_trains_the_network_anew(
     audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_what_no_track_has_is_not_present() -> None:
     assert present(bare, TAGS) == ["tags"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_the_hybrid_is_fitted_again_without_what_there_is(tmp_path: Path) -> None:
     fit = Knowing()
