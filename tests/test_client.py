@@ -153,6 +153,7 @@ def test_a_file_that_is_refused_before_its_end_leaves_no_noise(client, tmp_path,
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_upload(audio_store, tmp_path):
     song = tmp_path / "my song.mp3"
     song.write_bytes(clip("my song.mp3", 90))

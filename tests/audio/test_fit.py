@@ -92,8 +92,10 @@ def test_what_is_left_open_is_settled(
     [
         ({}, "musicnn, fitted head", 2, None, False),
         ({"name": "musicnn", "tune": "none"}, "musicnn, as published", 1, 200, False),
-        ({"name": "musicnn", "tune": "last"}, "musicnn, last layers tuned", 1, 200, True),
-        ({"name": "conv1d"}, "conv1d, taught by musicnn", 2, None, True),
+        pytest.param(
+            {"name": "musicnn", "tune": "last"}, "musicnn, last layers tuned", 1, 200, True, marks=pytest.mark.slow
+        ),
+        pytest.param({"name": "conv1d"}, "conv1d, taught by musicnn", 2, None, True, marks=pytest.mark.slow),
         ({"name": "conv1d", "start": "random"}, "conv1d, random start", 0, 12, True),
         ({"name": "dense", "start": "random"}, "dense, random start", 0, 12, True),
     ],

@@ -40,7 +40,8 @@ def accuracy(network: Pooled, genres: Sequence[int], clips: Sequence[Clip], n_kn
 
 
 @pytest.mark.parametrize(
-    "name", ["conv1d", "dense", "gru", pytest.param("contrast and augmentation", marks=pytest.mark.slow)]
+    "name",
+    ["conv1d", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dense", "gru", "contrast and augmentation"))],
 )
 def test_planted_genres_are_learned(name: str) -> None:
     settings = with_train(epochs=10)

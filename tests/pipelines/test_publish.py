@@ -144,7 +144,7 @@ def test_every_sync_may_fail(tiny_store: Path, tmp_path: Path, monkeypatch: pyte
     assert Recommender.open(store).recommend("u1").tracks
 
 
-@pytest.mark.parametrize("but_kb", [0, 40, 1000])
+@pytest.mark.parametrize("but_kb", [0, 40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, small_disk: Callable[[int], Path], but_kb: int
 ) -> None:

@@ -103,6 +103,7 @@ def test_kill_9_while_embedding(audio_catalogue: AudioCatalogue, audio_store: Pa
     assert tables(store) == tables(audio_store), "as if nothing had happened"
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_embedding(
     audio_catalogue: AudioCatalogue, audio_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

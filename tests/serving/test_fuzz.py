@@ -134,7 +134,7 @@ def fuzz(fuzzed: Fuzzed, n_calls: int) -> None:
 
 
 def test_nothing_that_is_sent_is_more_than_refused(fuzzed: Fuzzed) -> None:
-    fuzz(fuzzed, 500)
+    fuzz(fuzzed, 250)
 
 
 @pytest.mark.long

@@ -92,7 +92,13 @@ UNDECLARED: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", UNDECLARED)
+ONE_OF_EACH = {"mp3", "mp3, a cover and tails", "mp3 in WAV", "mp3 in AVI from a pipe", "ADTS", "WMA from a pipe",
+               "FLAC from a pipe"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ONE_OF_EACH else pytest.mark.slow) for name in UNDECLARED]
+)
 def test_a_length_that_no_header_gives_is_counted(name: str) -> None:
     content = UNDECLARED[name]()
     decoded = of(content)
@@ -119,7 +125,7 @@ def test_variable_frames_without_a_header_are_as_long_as_with_one() -> None:
     assert without.problems == with_header.problems == ()
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rate", [48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000])
 def test_windows_of_bare_frames_hold_the_samples_of_the_whole(rate: int, channels: int) -> None:
     """MPEG-1, 2 and 2.5: what is cut out decodes, sample by sample, as it does on the way from the start, by either."""

@@ -154,7 +154,7 @@ def test_the_page_of_a_run_without_them_does_not_speak_of_them(tmp_path: Path) -
     assert "What each modality adds" not in page
 
 
-@pytest.mark.parametrize("n_before", [1, 2, 3])
+@pytest.mark.parametrize("n_before", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_a_run_that_was_killed_between_two_fits_goes_on(tmp_path: Path, n_before: int) -> None:
     class Killed(Knowing):
         def __call__(self, *given: Any, **named: Any) -> TasteFake:
