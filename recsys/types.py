@@ -23,6 +23,7 @@ SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
 
 DEFAULT_K = 20  # length of a list where nobody says otherwise
 MAX_K = 200  # the longest, as deep as lists are stored
+HISTORY = 50  # plays of a user that are kept in their order, the last ones
 NO_ITEM = -1  # marks an empty place in a list of items
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 ANONYMOUS_ID = ""  # of the user of whom nothing is known; no other has this id
@@ -112,16 +113,53 @@ class Tags:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Histories:
+    """The last plays of each user whose time is known, in their order, the latest last; at most ``HISTORY`` a user.
+
+    Those of user row u lie from ``starts[u]`` to ``starts[u + 1]`` (n_users + 1,) int64 of ``items`` (n,) int32 and
+    ``seconds`` (n,) uint32 since 1970: 8 bytes a play. A track stands there once for each play; disliked ones do not.
+    """
+
+    starts: NDArray[np.int64]
+    items: Int32
+    seconds: NDArray[np.uint32]
+
+    def __post_init__(self) -> None:
+        """Check that the arrays fit each other."""
+        ends = int(self.starts[-1]) if len(self.starts) else -1
+        if self.items.shape != self.seconds.shape or ends != len(self.items):
+            raise DataError(
+                f"histories have {len(self.items)} items and {len(self.seconds)} seconds, expected {ends} of each"
+            )
+
+    def __len__(self) -> int:
+        """Count the users."""
+        return len(self.starts) - 1
+
+    def of(self, user: int) -> tuple[Int32, NDArray[np.int64]]:
+        """Items and seconds of one user's last plays, the latest last."""
+        here = slice(int(self.starts[user]), int(self.starts[user + 1]))
+        return self.items[here], self.seconds[here].astype(np.int64)
+
+    @classmethod
+    def none(cls, n_users: int) -> "Histories":
+        """Those of users of whose plays no time is known."""
+        return cls(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plays:
     """Play counts by row: ``counts`` csr float32 and ``barred`` csr bool (disliked), both (n_users, n_items).
 
     Stored counts are > 0. Every user has a row, those without plays too. Rows are in the order of the ids.
+    ``histories`` have the order and the times of each user's last plays; None where nobody asks for them.
     """
 
     counts: csr_matrix
     barred: csr_matrix
     user_ids: list[str]
     track_ids: list[str]
+    histories: Histories | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and that stored counts are positive."""
@@ -130,6 +168,8 @@ class Plays:
             raise DataError(
                 f"plays are {self.counts.shape} and barred pairs {self.barred.shape}, expected {shape} as the ids"
             )
+        if self.histories is not None and len(self.histories) != shape[0]:
+            raise DataError(f"there are histories of {len(self.histories)} users, expected {shape[0]} as the ids")
         if self.counts.nnz and not float(self.counts.data.min()) > 0:
             raise DataError("a stored play count is not positive; leave pairs without plays unstored")
 

@@ -67,7 +67,7 @@ def latest(plays: Plays, listens: Listens, share: float) -> HeldOut:
     cut = times[min(int(len(times) * (1 - share)), len(times) - 1)]
     before = plays_of(Listens(frame.filter((pl.col("listened_at") < cut) | pl.col("listened_at").is_null())),
                       plays.track_ids, plays.user_ids)  # fmt: skip
-    kept = Plays(before.counts, plays.barred, plays.user_ids, plays.track_ids)
+    kept = Plays(before.counts, plays.barred, plays.user_ids, plays.track_ids, before.histories)
     known = np.diff(before.counts.indptr) > 0
     after = csr_matrix(plays.counts.astype(bool).astype(np.int8) - before.counts.astype(bool).astype(np.int8)).tocoo()
     fresh = (after.data > 0) & known[after.row]
