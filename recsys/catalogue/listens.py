@@ -15,20 +15,20 @@ from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys.catalogue.cells import as_text, check_fits, check_type, is_scalar, one_sentence
+from recsys.catalogue.histories import in_order, last_plays, rows_of
 from recsys.catalogue.lookalikes import report_alike, with_known_tracks
 from recsys.catalogue.numbers import read_numbers, report_numbers
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tables import read_table, split_list, text_column
 from recsys.catalogue.times import read_times, to_the_second
 from recsys.errors import DataError
-from recsys.types import HISTORY, LISTENS_SCHEMA, Histories, Listens, Plays
+from recsys.types import LISTENS_SCHEMA, Listens, Plays
 from recsys.util.settings import Settings
 
 RATING_SCALES = ((0.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))  # guessed in this order
 SIGNED_SCALE = (-1.0, 1.0)
 LIKED_FROM, DISLIKED_TO = 0.75, 0.25  # places in a rating scale that runs from 0 to 1
 TRUE, FALSE = ("1", "true", "yes", "t", "y", "1.0"), ("0", "false", "no", "f", "n", "0.0")
-_LAST_SECOND = 2**32 - 1  # of the year 2106
 OPTIONAL = ("plays", "listened_at", "ms_played", "rating", "liked", "disliked")
 _KNOWN = ("user_id", "track_id", "track_ids", *OPTIONAL)
 
@@ -92,56 +92,29 @@ def plays_of(listens: Listens, track_ids: Sequence[str], user_ids: Sequence[str]
     frame = listens.frame
     users = frame["user_id"].unique(maintain_order=True) if user_ids is None else _text_series(user_ids)
     tracks = _text_series(track_ids)
-    rows = (
-        frame.lazy()
-        .select("user_id", "track_id", "plays", "disliked", "listened_at")
-        .join(_rows_of(users, "user").lazy(), left_on="user_id", right_on="id", maintain_order="left")
-        .join(_rows_of(tracks, "item").lazy(), left_on="track_id", right_on="id", maintain_order="left")
-        .select("user", "item", "plays", "disliked", "listened_at")
-        .collect()
-    )
     pairs = (
-        rows.lazy()
+        frame.lazy()
+        .select("user_id", "track_id", "plays", "disliked")
+        .join(rows_of(users, "user").lazy(), left_on="user_id", right_on="id")
+        .join(rows_of(tracks, "item").lazy(), left_on="track_id", right_on="id")
         .group_by("user", "item")
         .agg(pl.col("plays").sum(), pl.col("disliked").any())
         .sort("user", "item")
         .collect()
     )
-    barred = pairs.filter(pl.col("disliked"))
+    barred = pl.col("disliked")
     shape = (len(users), len(tracks))
     return Plays(
-        counts=_matrix(pairs.filter(~pl.col("disliked") & (pl.col("plays") > 0)), shape),
-        barred=_matrix(barred.with_columns(plays=True), shape),
+        counts=_matrix(pairs.filter(~barred & (pl.col("plays") > 0)), shape),
+        barred=_matrix(pairs.filter(barred).with_columns(plays=True), shape),
         user_ids=users.to_list(),
         track_ids=tracks.to_list(),
-        histories=_histories(rows, barred, len(users)),
+        histories=last_plays(in_order(listens, users.to_list(), tracks.to_list()), len(users)),
     )
-
-
-def _histories(rows: pl.DataFrame, barred: pl.DataFrame, n_users: int) -> Histories:
-    """The last plays of each user among rows (user, item, plays, listened_at), but those of barred pairs."""
-    timed = rows.filter(pl.col("listened_at").is_not_null() & (pl.col("plays") > 0))
-    if timed.is_empty():
-        return Histories.none(n_users)
-    last = (
-        timed.lazy()
-        .join(barred.lazy().select("user", "item"), on=["user", "item"], how="anti", maintain_order="left")
-        .select("user", "item", seconds=pl.col("listened_at").dt.epoch("s").clip(0, _LAST_SECOND).cast(pl.UInt32))
-        .sort("user", "seconds", maintain_order=True)
-        .group_by("user", maintain_order=True)
-        .tail(HISTORY)
-        .collect()
-    )
-    starts = np.concatenate([[0], np.cumsum(np.bincount(last["user"].to_numpy(), minlength=n_users))])
-    return Histories(starts.astype(np.int64), last["item"].to_numpy(), last["seconds"].to_numpy())
 
 
 def _text_series(ids: Sequence[str]) -> pl.Series:
     return pl.Series("id", ids, dtype=pl.String)
-
-
-def _rows_of(ids: pl.Series, name: str) -> pl.DataFrame:
-    return pl.DataFrame({"id": ids, name: pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
 
 
 def _matrix(pairs: pl.DataFrame, shape: tuple[int, int]) -> csr_matrix:
