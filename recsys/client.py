@@ -140,9 +140,9 @@ class Client:
         request = _message(pb.SimilarTracksRequest, track_id=track_id, k=k, space=space)
         return _ranked(self._call("SimilarTracks", request))
 
-    def recommend_from_tracks(self, track_ids: Sequence[str], k: int = 20) -> RankedList:
-        """Rank tracks for somebody who likes these."""
-        request = _message(pb.RecommendFromTracksRequest, track_ids=track_ids, k=k)
+    def recommend_from_tracks(self, track_ids: Sequence[str], k: int = 20, ordered: bool = False) -> RankedList:
+        """Rank tracks for somebody who likes these; ``ordered``: who played them in this order, the last just now."""
+        request = _message(pb.RecommendFromTracksRequest, track_ids=track_ids, k=k, ordered=ordered)
         return _ranked(self._call("RecommendFromTracks", request))
 
     def audience(self, track_id: str, k: int = 20) -> list[tuple[str, float]]:

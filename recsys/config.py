@@ -13,6 +13,7 @@ from recsys.catalogue.listens import ListensSettings
 from recsys.content.metadata import MetadataSettings
 from recsys.errors import ConfigError
 from recsys.hybrid.blend import BlendSettings
+from recsys.hybrid.next_tracks import NextSettings
 from recsys.hybrid.parts import HybridSettings
 from recsys.live.settings import LiveSettings
 from recsys.ranking.candidates import PoolSettings
@@ -36,6 +37,7 @@ class RunSettings(Settings):
     metadata: MetadataSettings = MetadataSettings()
     hybrid: HybridSettings = HybridSettings()
     blend: BlendSettings = BlendSettings()
+    next: NextSettings = NextSettings()
     lists: ListSettings = ListSettings()
     pools: PoolSettings = PoolSettings()
     neighbours: NeighbourSettings = NeighbourSettings()

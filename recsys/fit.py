@@ -22,6 +22,7 @@ from recsys.audio.cache import VectorCache
 from recsys.audio.embed import embed_paths
 from recsys.audio.fit import train_sound_model
 from recsys.audio.model import SoundModel
+from recsys.catalogue.histories import in_order
 from recsys.catalogue.ids import IdMap
 from recsys.catalogue.listens import plays_of
 from recsys.catalogue.problems import Problems
@@ -34,13 +35,17 @@ from recsys.content.targets import targets_of
 from recsys.errors import DataError
 from recsys.hybrid.blend import NEW, join
 from recsys.hybrid.encoder import Scaler, line_up
+from recsys.hybrid.following import Following, Surroundings
+from recsys.hybrid.following_weights import learn_following
+from recsys.hybrid.next_tracks import count_next
 from recsys.hybrid.parts import FittedParts, Known, fit_parts
 from recsys.hybrid.validation import MIN_PAIRS, HeldOut, hold_out
 from recsys.hybrid.weights import Learned, learn_weights, settle
 from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.model import Model, SpaceVectors
+from recsys.ranking.order import Order
 from recsys.recommender import Artefacts, CatalogueSound, Fitted, Recommender
-from recsys.types import Factors, Listens, Plays, Space, Tags, Tracks
+from recsys.types import Factors, Int32, Listens, Plays, Space, Tags, Tracks
 from recsys.util.progress import Progress, Silent, Stage
 
 
@@ -112,6 +117,7 @@ def fit(
     with clock.stage("lyrics") as stage:
         reader = learn_lyrics(tracks.frame["lyrics"], settings.hybrid.content.fusion.lyrics, progress)
         stage.done(f"{tracks.frame['lyrics'].count():,} of {len(tracks):,} tracks have words")
+    attributes = TrackAttributes.of(tracks.frame, plays.n_plays)
     held_out = hold_out(plays, listens, settings.blend, settings.seed)
     with clock.stage("als") as stage:
         settings = _with_als(settings, held_out, progress)
@@ -131,7 +137,7 @@ def fit(
             f"lyrics of any track; give at least one of these{_told(problems)}"
         )
     with clock.stage("blend") as stage:
-        learned = _weights(known, held_out, settings, progress)
+        learned, following = _weights(known, held_out, listens, attributes.artists, settings, progress)
         weights = {name: weight for name, weight in learned.weights.items() if name != NEW}
         progress.detail("weights: " + ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items()))
         stage.done(f"weights of {len(weights)} parts by {held_out.pairs.nnz:,} held-out pairs")
@@ -151,8 +157,8 @@ def fit(
         plays.counts,
         plays.barred,
         _spaces(sound, fitted, plays),
+        _order(following, plays, listens, attributes.artists, settings),
     )
-    attributes = TrackAttributes.of(tracks.frame, plays.n_plays)
     artefacts = Artefacts(fitted.encoder, sound, tracks, listens, tags, clock.seconds)
     return Recommender(
         Fitted(model, InMemory(tracks, plays, sound), lists=settings.lists, attributes=attributes, artefacts=artefacts)
@@ -229,13 +235,41 @@ def _with_als(settings: RunSettings, held_out: HeldOut, progress: Progress) -> R
     return settings.model_copy(update={"hybrid": hybrid.model_copy(update={"als": als})})
 
 
-def _weights(known: Known, held_out: HeldOut, settings: RunSettings, progress: Progress) -> Learned:
-    """Learn the blend's weights from parts fitted without a few held-out plays and tracks."""
+def _weights(
+    known: Known,
+    held_out: HeldOut,
+    listens: Listens | None,
+    artists: Int32,
+    settings: RunSettings,
+    progress: Progress,
+) -> tuple[Learned, Following | None]:
+    """Learn the blend's weights from parts fitted without a few held-out plays and tracks, and those of their order."""
     if not (held_out.pairs.nnz and held_out.kept.counts.nnz):
-        return Learned({name: 1.0 if value is None else value for name, value in settings.blend.given().items()}, {})
-    fitted = fit_parts(known, held_out.kept, settings.hybrid, settings.seed, progress)
-    blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, held_out.kept.n_listeners)
-    return learn_weights(blend, users, items, held_out, settings.blend, progress)
+        given = settings.blend.given().items()
+        return Learned({name: 1.0 if value is None else value for name, value in given}, {}), None
+    kept = held_out.kept
+    fitted = fit_parts(known, kept, settings.hybrid, settings.seed, progress)
+    blend, users, items = join(fitted.parts, {p.name: 1.0 for p in fitted.parts}, kept.n_listeners)
+    learned = learn_weights(blend, users, items, held_out, settings.blend, progress)
+    if listens is None or held_out.cut_s is None or not settings.next.enabled:
+        return learned, None
+    plays = in_order(listens, kept.user_ids, kept.track_ids)
+    before = plays.seconds < held_out.cut_s
+    counted = count_next(plays.only(before), len(kept.track_ids), settings.next)
+    surroundings = Surroundings.of(counted, artists, kept.n_listeners)
+    blend, _, items = join(fitted.parts, learned.weights, kept.n_listeners, learned.new)
+    later = plays.only(~before)
+    return learned, learn_following(blend, items, kept, later, surroundings, settings.next, progress, settings.seed)
+
+
+def _order(
+    following: Following | None, plays: Plays, listens: Listens | None, artists: Int32, settings: RunSettings
+) -> Order | None:
+    """Count what follows what on all plays, where that was found to tell something."""
+    if following is None or listens is None or plays.histories is None:
+        return None
+    counted = count_next(in_order(listens, plays.user_ids, plays.track_ids), len(plays.track_ids), settings.next)
+    return Order(plays.histories, Surroundings.of(counted, artists, plays.n_listeners), following)
 
 
 def _als_outcome(plays: Plays, factors: Factors | None) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ArtefactError, ChangedError, ConfigError, DataError, NoSpaceError
@@ -28,6 +29,7 @@ from recsys.ranking.diversity import ListSettings, Variety
 from recsys.ranking.filters import NO_FILTERS, Filters
 from recsys.ranking.lists import ANONYMOUS, ListBuilder, UserRef
 from recsys.ranking.model import Model
+from recsys.ranking.next_lists import rank_at
 from recsys.ranking.ranker import Ranking
 from recsys.ranking.request import check_k, ranked_tracks, resolve_variety, short_note
 from recsys.store.checksums import check_files, check_sizes
@@ -38,12 +40,14 @@ from recsys.store.lmdb_lookup import Lookup, open_lookup
 from recsys.store.manifest import read_facts
 from recsys.types import (
     DEFAULT_K,
+    HISTORY,
     MAX_K,
     NO_ITEM,
     SPACES,
     Candidates,
     Float32,
     Found,
+    Histories,
     Int32,
     Listens,
     Plays,
@@ -261,9 +265,16 @@ class Recommender:
         return self._list([(track, score, None) for track, score in found[:k]], "neighbours", describe)
 
     def recommend_from_tracks(
-        self, track_ids: Sequence[str], k: int = DEFAULT_K, *, describe: bool = True
+        self, track_ids: Sequence[str], k: int = DEFAULT_K, *, ordered: bool = False, describe: bool = True
     ) -> RankedList:
         """Rank tracks for somebody who played these, each as often as it is named; they are left out themselves.
+
+        Args:
+            track_ids: one or more.
+            k: length of the list.
+            ordered: they were played in this order, the last one just now: the list is of what comes next. Where the
+                order of plays told nothing at the build, it is the same list as without.
+            describe: fill ``about``.
 
         Raises:
             NotFoundError: one of the tracks is unknown; the message names it.
@@ -273,7 +284,11 @@ class Recommender:
         check_k(k)
         if not track_ids:
             raise DataError("0 tracks were given, expected at least one track id to start from")
-        items, plays = np.unique([self._catalogue.row(track_id) for track_id in track_ids], return_counts=True)
+        rows = np.array([self._catalogue.row(track_id) for track_id in track_ids], dtype=np.int32)
+        items, plays = np.unique(rows, return_counts=True)
+        if ordered and self.model.order is not None:
+            listened = items.astype(np.int32), plays.astype(np.float32), rows[-HISTORY:]
+            return self._list(self._lists.of_next(*listened, self.model.order, k), "tracks", describe)
         places, vectors = np.arange(len(items), dtype=np.int32), self._catalogue.vectors_of(items)
         user = fold_in(places, plays.astype(np.float32), vectors, self.model.blend)
         found = self._lists.of_query(user[None] * self.model.blend.weights(), items.astype(np.int32), k)
@@ -325,7 +340,8 @@ class Recommender:
     @property
     def plays(self) -> Plays:
         """What the model was fitted on, with the ids."""
-        return Plays(self.model.counts, self.model.barred, self.model.users.all(), self.model.items.all())
+        histories = None if self.model.order is None else self.model.order.histories
+        return Plays(self.model.counts, self.model.barred, self.model.users.all(), self.model.items.all(), histories)
 
     @property
     def sound(self) -> tuple[Int32, Float32]:
@@ -358,6 +374,23 @@ class Recommender:
         ``counts`` (n, n_items) has their plays, one or more stored in each row; the rest is as for ``rank``.
         """
         return self.ranking.rank_folded(counts, k, candidates, part)
+
+    def rank_at(
+        self, counts: csr_matrix, histories: Histories, now: NDArray[np.int64], k: int, candidates: Int32 | None = None
+    ) -> Candidates:
+        """Rank item rows for people as of a moment, by all that they played, which is left out, and in what order.
+
+        Args:
+            counts: csr (n, n_items), one or more plays stored in each row.
+            histories: of n rows, the last of these plays; where it is empty the list is that of ``rank_folded``.
+            now: (n,) seconds since 1970.
+            k: length of the lists.
+            candidates: item rows that may appear; all by default.
+
+        Returns:
+            Candidates (n, k).
+        """
+        return rank_at(self.ranking, counts, histories, now, k, candidates)
 
     def reasons(self, user_ids: Sequence[str], ranked: Candidates) -> Int32:
         """For each ranked item the row of the played track that contributes most, -1 where there is none: (n, k)."""

@@ -33,6 +33,10 @@ class Ordered:
         """Count the plays."""
         return len(self.items)
 
+    def only(self, kept: NDArray[np.bool_]) -> "Ordered":
+        """Those that are marked, (n,)."""
+        return Ordered(self.users[kept], self.items[kept], self.seconds[kept])
+
 
 def in_order(listens: Listens, user_ids: Sequence[str], track_ids: Sequence[str]) -> Ordered:
     """Put the plays of some users and tracks, whose rows these are, in their order."""

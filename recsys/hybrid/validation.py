@@ -26,12 +26,14 @@ MIN_PAIRS = 30  # of fewer nothing is learned
 class HeldOut:
     """Plays that were ``kept``, of the same shape, and the ``pairs`` to predict, csr bool (n_users, n_items).
 
-    ``new``: item rows (n,), rising, that lost all their plays.
+    ``new``: item rows (n,), rising, that lost all their plays. ``cut_s``: the moment of a cut in time, in seconds since
+    1970, None where plays were drawn at random.
     """
 
     kept: Plays
     pairs: csr_matrix
     new: Int32
+    cut_s: int | None = None
 
     @property
     def of_new(self) -> NDArray[np.bool_]:
@@ -74,7 +76,7 @@ def latest(plays: Plays, listens: Listens, share: float) -> HeldOut:
     ones = np.ones(int(fresh.sum()), dtype=bool)
     pairs = csr_matrix((ones, (after.row[fresh], after.col[fresh])), shape=plays.counts.shape)
     new = np.flatnonzero((plays.n_listeners > 0) & (kept.n_listeners == 0)).astype(np.int32)
-    return HeldOut(kept, pairs, new)
+    return HeldOut(kept, pairs, new, int(np.ceil(cut.timestamp())))
 
 
 def at_random(plays: Plays, settings: BlendSettings, seed: int) -> HeldOut:

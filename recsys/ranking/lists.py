@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import NoSpaceError
+from recsys.hybrid.foldin import fold_in
+from recsys.hybrid.following import latest, short_vector
 from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.catalogue_view import NO_DELTA, CatalogueView, UploadedTracks, UserDelta
 from recsys.ranking.diversity import ListSettings, Source, Variety, choose
 from recsys.ranking.filters import NO_FILTERS, Filters, artists_of, first_places
+from recsys.ranking.next_lists import RowFacts, best_next
+from recsys.ranking.order import Order
 from recsys.ranking.ranker import Ranking, most_alike
 from recsys.store.record import Record
 from recsys.types import MAX_K, NO_ITEM, Float32, Found, Int32, Space, Tables
@@ -94,6 +98,38 @@ class ListBuilder:
         """The list for one query (1, d) from what was heard (item rows), which is left out."""
         source = self._source(lambda depth: self._best(query, self._but(heard), depth))
         return self._with_reasons(*choose(source, k, self._settings.usual(personal=True)), heard)
+
+    def of_next(self, plays: Int32, counts: Float32, recent: Int32, order: Order, k: int) -> list[Found]:
+        """The list for somebody who is listening: after the last plays, of item rows ``plays`` so often each.
+
+        ``recent`` (n,) are the last plays, the latest last; what was played is left out.
+        """
+        catalogue, blend, following = self.catalogue, self._model.blend, order.following
+        vectors = catalogue.vectors_of(plays)
+        long = fold_in(np.arange(len(plays), dtype=np.int32), counts, vectors, blend)
+        short = short_vector(np.searchsorted(plays, recent).astype(np.int32), following.half_life, vectors, blend)
+        query = following.query(long, short, blend)[None]
+        allowed, last = self._but(plays), latest(recent)
+        facts = RowFacts(self._are_new, self._artist_numbers, catalogue.unknown)
+
+        def best(depth: int) -> tuple[Int32, Float32]:
+            near = order.surroundings.candidates(last, self._artist_numbers)
+            pool = np.union1d(self._best(query, allowed, max(depth, MAX_K))[0], near[allowed[near]]).astype(np.int32)
+            scores = catalogue.vectors_of(pool) @ query[0]
+            items, values = best_next(order, scores, last, pool, facts, in_session=True)
+            return items[:depth], values[:depth]
+
+        return self._with_reasons(*choose(self._source(best), k, self._settings.usual(personal=True)), recent[-1:])
+
+    def _are_new(self, rows: Int32) -> NDArray[np.bool_]:
+        """Mark the rows (n,) that nobody had played when the generation was built, uploads among them."""
+        built = rows < self.catalogue.n_built
+        return np.where(built, self._ranking.unplayed[np.where(built, rows, 0)], True)
+
+    def _artist_numbers(self, rows: Int32) -> Int32:
+        """Numbers of the artists of rows (n,), -1 where they are not the catalogue's."""
+        artists = self._artists(rows)
+        return np.array([one if isinstance(one, int) else NO_ITEM for one in artists], dtype=np.int32)
 
     def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
 from recsys.hybrid.blend import Blend, Layout
+from recsys.ranking.order import Order
 from recsys.types import Float32, Int32, Space
 from recsys.util.npy import mapped, read
 
@@ -38,6 +39,7 @@ class Model:
 
     ``user_vectors`` (n_users, d) calibrated, not weighted; ``item_vectors`` (n_items, d); ``counts`` and ``barred`` csr
     (n_users, n_items); ``spaces`` holds 'sound', 'content' and 'taste' where they exist ('hybrid' is ``item_vectors``).
+    ``order`` is what the order of plays tells, None where it tells nothing.
     """
 
     users: IdMap
@@ -48,6 +50,7 @@ class Model:
     counts: csr_matrix
     barred: csr_matrix
     spaces: Mapping[Space, SpaceVectors]
+    order: Order | None = None
     _unknown: list[Int32] = field(default_factory=list, init=False, repr=False)  # once it was asked for
 
     @property
@@ -98,6 +101,8 @@ class Model:
             np.save(folder / f"blend_{part.name}_covariance.npy", covariance)
             if gram is not None:
                 np.save(folder / f"blend_{part.name}_gram.npy", gram)
+        if self.order is not None:
+            self.order.save(folder)
         facts = {
             "parts": self.blend.to_json(),
             "with_gram": [
@@ -141,6 +146,7 @@ class Model:
             _map_csr(folder, "counts", shape),
             _map_csr(folder, "barred", shape),
             spaces,
+            Order.load(folder),
         )
 
 

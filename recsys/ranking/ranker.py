@@ -74,11 +74,12 @@ class Ranking:
         columns = np.concatenate([np.arange(layout.start, layout.stop) for layout in chosen])
         times = np.concatenate([np.full(layout.stop - layout.start, layout.new, np.float32) for layout in chosen])
         own = np.asarray(vectors[:, columns], dtype=np.float32)
-        own[self._unplayed] /= times
+        own[self.unplayed] /= times
         return columns, own
 
     @cached_property
-    def _unplayed(self) -> NDArray[np.bool_]:
+    def unplayed(self) -> NDArray[np.bool_]:
+        """Mark the items that nobody has played, (n_items,)."""
         return np.asarray(np.bincount(self.model.counts.indices, minlength=len(self.model.items)) == 0)
 
     def reasons(self, users: Int32, ranked: Candidates) -> Int32:

@@ -92,7 +92,9 @@ def recommend_from_tracks(
 ) -> pb.RecommendFromTracksResponse:
     """Answer RecommendFromTracks."""
     track_ids = convert.given_track_ids(request.track_ids)
-    answer = recommender.recommend_from_tracks(track_ids, convert.list_length(request.k), describe=False)
+    answer = recommender.recommend_from_tracks(
+        track_ids, convert.list_length(request.k), ordered=request.ordered, describe=False
+    )
     return convert.ranked_list(pb.RecommendFromTracksResponse, answer)
 
 

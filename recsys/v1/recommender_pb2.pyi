@@ -78,12 +78,14 @@ class SimilarTracksResponse(_message.Message):
     def __init__(self, tracks: _Optional[_Iterable[_Union[RankedTrack, _Mapping]]] = ..., generation: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class RecommendFromTracksRequest(_message.Message):
-    __slots__ = ("track_ids", "k")
+    __slots__ = ("track_ids", "k", "ordered")
     TRACK_IDS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_FIELD_NUMBER: _ClassVar[int]
     track_ids: _containers.RepeatedScalarFieldContainer[str]
     k: int
-    def __init__(self, track_ids: _Optional[_Iterable[str]] = ..., k: _Optional[int] = ...) -> None: ...
+    ordered: bool
+    def __init__(self, track_ids: _Optional[_Iterable[str]] = ..., k: _Optional[int] = ..., ordered: _Optional[bool] = ...) -> None: ...
 
 class RecommendFromTracksResponse(_message.Message):
     __slots__ = ("tracks", "generation", "source")

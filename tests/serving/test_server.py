@@ -52,7 +52,7 @@ class FakeRecommender:
         tracks = [RankedTrack(f"{track_id}-{space}", 0.5, n + 1, None, {}) for n in range(k)]
         return RankedList(tracks, "neighbours", self.generation)
 
-    def recommend_from_tracks(self, track_ids, k, *, describe):
+    def recommend_from_tracks(self, track_ids, k, *, ordered, describe):
         name = "+".join(track_ids)
         return RankedList([RankedTrack(name, 1.0, n + 1, None, {}) for n in range(k)], "tracks", self.generation)
 

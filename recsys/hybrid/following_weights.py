@@ -1,0 +1,245 @@
+"""How much what was just played counts, learned on plays that came later than all that the parts have seen.
+
+    plays that were kept, parts fitted on them, later plays in their order  ->  learn_following  ->  Following, or None
+
+Each held-out play of a track that is new to its user is an event: who asks then is known with all plays until then, and
+the track is to stand before the other candidates. Weights maximise the likelihood of a softmax over candidates
+(listwise, Cao et al., ICML 2007), with an l2 penalty. A track that nobody ever plays is never an event, and where all
+new tracks of a data set are played sooner or later, that teaches a level that is wrong where most are not: each new
+candidate counts as ``1 + never_played`` of them. Two halves of the users judge each other; where lists do not become
+better by more than the standard error, nothing is learned, and lists stay as they are without an order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from recsys.catalogue.histories import Ordered
+from recsys.hybrid.blend import NEW, POPULARITY, Blend
+from recsys.hybrid.foldin import fold_in
+from recsys.hybrid.following import FEATURES, Following, Surroundings, latest, short_vector
+from recsys.hybrid.next_tracks import NextSettings
+from recsys.types import HISTORY, NO_ITEM, Float32, Int32, Plays
+from recsys.util.progress import Bar, Progress
+from recsys.util.topk import top_k
+
+HALF_LIVES = (1.0, 3.0, 10.0)  # of the short-term vector, in places
+OWN = ("long", "short", POPULARITY, NEW)  # the blend's own say, before the features
+BLOCK = 64  # events whose queries are ranked at once
+POOL = 150  # candidates that each query names
+MIN_EVENTS = 100  # of fewer nothing is learned
+L2 = 1e-3  # of weights of features of spread 1
+K = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """A play to predict: who asked, ``seconds`` since 1970, the track ``wanted``, and what was heard by then.
+
+    ``items`` (n,) are all plays that count, with ``plays`` of each; ``recent`` the last ones, the latest last.
+    """
+
+    user: int
+    seconds: int
+    wanted: int
+    items: Int32
+    plays: Float32
+    recent: Int32
+    last_seconds: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """An event's candidates: ``values`` (n_half_lives, n_own + n_features, n), ``wanted`` is a column or -1."""
+
+    user: int
+    values: Float32
+    today: Float32
+    is_new: NDArray[np.bool_]
+    wanted: int
+
+
+def learn_following(
+    blend: Blend,
+    item_vectors: Float32,
+    kept: Plays,
+    later: Ordered,
+    surroundings: Surroundings,
+    settings: NextSettings,
+    progress: Progress,
+    seed: int,
+) -> Following | None:
+    """Learn from plays ``later`` than those that were ``kept``; None where there are too few, or nothing is gained.
+
+    Args:
+        blend: of parts that were fitted on ``kept`` alone, with its weights.
+        item_vectors: (n_items, d) of that blend.
+        kept: plays before the cut, with their histories.
+        later: plays from the cut on, of the same users and items.
+        surroundings: counted on plays before the cut.
+        settings: of what comes next.
+        progress: shows events.
+        seed: of the choice of events.
+    """
+    events = sampled(list(events_of(kept, later)), settings.max_events, seed)
+    if len(events) < MIN_EVENTS or len({event.user for event in events}) < 2:
+        return None
+    is_new = kept.n_listeners == 0
+    with progress.bar("what comes next", len(events), "events") as bar:
+        cases = list(_cases(events, blend, item_vectors, surroundings, is_new, settings, bar))
+    times = 1 + settings.never_played
+    best, gain = 0, np.full(len(cases), -np.inf)
+    today = np.array([_ndcg(case, case.today, times) for case in cases])
+    for place in range(len(HALF_LIVES)):
+        judged = _judged(cases, place, times)
+        if judged.mean() > gain.mean() + today.mean() or not place:
+            best, gain = place, judged - today
+    progress.detail(
+        f"what comes next: NDCG@{K} {today.mean():.4f} without an order, {today.mean() + gain.mean():.4f} with it, "
+        f"over {len(cases):,} plays"
+    )
+    if gain.mean() <= _standard_error(gain, np.array([case.user for case in cases])):
+        return None
+    weights = _fitted(cases, best, times).tolist()
+    long, short, popularity, level = weights[: len(OWN)]
+    features = dict(zip(FEATURES, weights[len(OWN) :], strict=True))
+    return Following(HALF_LIVES[best], long, short, popularity, level, features, settings.session_gap_s)
+
+
+def events_of(kept: Plays, later: Ordered) -> Iterator[Event]:
+    """The later plays of tracks that are new to their users, if these have a history; each knows the ones before."""
+    if kept.histories is None:
+        return
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(later.users)) + 1, [len(later)]])
+    for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        if start == stop:
+            continue
+        user = int(later.users[start])
+        row = slice(kept.counts.indptr[user], kept.counts.indptr[user + 1])
+        counts = dict(zip(kept.counts.indices[row].tolist(), kept.counts.data[row].tolist(), strict=True))
+        items, seconds = kept.histories.of(user)
+        recent, last = items.tolist(), int(seconds[-1]) if len(seconds) else 0
+        barred = set(kept.barred.indices[kept.barred.indptr[user] : kept.barred.indptr[user + 1]].tolist())
+        for item, at in zip(later.items[start:stop].tolist(), later.seconds[start:stop].tolist(), strict=True):
+            if recent and item not in counts and item not in barred:
+                known, plays = np.array(list(counts), np.int32), np.array(list(counts.values()), np.float32)
+                yield Event(user, at, item, known, plays, np.array(recent[-HISTORY:], np.int32), last)
+            counts[item] = counts.get(item, 0.0) + 1.0
+            recent.append(item)
+            last = at
+
+
+def sampled(events: list[Event], at_most: int, seed: int) -> list[Event]:
+    """Draw events at random where there are more than so many; they stay in their order."""
+    if len(events) <= at_most:
+        return events
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(events))[:at_most])
+    return [events[place] for place in chosen.tolist()]
+
+
+def _cases(
+    events: list[Event],
+    blend: Blend,
+    item_vectors: Float32,
+    surroundings: Surroundings,
+    is_new: NDArray[np.bool_],
+    settings: NextSettings,
+    bar: Bar,
+) -> Iterator[_Case]:
+    weights = blend.weights()
+    for start in range(0, len(events), BLOCK):
+        block = events[start : start + BLOCK]
+        users = np.stack([_users(event, blend, item_vectors) for event in block])
+        named = top_k(users.reshape(-1, blend.dim) * weights, item_vectors, POOL).items.reshape(len(block), -1)
+        for event, vectors, rows in zip(block, users, named, strict=True):
+            recent = latest(event.recent)
+            candidates = np.union1d(rows[rows != NO_ITEM], surroundings.candidates(recent)).astype(np.int32)
+            candidates = candidates[~np.isin(candidates, event.items)]
+            new = is_new[candidates]
+            in_session = event.seconds - event.last_seconds <= settings.session_gap_s
+            features = surroundings.features(recent, candidates, new, in_session=in_session)
+            own = _own(vectors, blend, item_vectors[candidates])
+            shorts = range(1, 1 + len(HALF_LIVES))
+            values = np.stack([np.concatenate([own[[0, short]], own[-2:], features]) for short in shorts])
+            place = np.flatnonzero(candidates == event.wanted)
+            wanted = int(place[0]) if len(place) else -1
+            yield _Case(event.user, values, item_vectors[candidates] @ (vectors[0] * weights), new, wanted)
+            bar.advance()
+
+
+def _users(event: Event, blend: Blend, item_vectors: Float32) -> Float32:
+    """User vectors (1 + n_half_lives, d): of all plays, and of the last ones."""
+    places = np.arange(len(event.items), dtype=np.int32)
+    long = fold_in(places, event.plays, item_vectors[event.items], blend)
+    return np.stack([long, *(short_vector(event.recent, half, item_vectors, blend) for half in HALF_LIVES)])
+
+
+def _own(users: Float32, blend: Blend, vectors: Float32) -> Float32:
+    """What the blend says of candidates: of all plays, of the last ones by half-life, popularity, level; (n_own, n)."""
+    personal, other = np.zeros((len(users), len(vectors)), np.float32), np.zeros((2, len(vectors)), np.float32)
+    for part in blend.parts:
+        here = slice(part.start, part.stop)
+        scores = users[:, here] @ vectors[:, here].T
+        if part.personal:
+            personal += np.float32(part.weight) * scores
+        elif part.name in (POPULARITY, NEW):
+            other[(POPULARITY, NEW).index(part.name)] = scores[0]
+    return np.concatenate([personal, other])
+
+
+def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:
+    """Weights (n_own + n_features,) under which the wanted candidates are likeliest."""
+    able = [case for case in cases if case.wanted >= 0]
+    values = np.concatenate([case.values[place] for case in able], axis=1).astype(np.float64)
+    spread = values.std(axis=1)
+    spread[spread <= 0] = np.inf  # what does not differ gets no weight
+    values /= spread[:, None]
+    sizes = np.array([len(case.is_new) for case in able])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    wanted = starts + np.array([case.wanted for case in able])
+    crowd = np.log(np.where(np.concatenate([case.is_new for case in able]), times, 1.0))
+
+    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scores = weights @ values
+        crowded = scores + crowd
+        largest = np.maximum.reduceat(crowded, starts)
+        likely = np.exp(crowded - np.repeat(largest, sizes))
+        sums = np.add.reduceat(likely, starts)
+        likely /= np.repeat(sums, sizes)
+        slope = values @ likely - values[:, wanted].sum(axis=1)
+        loss = float((np.log(sums) + largest - scores[wanted]).mean() + L2 * (weights**2).sum())
+        return loss, slope / len(able) + 2 * L2 * weights
+
+    found = minimize(cost, np.zeros(len(values)), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return np.asarray(found.x / spread)
+
+
+def _judged(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:
+    """NDCG of each case under weights that the users of the other half taught."""
+    half = np.array([case.user for case in cases]) % 2
+    found = np.zeros(len(cases))
+    for mine in (0, 1):
+        weights = _fitted([case for case, h in zip(cases, half, strict=True) if h != mine], place, times)
+        for row in np.flatnonzero(half == mine).tolist():
+            found[row] = _ndcg(cases[row], (weights @ cases[row].values[place]).astype(np.float32), times)
+    return found
+
+
+def _ndcg(case: _Case, scores: Float32, times: float) -> float:
+    """NDCG@20 of the one wanted track; ties stand in the middle, and each new candidate for several."""
+    if case.wanted < 0:
+        return 0.0
+    own, counts = scores[case.wanted], np.where(case.is_new, times, 1.0)
+    level = np.abs(scores - own) <= 1e-6 * max(abs(float(own)), 1e-6)
+    before = float(counts[(scores > own) & ~level].sum()) + (float(counts[level].sum()) - 1) / 2
+    return float(1 / np.log2(before + 2)) if before < K else 0.0
+
+
+def _standard_error(gains: NDArray[np.float64], users: NDArray[np.int64]) -> float:
+    """Standard error of the mean gain, plays of one user not being independent (clustered)."""
+    centred = gains - gains.mean()
+    _, rows = np.unique(users, return_inverse=True)
+    return float(np.sqrt((np.bincount(rows, centred) ** 2).sum()) / len(gains))
