@@ -378,17 +378,9 @@ class Recommender:
     def rank_at(
         self, counts: csr_matrix, histories: Histories, now: NDArray[np.int64], k: int, candidates: Int32 | None = None
     ) -> Candidates:
-        """Rank item rows for people as of a moment, by all that they played, which is left out, and in what order.
+        """Rank item rows for people by what they played and in what order, as of a moment; see ``rank_at``: (n, k).
 
-        Args:
-            counts: csr (n, n_items), one or more plays stored in each row.
-            histories: of n rows, the last of these plays; where it is empty the list is that of ``rank_folded``.
-            now: (n,) seconds since 1970.
-            k: length of the lists.
-            candidates: item rows that may appear; all by default.
-
-        Returns:
-            Candidates (n, k).
+        ``counts`` and ``histories`` have n rows; where a history is empty the list is that of ``rank_folded``.
         """
         return rank_at(self.ranking, counts, histories, now, k, candidates)
 

@@ -145,7 +145,8 @@ def test_it_can_be_switched_off_and_changes_no_other_list(follower: Recommender)
     without = fitted(streams.listens(), next={"enabled": False})
     assert without.model.order is None
     asked = ["a1-2", "a1-3"]
-    assert without.recommend_from_tracks(asked, 9, ordered=True).tracks == without.recommend_from_tracks(asked, 9).tracks
+    ordered = without.recommend_from_tracks(asked, 9, ordered=True)
+    assert ordered.tracks == without.recommend_from_tracks(asked, 9).tracks
     assert without.recommend("u1", 20).tracks == follower.recommend("u1", 20).tracks
 
 

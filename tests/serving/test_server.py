@@ -53,7 +53,7 @@ class FakeRecommender:
         return RankedList(tracks, "neighbours", self.generation)
 
     def recommend_from_tracks(self, track_ids, k, *, ordered, describe):
-        name = "+".join(track_ids)
+        name = (">" if ordered else "+").join(track_ids)
         return RankedList([RankedTrack(name, 1.0, n + 1, None, {}) for n in range(k)], "tracks", self.generation)
 
     def track(self, track_id):
@@ -171,6 +171,8 @@ def test_given_tracks_keep_their_order_and_repeats(stub):
     request = pb.RecommendFromTracksRequest(track_ids=["t2", "t0", "t2"], k=1)
     answer = stub.RecommendFromTracks(request, timeout=CALL_S)
     assert (answer.tracks[0].track_id, answer.source) == ("t2+t0+t2", "tracks")
+    request.ordered = True
+    assert stub.RecommendFromTracks(request, timeout=CALL_S).tracks[0].track_id == "t2>t0>t2"
 
 
 @pytest.mark.parametrize("n_ids", [0, 1001])
