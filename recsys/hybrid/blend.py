@@ -261,7 +261,7 @@ def calibrated(user_vectors: Float32, covariance: Float32) -> Float32:
 
     Where the scores do not differ but for rounding, as popularity where all were played alike, the vector becomes zero.
     """
-    spread = np.sqrt(np.maximum(np.einsum("nf,fg,ng->n", user_vectors, covariance, user_vectors, optimize=True), 0))
+    spread = np.sqrt(np.maximum(np.einsum("nf,nf->n", user_vectors @ covariance, user_vectors), 0))
     differ = spread > ROUNDING * np.linalg.norm(user_vectors, axis=1)
     return np.asarray(user_vectors * (differ / np.where(differ, spread, 1))[:, None], dtype=np.float32)
 

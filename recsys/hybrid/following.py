@@ -114,8 +114,8 @@ class Surroundings:
             known = _by_artist(find(recent), HALF_LIVES[signal])
             near = known if signal == 2 else self._near(*known)
             values[signal] = _looked_up(*near, find(candidates)) * own
-        largest = values.max(axis=1, initial=0, keepdims=True)
-        return np.asarray(values / np.where(largest > 0, largest, 1), dtype=np.float32)
+        sums = [_weights(len(recent), half_life).sum() for half_life in HALF_LIVES]
+        return np.asarray(values / np.array(sums, np.float32)[:, None], dtype=np.float32)
 
     def run(self, artists: Int32) -> float:
         """How much a listener stays with an artist, 0 to 1, by the artists of the last plays (n,), the latest first.
@@ -198,13 +198,14 @@ def latest(items: Int32) -> Int32:
 
 
 def _near_artists(tracks: NextTracks, artists: Int32, n_artists: int) -> Links:
-    """Link artists whose tracks were heard together, by the cosine of their tracks' strengths; at most 50 each."""
+    """Link artists whose tracks were heard together, by how strongly against all that theirs were; at most 50 each."""
     first = artists[np.repeat(np.arange(len(artists)), np.diff(tracks.starts))]
     second = artists[tracks.items]
     other = (first != second) & (first != NO_ITEM) & (second != NO_ITEM)
     shape = (n_artists, n_artists)
-    pairs = csr_matrix((tracks.together[other], (first[other], second[other])), shape=shape)
-    sums = np.maximum(np.asarray(pairs.sum(axis=1)).ravel(), np.float32(1e-9))
+    one_way = csr_matrix((tracks.together[other], (first[other], second[other])), shape=shape)
+    pairs = csr_matrix(one_way + one_way.T)  # of each track only the strongest were kept: one way may be missing
+    sums = np.asarray(pairs.sum(axis=1)).ravel()
     rows = np.repeat(np.arange(n_artists), np.diff(pairs.indptr))
     strengths = pairs.data / np.sqrt(sums[rows] * sums[pairs.indices])
     order = np.lexsort((pairs.indices, -strengths, rows))

@@ -27,7 +27,7 @@ class NextSettings(Settings):
     enabled: bool = True
     session_gap_s: int = Field(default=1800, gt=0)  # a longer pause ends a session
     window: int = Field(default=10, ge=1)  # plays apart within which two tracks are heard together
-    max_events: int = Field(default=4000, ge=0)  # of held-out plays that the weights are learned on
+    max_events: int = Field(default=2000, ge=0)  # of held-out plays that the weights are learned on
     never_played: float = Field(default=3.0, ge=0)  # tracks that nobody will ever play, for each new one that is played
 
 
