@@ -11,6 +11,7 @@ from helpers import streams
 from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.ranking.model import Model
+from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.recommender import Recommender
 from recsys.types import NO_ITEM, Histories
 
@@ -97,6 +98,34 @@ def test_a_pause_ends_a_session(follower: Recommender) -> None:
     assert at[0].scores.tolist() == at[1].scores.tolist()
     assert at[2].scores.tolist() == at[3].scores.tolist()
     assert at[1].scores.tolist() != at[2].scores.tolist()
+
+
+def test_an_upload_by_the_artist_is_among_what_comes_next_and_may_be_what_was_played(follower: Recommender) -> None:
+    """It lies near by its artist, though no play says so; it is not named by more than its vector and that."""
+    model = follower.model
+    like = np.array(model.item_vectors[model.items.row("a3-9")], np.float32)
+    about = {"track_id": "fresh", "title": "Fresh", "artist": "a3"}
+    other = {"track_id": "other", "title": "Other", "artist": "nobody else"}
+    uploads = UploadedTracks.none(len(like), len(model.items)).with_tracks(
+        [Fresh(about, like, {}), Fresh(other, like, {})]
+    )
+    later = follower.with_uploads(uploads)
+    listed = next_after(later, "a3-4", "a3-5")
+    assert listed.index("fresh") < listed.index("other"), "the same vector, by another artist"
+    same, another = (
+        later.recommend_from_tracks(["a3-1", name], 9, ordered=True, describe=False) for name in ("fresh", "other")
+    )
+    assert [found.tracks[0].track_id for found in (same, another)] == ["a3-2"] * 2
+    assert same.tracks[0].score > another.tracks[0].score, "who stays with an artist"
+    assert "fresh" not in {track.track_id for track in same.tracks}
+    gone = follower.with_uploads(uploads.with_hidden([len(model.items), model.items.row("a3-6")]))
+    assert {"fresh", "a3-6"}.isdisjoint(next_after(gone, "a3-4", "a3-5"))
+    assert "a3-7" in next_after(gone, "a3-4", "a3-5")
+
+
+def next_after(recommender: Recommender, *tracks: str) -> list[str]:
+    listed = recommender.recommend_from_tracks(tracks, 200, ordered=True, describe=False).tracks
+    return [track.track_id for track in listed]
 
 
 def test_it_comes_back_from_files_as_it_was(follower: Recommender, tmp_path: Path) -> None:
