@@ -51,6 +51,14 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
             "cold-user-n are users without a listen in training, folded in from their first n tracks and judged on "
             "the rest, so users and held-out tracks differ from n to n; other users' later listens do train"
         )
+    if "live" in settings.on_listens:
+        notes.append(
+            "live asks before each first play of a track by a user after the cut; each event is then told, as a server "
+            "is, and what was fitted stays as of the cut; one track is held out an event, so recall@k is hit@k and "
+            "mrr@k looks k deep; values are means over events, intervals draw users with all of their events; models "
+            "that do not look at order rank by all plays until then (hybrid/long beside a hybrid that does); a user's "
+            "very first play is not asked for; a user without plays before the cut counts in live-cold-users alone"
+        )
     if settings.ablations:
         notes.append(
             "hybrid-without-sound, -lyrics, -tags (genres too), -artist (albums too), -year are whole fits on the same "

@@ -44,6 +44,7 @@ def evaluation_settings(
     cold_by: str = "track",
     n_cuts: int = 1,
     ablations: bool = False,
+    live_days: float | None = None,
 ) -> EvaluationSettings:
     """Make settings of what a command line says: protocols, list lengths and networks, each with commas.
 
@@ -51,7 +52,7 @@ def evaluation_settings(
         ConfigError: a protocol or network is unknown, or a number is no whole number from 1.
     """
     given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}, "ablations": ablations}
-    given["splits"] = {"cold_by": cold_by, "n_cuts": n_cuts}
+    given["splits"] = {"cold_by": cold_by, "n_cuts": n_cuts, "live_days": live_days}
     if protocols:
         given["protocols"] = _parts(protocols)
     if networks is not None:

@@ -50,8 +50,9 @@ def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
     if any(one.user_ids != ours.user_ids for one in others):
         raise DataError(f"models were judged on different users of {ours.split}, and cannot be compared in pairs")
     values = np.stack([one.column("recall", k) for one in (ours, *others)], axis=2)
-    means, drawn = mean_over_users(values), resampled_means(values, n_resamples, seed)
-    p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed)
+    weights = np.stack([one.weight("recall", k) for one in (ours, *others)], axis=2)
+    means, drawn = mean_over_users(values, weights), resampled_means(values, n_resamples, seed, weights)
+    p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed, weights[:, :, 1:])
     baselines = [place for place, one in enumerate(others, start=1) if not one.model.startswith(HYBRID)]
     on_plays = [place for place in baselines if others[place - 1].model in PLAYS_ALONE]
     best, best_on_plays = (max(of, key=lambda place: float(means[place]), default=None) for of in (baselines, on_plays))
@@ -86,20 +87,25 @@ def _ratio(ours: float, other: float, ours_drawn: Float64, other_drawn: Float64)
     return {"ratio": ours / other, "ratio_ci_low": float(low), "ratio_ci_high": float(high)}
 
 
-def permutation_p(differences: NDArray[np.floating], n_permutations: int, seed: int) -> Float64:
+def permutation_p(
+    differences: NDArray[np.floating], n_permutations: int, seed: int, weights: NDArray[np.floating] | None = None
+) -> Float64:
     """Test by random signs whether the mean over users and splits differs from 0; a user's splits share the sign.
 
     Args:
         differences: (n_users, n_splits, n_tests), NaN where a user was not judged in a split.
         n_permutations: besides the one that was observed; p is at least 1 / (n_permutations + 1).
         seed: of the signs, which all tests share.
+        weights: how many lists each difference is the mean of; None: 1 of each.
 
     Returns:
         Two-sided p, (n_tests,).
     """
     n_users, _, n_tests = differences.shape
     known = np.isfinite(differences)
-    share = np.where(known, differences, 0) / np.maximum(known.sum(axis=0), 1) / max(known.any(axis=0)[:, 0].sum(), 1)
+    counted = known * (1 if weights is None else weights)
+    total = np.where(known.any(axis=0), counted.sum(axis=0), 1)
+    share = np.where(known, differences, 0) * counted / total / max(known.any(axis=0)[:, 0].sum(), 1)
     of_user = share.sum(axis=1, dtype=np.float64)  # what a user adds to the mean
     observed = np.abs(of_user.sum(axis=0))
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from eval.baselines.ease import EASE
 from eval.baselines.factors import ALS, BPR
 from eval.baselines.knn import BM25, COSINE, TFIDF
 from eval.baselines.lightfm import LIGHTFM, LIGHTFM_FEATURES
+from eval.baselines.next_track import NEXT_SUM, RECENT_ARTISTS, SESSIONS, TRANSITIONS
 from eval.baselines.profile import PROFILE
 from eval.baselines.ridge import RIDGE
 
@@ -16,6 +17,10 @@ BASELINES: tuple[Baseline, ...] = (
     BM25,
     ARTIST_POPULARITY,
     OWN_ARTISTS,
+    RECENT_ARTISTS,
+    TRANSITIONS,
+    SESSIONS,
+    NEXT_SUM,
     PROFILE,
     ALS,
     ARTIST_MEAN,

@@ -11,6 +11,7 @@ disliked, none of them in ``train``. What can be neither seen nor judged fairly 
     cold-track            a random part of the heard tracks, or all tracks of some artists, loses all its rows
     cold-track, by time   rows before one global cut train, later pairs of tracks that nobody had met are held out
     cold-user             a random part of the users loses all its rows; their tracks come in an order
+    live                  rows before one global cut train, later ones are told one by one, and asked for before
 
 Splits are functions of the rows as a set and the seed: the order of the table plays no part in the choice.
 Ranking and judging are not done here (``eval.run``).
@@ -22,12 +23,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from eval.splitting.live import live_by_time
 from eval.splitting.split import PAIR, Protocol, Split, SplitSettings, heard_pairs, marked, nothing_held_out, parted
 from eval.splitting.temporal import cold_by_time, warm_by_time
 from recsys.catalogue.listens import has_times
 from recsys.catalogue.names import one_spelling
 from recsys.types import Listens, Tracks
 
+_BY_TIME = {"warm": warm_by_time, "cold-track": cold_by_time, "live": live_by_time}
 _MIN_COLD_USER_TRACKS = 2  # one to begin with, one to be judged on
 
 
@@ -50,6 +53,8 @@ def splits(
         made = (warm_at_random(listens, settings, seed) for seed in seeds)
     elif protocol == "cold-track" and settings.cold_by == "time":
         made = (cold_by_time(listens, settings, cut) for cut in range(settings.n_cuts))
+    elif protocol == "live":
+        made = (live_by_time(listens, settings, cut) for cut in range(settings.n_cuts))
     elif protocol == "cold-track":
         made = (cold_track(listens, settings, seed, artists) for seed in seeds)
     else:
@@ -65,8 +70,7 @@ def validation_split(split: Split, settings: SplitSettings) -> Split:
     ``DataError`` is raised where the training listens are too few to hold anything out.
     """
     if split.cut_at is not None:
-        by_time = warm_by_time if split.protocol == "warm" else cold_by_time
-        inner = by_time(split.train, settings.model_copy(update={"n_cuts": 1, "seed": split.seed}))
+        inner = _BY_TIME[split.protocol](split.train, settings.model_copy(update={"n_cuts": 1, "seed": split.seed}))
     elif split.protocol == "warm":
         inner = warm_at_random(split.train, settings, split.seed)
     elif split.protocol == "cold-track":

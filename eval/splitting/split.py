@@ -17,8 +17,8 @@ from recsys.errors import DataError
 from recsys.types import Listens
 from recsys.util.settings import Settings
 
-Protocol = Literal["warm", "cold-track", "cold-user"]
-PROTOCOLS: tuple[Protocol, ...] = ("warm", "cold-track", "cold-user")
+Protocol = Literal["warm", "cold-track", "cold-user", "live"]
+PROTOCOLS: tuple[Protocol, ...] = ("warm", "cold-track", "cold-user")  # that are followed where nobody asks
 
 PAIR = ["user_id", "track_id"]
 
@@ -34,6 +34,8 @@ class SplitSettings(Settings):
     min_user_tracks: int = Field(default=5, ge=2)  # random warm split: users with fewer tracks only train
     min_user_plays: float = Field(default=5, ge=0)  # cut in time: users with fewer plays in all only train
     max_user_plays: float = Field(default=500, gt=0)  # cut in time: above are shops and radio stations, not persons
+    live_days: float | None = Field(default=None, gt=0)  # live: so many last days; None: held_out_share of the events
+    max_events: int = Field(default=20_000, ge=1)  # live: of more, those of users drawn at random are asked for
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -70,7 +70,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML 
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
-        "--protocol", help="warm, cold-track, cold-user, representation, with commas; the first three by default."
+        "--protocol", help="warm, cold-track, cold-user, live, representation, with commas; the first three by default."
     ),
 ]
 Networks = Annotated[
@@ -85,6 +85,10 @@ MaxTracks = Annotated[
 ColdBy = Annotated[
     str,
     typer.Option("--cold-by", help="Cold-track takes out a track, a whole artist, or (time) what is new after a cut."),
+]
+LiveDays = Annotated[
+    float | None,
+    typer.Option("--live-days", help="Live plays so many last days one by one; by default the last fifth of events."),
 ]
 Ablations = Annotated[
     bool, typer.Option("--ablations", help="Fit again without sound, lyrics, tags, artist and year, each in turn.")
