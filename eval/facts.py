@@ -59,6 +59,19 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
             "that do not look at order rank by all plays until then (hybrid/long beside a hybrid that does); a user's "
             "very first play is not asked for; a user without plays before the cut counts in live-cold-users alone"
         )
+    if settings.splits.warm_split != "usual" and "warm" in settings.on_listens:
+        notes.append(
+            "warm-last holds out the last fifth of each user's plays in that user's own order, in whole sessions; "
+            "warm-last-plays cuts at the very play, in the midst of a session too; other users' training plays may be "
+            "later; models that look at order are asked at the first held-out play"
+        )
+    if settings.splits.made_up:
+        notes.append(
+            "names with made-up-n are the same splits in a catalogue with n tracks more for each truly new one; these "
+            "are made up and nobody plays them: artists are drawn from the truly new tracks, all else of each is of a "
+            "random track of that artist; the whole fit is made again with them. In a log of plays every track is "
+            "played sooner or later, so figures of new tracks without made-up ones are flattering"
+        )
     if settings.ablations:
         notes.append(
             "hybrid-without-sound, -lyrics, -tags (genres too), -artist (albums too), -year are whole fits on the same "

@@ -4,7 +4,7 @@
     Timeline      ->  sessions   (n,) number of the session of each play
                   ->  follows    pairs of a play and the one a step later in the same session
 
-A session ends where nothing was played for ``SESSION_GAP_S``. What was disliked, and plays without a time, are not here.
+A session ends where nothing was played for ``SESSION_GAP_S``. What was disliked and what has no time is left out.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from eval.splitting.last import SESSION_GAP_S
 from recsys.types import Int32, Listens, Plays
-
-SESSION_GAP_S = 30 * 60  # as in the comparisons of Ludewig & Jannach 2018
 
 
 @dataclass(frozen=True, slots=True, eq=False)

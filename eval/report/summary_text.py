@@ -25,6 +25,12 @@ SPLITS = {
     "live-played": "of these, the tracks that somebody had played before the cut",
     "live-unplayed": "of these, the tracks that nobody had played before the cut",
     "live-cold-users": "the same of users without a play before the cut, from their second play on",
+    "warm-last-plays-played": "the same, cut at a play and not between sessions, among played tracks",
+    "warm-last-plays-unplayed": "the same, cut at a play and not between sessions, among unplayed tracks",
+    "warm-last-plays-total": "the same, cut at a play and not between sessions, among all tracks",
+    "warm-last-played": "each user's last plays, ranked among the tracks that somebody played in training",
+    "warm-last-unplayed": "each user's last plays, ranked among the tracks that nobody played in training",
+    "warm-last-total": "each user's last plays, ranked among all tracks",
     "representation": "sound vectors, judged on artists that the network has not met",
 }
 

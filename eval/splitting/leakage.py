@@ -46,7 +46,7 @@ def assert_no_leak(plays: Plays, split: Split, tags: Tags | None = None) -> None
         held_out = plays_of(split.held_out, plays.track_ids, plays.user_ids).counts.astype(np.bool_)
         n_held_out = int(more.multiply(held_out).nnz)
         raise DataError(
-            f"the fit has seen {more.nnz:,} pairs of user and track beyond the training listens of {split.protocol}, "
+            f"the fit has seen {more.nnz:,} pairs of user and track beyond the training listens of {split.name}, "
             f"{n_held_out:,} of them held out; fit on the split's train alone"
         )
     found = [] if tags is None else tags_of_listeners(tags, split)

@@ -26,7 +26,7 @@ from eval.baselines.base import Baseline
 from eval.baselines.features import BaselineData
 from eval.baselines.registry import BASELINES, NAMES
 from eval.baselines.simple import Fitted, Ranker
-from eval.metrics.panels import panels_of
+from eval.metrics.panels import Panel, panels_of
 from eval.settings import EvaluationSettings
 from eval.splitting import protocols as parting
 from eval.splitting.split import Split, SplitSettings
@@ -103,25 +103,26 @@ class TunedBaselines:
         sound = _sound_of(fitted)
         told = plays_of(split.train, fitted.plays.track_ids, fitted.plays.user_ids)
         plays = replace(fitted.plays, histories=told.histories)
-        whole = BaselineData.of(plays, self.tracks, self.tags, sound, split.train)
+        tracks, tags = (
+            (self.tracks, self.tags) if split.made_up is None else split.made_up.added(self.tracks, self.tags)
+        )
+        whole = BaselineData.of(plays, tracks, tags, sound, split.train)
         chosen = [baseline for baseline in BASELINES if baseline.name in self.settings.models]
         suited = []
         for baseline in chosen:
             reason = _unsuited(baseline, whole, split)
             if reason:
-                self._report(
-                    Tuned(baseline.name, split.protocol, split.seed, f"left out: {reason}", 0, None, None, 0.0)
-                )
+                self._report(Tuned(baseline.name, split.name, split.seed, f"left out: {reason}", 0, None, None, 0.0))
             else:
                 suited.append(baseline)
-        validation, why_not = self._validation(split, fitted.plays.track_ids, sound)
-        kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split, validation))
-        with self.progress.bar(f"baselines {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
+        validation, why_not = self._validation(split, fitted.plays.track_ids, sound, tracks, tags)
+        kept = Trials(self.folder, f"{split.name}-{split.seed}", self._fingerprint(whole, split, validation))
+        with self.progress.bar(f"baselines {split.name}", len(suited) * self.settings.trials, "trials") as bar:
             for place, baseline in enumerate(suited):
                 share = self._share(started, len(suited) - place)
                 if share is not None and share <= 0:
                     status = "did not finish: the time budget was spent"
-                    self._report(Tuned(baseline.name, split.protocol, split.seed, status, 0, None, None, 0.0))
+                    self._report(Tuned(baseline.name, split.name, split.seed, status, 0, None, None, 0.0))
                     continue
                 yield from self._tune_and_fit(baseline, split, whole, validation, why_not, kept, share, bar)
 
@@ -151,15 +152,20 @@ class TunedBaselines:
         except DataError as error:
             seconds = time.perf_counter() - started
             self._report(
-                Tuned(baseline.name, split.protocol, split.seed, f"failed: {error}", n_trials, None, value, seconds)
+                Tuned(baseline.name, split.name, split.seed, f"failed: {error}", n_trials, None, value, seconds)
             )
             return
         seconds = time.perf_counter() - started
-        self._report(Tuned(baseline.name, split.protocol, split.seed, status, n_trials, params, value, seconds))
+        self._report(Tuned(baseline.name, split.name, split.seed, status, n_trials, params, value, seconds))
         yield baseline.name, ranker
 
     def _validation(
-        self, split: Split, track_ids: Sequence[str], sound: tuple[Int32, Float32] | None
+        self,
+        split: Split,
+        track_ids: Sequence[str],
+        sound: tuple[Int32, Float32] | None,
+        tracks: Tracks,
+        tags: Tags | None,
     ) -> tuple[Validation | None, str]:
         """Part the training listens once more; where that cannot be, defaults are taken and the reason is given."""
         try:
@@ -168,10 +174,10 @@ class TunedBaselines:
             return None, f"not tuned, defaults taken: {error}"
         plays = plays_of(inner.train, track_ids)
         try:
-            panel = panels_of(inner, plays, self.settings.max_users)[0]
+            panel = _tuned_on(panels_of(inner, plays, self.settings.max_users))
         except DataError as error:
             return None, f"not tuned, defaults taken: {error}"
-        material = BaselineData.of(plays, self.tracks, self.tags, sound, inner.train)
+        material = BaselineData.of(plays, tracks, tags, sound, inner.train)
         return Validation(material, panel, self.settings.k), ""
 
     def _share(self, started: float, n_left: int) -> float | None:
@@ -184,7 +190,7 @@ class TunedBaselines:
         """Name all that decides what a trial is worth."""
         facts = {
             "settings": self.settings.model_dump(mode="json", exclude={"trials", "time_budget_s", "models"}),
-            "split": [split.protocol, split.seed],
+            "split": [split.name, split.seed],
             "spaces": {baseline.name: repr(baseline.space) for baseline in BASELINES},
         }
         metadata = whole.metadata
@@ -255,6 +261,11 @@ def _search(
         trials.append(next(coming))
         bar.advance(1, f"{baseline.name} {max(one.value for one in trials):.4f}")
     return trials
+
+
+def _tuned_on(panels: Sequence[Panel]) -> Panel:
+    """The panel whose recall is raised: among all tracks where played, unplayed and all are panels, else the first."""
+    return next((panel for panel in panels if panel.name.endswith("-total")), panels[0])
 
 
 def _unsuited(baseline: Baseline, material: BaselineData, split: Split) -> str:

@@ -86,6 +86,15 @@ ColdBy = Annotated[
     str,
     typer.Option("--cold-by", help="Cold-track takes out a track, a whole artist, or (time) what is new after a cut."),
 ]
+WarmSplit = Annotated[
+    str,
+    typer.Option(
+        "--split", help="What warm holds out: usual (by time, or at random), each user's last, or last-plays."
+    ),
+]
+MadeUp = Annotated[
+    str, typer.Option("--made-up", help="Again with so many made-up tracks, never played, a new one: 1,3,10, say.")
+]
 LiveDays = Annotated[
     float | None,
     typer.Option("--live-days", help="Live plays so many last days one by one; by default the last fifth of events."),
