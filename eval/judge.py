@@ -112,6 +112,8 @@ def _judged_models(
     for model, make in models:
         rankers = [(panel, parts, make(panel)) for panel, parts in zip(panels, segments, strict=True)]
         able = [(panel, parts, ranker) for panel, parts, ranker in rankers if ranker is not None]
+        if not able:
+            continue
         n_lists = sum(len(panel.user_rows) for panel, _, _ in able)
         with progress.bar(f"judging {split.protocol}: {model}", n_lists, "lists") as bar:
             for panel, parts, ranker in able:

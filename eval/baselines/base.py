@@ -56,7 +56,7 @@ class Baseline:
     space: Space
     ranks_cold: bool = False
     uses_features: bool = False
-    needs: Literal["plays", "features", "artists", "order"] = "plays"
+    needs: Literal["plays", "features", "artists", "order", "order-and-artists"] = "plays"
     for_anyone: bool = False
 
     @property
@@ -70,8 +70,8 @@ class Baseline:
             return "there are no plays"
         if self.needs == "features" and not material.has_features:
             return "nothing is known of any track"
-        if self.needs == "artists" and not material.n_artists:
+        if "artists" in self.needs and not material.n_artists:
             return "no artist has two tracks"
-        if self.needs == "order" and not len(material.timeline):
+        if "order" in self.needs and not len(material.timeline):
             return "no play has a time"
         return ""

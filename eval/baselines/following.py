@@ -110,10 +110,11 @@ def _fill(items: Int32, scores: Float32, usual: Int32, closed: csr_matrix) -> No
         items[row, n : n + len(rest)], scores[row, n : n + len(rest)] = rest, 0
 
 
-def recent(moments: Moments, half_life: float, n_last: int) -> csr_matrix:
+def recent(moments: Moments, half_life: float, n_last: int, *, linear: bool = False) -> csr_matrix:
     """Weigh the last plays of each request by 2^-(rank / half-life), the latest at rank 0 with 1: (n, n_items).
 
-    A track that stands there twice has the weight of its last play. ``n_last`` plays count at most.
+    With ``linear`` by 1 - rank / n_last. A track that stands there twice has the weight of its last play. ``n_last``
+    plays count at most.
     """
     histories = moments.histories
     ends = np.repeat(histories.starts[1:], np.diff(histories.starts))
@@ -125,8 +126,8 @@ def recent(moments: Moments, half_life: float, n_last: int) -> csr_matrix:
     first = np.ones(len(order), dtype=np.bool_)
     first[1:] = (np.diff(rows[order]) != 0) | (np.diff(items[order]) != 0)
     kept = order[first]
-    weights = np.exp2(-rank[kept] / half_life).astype(np.float32)
-    return csr_matrix((weights, (rows[kept], items[kept])), shape=moments.counts.shape)
+    weights = 1 - rank[kept] / n_last if linear else np.exp2(-rank[kept] / half_life)
+    return csr_matrix((weights.astype(np.float32), (rows[kept], items[kept])), shape=moments.counts.shape)
 
 
 def to_one(scores: csr_matrix) -> csr_matrix:

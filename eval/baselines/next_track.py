@@ -128,7 +128,7 @@ RECENT_ARTISTS = Baseline(
     {**_only("artists"), **_RECENCY, "popular": Number(0, 1, 0.3)},
     ranks_cold=True,
     uses_features=True,
-    needs="order",
+    needs="order-and-artists",
     for_anyone=True,
 )
 NEXT_SUM = Baseline(
@@ -146,6 +146,6 @@ NEXT_SUM = Baseline(
     },
     ranks_cold=True,
     uses_features=True,
-    needs="order",
+    needs="order-and-artists",
     for_anyone=True,
 )
