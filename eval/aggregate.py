@@ -133,7 +133,12 @@ def usual_k(ks: Sequence[int]) -> int:
 
 
 def outcome(judged: Sequence[Judged], name: str, k: int) -> str:
-    """Say in a few words what the splits of one name came to: recall of the hybrid, and of the best other model."""
+    """Say in a few words what the splits of one name came to: recall of the hybrid, and of the best other model.
+
+    Where no list has that name, as several parts are judged, it is of the one among all tracks.
+    """
+    names = list(dict.fromkeys(one.split for one in judged))
+    name = name if name in names else next((other for other in names if other.endswith("-total")), name)
     recalls: dict[str, list[float]] = {}
     for one in judged:
         if one.split == name:

@@ -189,7 +189,8 @@ def _network(n_items: int, group: Int32, params: Params) -> Any:
             asked, keys, values = self.mixed(self.before(x)).chunk(3, dim=-1)
             seen = functional.scaled_dot_product_attention(asked, keys, values, is_causal=True)
             x = x + self.drop(self.out(seen))
-            return x + self.drop(self.narrow(functional.relu(self.wide(self.middle(x)))))
+            passed: Tensor = x + self.drop(self.narrow(functional.relu(self.wide(self.middle(x)))))
+            return passed
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -206,8 +207,7 @@ def _network(n_items: int, group: Int32, params: Params) -> Any:
 
         def vectors(self, items: "Tensor") -> "Tensor":
             own: Tensor = self.own(items)
-            with_artist: Tensor = own + self.of_group(self.group[items]) if params["artists"] else own
-            return with_artist
+            return own + self.of_group(self.group[items]) if params["artists"] else own
 
         def forward(self, items: "Tensor") -> "Tensor":
             x = self.vectors(items) * f**0.5 + self.place(torch.arange(items.shape[1]))
