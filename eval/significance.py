@@ -28,7 +28,7 @@ _ROUNDING = 1e-6  # two permutations closer than this, in units of recall, are e
 
 
 def compare(gathered: Sequence[Gathered], k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Compare the hybrid with every other model on each split by recall at k.
+    """Compare the hybrid with every other model on each split by recall at k, where events are judged by MRR too.
 
     Returns:
         A record a split and other model: model, split, metric, n_users, difference (hybrid minus model) with ci_low,
@@ -39,18 +39,23 @@ def compare(gathered: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
     by_split: dict[str, list[Gathered]] = {}
     for one in gathered:
         by_split.setdefault(one.split, []).append(one)
-    return [record for models in by_split.values() for record in _compared(models, k, n_resamples, seed)]
+    return [
+        record
+        for models in by_split.values()
+        for metric in (("recall",) if models[0].weights is None else ("recall", "mrr"))
+        for record in _compared(models, metric, k, n_resamples, seed)
+    ]
 
 
-def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
+def _compared(models: Sequence[Gathered], metric: str, k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
     ours = next((one for one in models if one.model == HYBRID), None)
     others = [one for one in models if one.model != HYBRID]
     if ours is None or not others:
         return []
     if any(one.user_ids != ours.user_ids for one in others):
         raise DataError(f"models were judged on different users of {ours.split}, and cannot be compared in pairs")
-    values = np.stack([one.column("recall", k) for one in (ours, *others)], axis=2)
-    weights = np.stack([one.weight("recall", k) for one in (ours, *others)], axis=2)
+    values = np.stack([one.column(metric, k) for one in (ours, *others)], axis=2)
+    weights = np.stack([one.weight(metric, k) for one in (ours, *others)], axis=2)
     means, drawn = mean_over_users(values, weights), resampled_means(values, n_resamples, seed, weights)
     p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed, weights[:, :, 1:])
     baselines = [place for place, one in enumerate(others, start=1) if not one.model.startswith(HYBRID)]
@@ -62,7 +67,7 @@ def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
         record = {
             "model": other.model,
             "split": other.split,
-            "metric": f"recall@{k}",
+            "metric": f"{metric}@{k}",
             "n_users": len(values),
             "difference": float(means[0] - means[place]),
             "ci_low": float(low),

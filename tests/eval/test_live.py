@@ -18,7 +18,7 @@ from eval.metrics.accuracy import bootstrap_ci, mean_over_users
 from eval.metrics.panels import panels_of
 from eval.run import evaluate
 from eval.settings import EvaluationSettings
-from eval.significance import compare
+from eval.significance import compare, permutation_p
 from eval.splitting.protocols import splits
 from eval.splitting.split import SplitSettings
 from helpers.tastes import N_TRACKS, RecordingFit, TasteFake, catalogue, plays_of_fake
@@ -136,11 +136,11 @@ def test_weights_of_one_list_each_change_nothing() -> None:
 
 
 def test_tests_and_the_table_count_events(tmp_path: Path) -> None:
-    columns = [("all", "recall", 3)]
+    columns = [("all", metric, 3) for metric in ("recall", "mrr")]
 
     def judged(model: str, values: list[float]) -> Judged:
-        weights = np.array([[1], [9], [2]], dtype=np.float32)
-        table = np.array(values, dtype=np.float32)[:, None]
+        weights = np.array([[1, 1], [9, 9], [2, 2]], dtype=np.float32)
+        table = np.array([values, [value / 2 for value in values]], dtype=np.float32).T
         return Judged("live", model, ["a", "b", "c"], columns, table, {}, 0.0, weights)
 
     both = [judged("hybrid", [0.0, 1.0, 0.5]), judged("other", [1.0, 0.0, 0.5])]
@@ -150,11 +150,22 @@ def test_tests_and_the_table_count_events(tmp_path: Path) -> None:
     assert found is not None
     gathered = gather(found[0])
     figures = summarise(gathered, (3,), 100, 0)
-    assert figures["value"].to_list() == pytest.approx([10 / 12, 2 / 12])
-    assert figures["n_users"].to_list() == [3, 3]
-    (test,) = compare(gathered, 3, 100, 0)
-    assert test["difference"] == pytest.approx(8 / 12)
+    assert figures["value"].to_list() == pytest.approx([10 / 12, 5 / 12, 2 / 12, 1 / 12])
+    assert figures["n_users"].to_list() == [3] * 4
+    on_hits, on_ranks = compare(gathered, 3, 100, 0)
+    assert (on_hits["metric"], on_ranks["metric"]) == ("recall@3", "mrr@3")
+    assert on_hits["difference"] == pytest.approx(8 / 12)
+    assert on_ranks["difference"] == pytest.approx(4 / 12)
     assert isinstance(gathered[0], Gathered)
+
+
+def test_swaps_of_users_weigh_their_events() -> None:
+    """A difference of a user with nine events counts as nine."""
+    differences = np.random.default_rng(2).normal(0.1, 1, (12, 1, 1))
+    weights = np.random.default_rng(3).integers(1, 10, (12, 1, 1)).astype(float)
+    p = permutation_p(differences, 999, 0, weights)
+    assert p == pytest.approx(permutation_p(differences * weights * 12 / weights.sum(), 999, 0))
+    assert p != pytest.approx(permutation_p(differences, 999, 0))
 
 
 def test_last_parts_and_made_up_tracks_go_through_the_whole_run(tmp_path: Path) -> None:
