@@ -25,7 +25,7 @@ _USUAL_K = 20  # the length that models are compared at, where it is among the k
 class Gathered:
     """All splits of one name and model: ``values`` (n_users, n_splits, n_columns), NaN where a user was not judged.
 
-    ``whole`` is averaged over splits.
+    ``whole`` is averaged over splits. ``weights`` like ``values`` count the lists of each; None where each is of one.
     """
 
     split: str
@@ -34,10 +34,18 @@ class Gathered:
     columns: list[Column]
     values: NDArray[np.float32]
     whole: dict[str, list[float]]
+    weights: NDArray[np.float32] | None = None
 
     def column(self, metric: str, k: int) -> NDArray[np.float32]:
         """Take one metric of all held-out pairs: (n_users, n_splits)."""
         column: NDArray[np.float32] = self.values[:, :, self.columns.index((WHOLE, metric, k))]
+        return column
+
+    def weight(self, metric: str, k: int) -> NDArray[np.float32]:
+        """How many lists each value of ``column`` is the mean of: (n_users, n_splits)."""
+        if self.weights is None:
+            return np.ones(self.values.shape[:2], dtype=np.float32)
+        column: NDArray[np.float32] = self.weights[:, :, self.columns.index((WHOLE, metric, k))]
         return column
 
 
@@ -80,10 +88,15 @@ def _gathered(folds: Sequence[Judged]) -> Gathered:
     sizes = [len(fold.user_ids) for fold in folds]
     users, rows = np.unique(np.concatenate([fold.user_ids for fold in folds]), return_inverse=True)
     values = np.full((len(users), len(folds), folds[0].values.shape[1]), np.nan, dtype=np.float32)
+    weights = np.zeros(values.shape, dtype=np.float32)
     for i, (fold, of_fold) in enumerate(zip(folds, np.split(rows, np.cumsum(sizes)[:-1]), strict=True)):
         values[of_fold, i] = fold.values
+        weights[of_fold, i] = 1 if fold.weights is None else fold.weights
     whole = {name: np.mean([fold.whole[name] for fold in folds], axis=0).tolist() for name in folds[0].whole}
-    return Gathered(folds[0].split, folds[0].model, users.tolist(), folds[0].columns, values, whole)
+    are_lists = any(fold.weights is not None for fold in folds)
+    return Gathered(
+        folds[0].split, folds[0].model, users.tolist(), folds[0].columns, values, whole, weights if are_lists else None
+    )
 
 
 def summarise(gathered: Sequence[Gathered], ks: Sequence[int], n_resamples: int, seed: int) -> pl.DataFrame:
@@ -101,8 +114,8 @@ def summarise(gathered: Sequence[Gathered], ks: Sequence[int], n_resamples: int,
     rows: list[tuple[object, ...]] = []
     for one in gathered:
         n_users = np.isfinite(one.values).any(axis=1).sum(axis=0)
-        low, high = bootstrap_ci(one.values, n_resamples, seed=seed)
-        figures = zip(one.columns, n_users, mean_over_users(one.values), low, high, strict=True)
+        low, high = bootstrap_ci(one.values, n_resamples, seed=seed, weights=one.weights)
+        figures = zip(one.columns, n_users, mean_over_users(one.values, one.weights), low, high, strict=True)
         for (segment, metric, k), n, value, below, above in figures:
             if n:
                 named = (one.model, one.split, segment, metric, k)
@@ -120,12 +133,18 @@ def usual_k(ks: Sequence[int]) -> int:
 
 
 def outcome(judged: Sequence[Judged], name: str, k: int) -> str:
-    """Say in a few words what the splits of one name came to: recall of the hybrid, and of the best other model."""
+    """Say in a few words what the splits of one name came to: recall of the hybrid, and of the best other model.
+
+    Where no list has that name, as several parts are judged, it is of the one among all tracks.
+    """
+    names = list(dict.fromkeys(one.split for one in judged))
+    name = name if name in names else next((other for other in names if other.endswith("-total")), name)
     recalls: dict[str, list[float]] = {}
     for one in judged:
         if one.split == name:
-            values = one.values[:, one.columns.index((WHOLE, "recall", k))]
-            recalls.setdefault(one.model, []).append(float(np.nanmean(values)) if np.isfinite(values).any() else np.nan)
+            place = one.columns.index((WHOLE, "recall", k))
+            weights = None if one.weights is None else one.weights[:, None, [place]]
+            recalls.setdefault(one.model, []).append(float(mean_over_users(one.values[:, None, [place]], weights)[0]))
     means = {model: float(np.mean(values)) for model, values in recalls.items()}
     n_splits = max((len(values) for values in recalls.values()), default=0)
     found = [f"hybrid {means[HYBRID]:.3f}"] if HYBRID in means else []

@@ -96,6 +96,7 @@ class KeptSplits:
         ]
         user_ids = {one.split: one.user_ids for one in judged}  # the same for all models
         arrays = {f"values{n}": one.values for n, one in enumerate(judged)}
+        arrays |= {f"weights{n}": one.weights for n, one in enumerate(judged) if one.weights is not None}
         facts = {"judged": described, "user_ids": user_ids, "report": report}
         self._parts.put(_name(protocol, seed, model), arrays, facts)
 
@@ -105,16 +106,21 @@ def _name(protocol: str, seed: int, model: str) -> str:
 
 
 def _read_all(arrays: Mapping[str, Any], facts: Any) -> tuple[list[Judged], dict[str, Any]]:
-    judged = [_read(one, facts["user_ids"], arrays[f"values{n}"]) for n, one in enumerate(facts["judged"])]
+    judged = [
+        _read(one, facts["user_ids"], arrays[f"values{n}"], arrays.get(f"weights{n}"))
+        for n, one in enumerate(facts["judged"])
+    ]
     return judged, facts["report"]
 
 
-def _read(facts: dict[str, Any], user_ids: dict[str, list[str]], values: Any) -> Judged:
+def _read(facts: dict[str, Any], user_ids: dict[str, list[str]], values: Any, weights: Any) -> Judged:
     columns = [(str(segment), str(metric), int(k)) for segment, metric, k in facts["columns"]]
     users = user_ids[facts["split"]]
     if values.shape != (len(users), len(columns)):
         raise ValueError(f"values are {values.shape}, expected {(len(users), len(columns))}")
-    return Judged(facts["split"], facts["model"], users, columns, values, facts["whole"], facts["seconds"])
+    if weights is not None and weights.shape != values.shape:
+        raise ValueError(f"weights are {weights.shape}, expected {values.shape}")
+    return Judged(facts["split"], facts["model"], users, columns, values, facts["whole"], facts["seconds"], weights)
 
 
 def facts_of(tracks: Tracks, listens: Listens, tags: Tags | None) -> dict[str, Any]:

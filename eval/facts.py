@@ -51,6 +51,27 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
             "cold-user-n are users without a listen in training, folded in from their first n tracks and judged on "
             "the rest, so users and held-out tracks differ from n to n; other users' later listens do train"
         )
+    if "live" in settings.on_listens:
+        notes.append(
+            "live asks before each first play of a track by a user after the cut; each event is then told, as a server "
+            "is, and what was fitted stays as of the cut; one track is held out an event, so recall@k is hit@k and "
+            "mrr@k looks k deep; values are means over events, intervals draw users with all of their events; models "
+            "that do not look at order rank by all plays until then (hybrid/long beside a hybrid that does); a user's "
+            "very first play is not asked for; a user without plays before the cut counts in live-cold-users alone"
+        )
+    if settings.splits.warm_split != "usual" and "warm" in settings.on_listens:
+        notes.append(
+            "warm-last holds out the last fifth of each user's plays in that user's own order, in whole sessions; "
+            "warm-last-plays cuts at the very play, in the midst of a session too; other users' training plays may be "
+            "later; models that look at order are asked at the first held-out play"
+        )
+    if settings.splits.made_up:
+        notes.append(
+            "names with made-up-n are the same splits in a catalogue with n tracks more for each truly new one; these "
+            "are made up and nobody plays them: artists are drawn from the truly new tracks, all else of each is of a "
+            "random track of that artist; the whole fit is made again with them. In a log of plays every track is "
+            "played sooner or later, so figures of new tracks without made-up ones are flattering"
+        )
     if settings.ablations:
         notes.append(
             "hybrid-without-sound, -lyrics, -tags (genres too), -artist (albums too), -year are whole fits on the same "

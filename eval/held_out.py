@@ -84,9 +84,9 @@ def judge_held_out(
         for protocol in evaluation_settings.on_listens:
             with progress.stage(protocol) as stage:
                 before = len(judged)
-                for split in splits(listens, protocol, evaluation_settings.splits, tracks):
+                for split in splits(listens, protocol, evaluation_settings.splits, tracks, tags):
                     of_split, report = one.whole(split)
-                    curves |= named(report.pop("curves"), split.protocol, split.seed)
+                    curves |= named(report.pop("curves"), split.name, split.seed)
                     lacking = {modality: one.without(split, modality) for modality in left_out}
                     judged += of_split + [lists for found, _ in lacking.values() for lists in found]
                     reports.append(

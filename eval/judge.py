@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from eval.baselines.simple import Fitted, Folded, Folding, Part, Popularity, Random, Ranker
+from eval.baselines.asked import following, ours_on, peer_on
+from eval.baselines.simple import Fitted, Popularity, Random, Ranker
 from eval.metrics.accuracy import USER_METRICS, find_hits
 from eval.metrics.beyond_accuracy import CATALOGUE_METRICS, LIST_METRICS, ItemFacts, traits_of
 from eval.metrics.panels import Panel, panels_of
@@ -27,6 +28,7 @@ from recsys.types import Int32, Plays
 from recsys.util.progress import Bar, Progress
 
 HYBRID = "hybrid"
+LONG = f"{HYBRID}/long"  # by all plays, without regard to their order and times, where the hybrid looks at these
 WITHOUT = f"{HYBRID}-without-"  # begins the name of a model that was fitted without a modality
 WHOLE = "all"  # the segment of all held-out pairs
 SEGMENT_METRICS = ("recall", "ndcg")
@@ -41,7 +43,8 @@ class Judged:
     """One model's lists on one panel of one split.
 
     ``values`` (n_users, n_columns) float32, NaN where a user has none; ``whole`` has the figures that are of all lists
-    together, by k in the order of the ks; ``seconds`` is the wall time of ranking.
+    together, by k in the order of the ks; ``seconds`` is the wall time of ranking. ``weights`` (n_users, n_columns)
+    count the lists that each value is the mean of, as a user may have several; None where each has one.
     """
 
     split: str
@@ -51,6 +54,7 @@ class Judged:
     values: NDArray[np.float32]
     whole: dict[str, list[float]]
     seconds: float
+    weights: NDArray[np.float32] | None = None
 
 
 def judge(
@@ -89,7 +93,7 @@ def judge_hybrid(
     """
     no_sound = np.zeros(0, dtype=np.int32), np.zeros((0, 1), dtype=np.float32)
     traits = traits_of(fitted.plays, split.artists, no_sound)
-    models = [(model, partial(_ours, fitted, None))]
+    models = [(model, partial(_hybrid, fitted))]
     return _judged_models(fitted.plays, split, traits, models, ks, max_users, progress)
 
 
@@ -108,10 +112,12 @@ def _judged_models(
     for model, make in models:
         rankers = [(panel, parts, make(panel)) for panel, parts in zip(panels, segments, strict=True)]
         able = [(panel, parts, ranker) for panel, parts, ranker in rankers if ranker is not None]
+        if not able:
+            continue
         n_lists = sum(len(panel.user_rows) for panel, _, _ in able)
         with progress.bar(f"judging {split.protocol}: {model}", n_lists, "lists") as bar:
             for panel, parts, ranker in able:
-                judged.append(_judged(model, ranker, panel, parts, traits, ks, bar))
+                judged += _judged(model, ranker, panel, parts, traits, ks, bar)
     return judged
 
 
@@ -121,22 +127,26 @@ def _all_models(fitted: Fitted, seed: int, models: Iterable[tuple[str, Ranker]])
     yield "random", lambda panel: Random(panel.heard, seed)
     yield "popularity", lambda panel: Popularity(panel.heard, seed, plays)
     for name, ranker in models:
-        yield name, partial(_peer, ranker)
+        yield name, partial(peer_on, ranker)
     for part in fitted.parts:
-        yield f"{HYBRID}/{part}", partial(_ours, fitted, part)
-    yield HYBRID, partial(_ours, fitted, None)
+        yield f"{HYBRID}/{part}", partial(_part, fitted, part)
+    yield LONG, partial(_long, fitted)
+    yield HYBRID, partial(_hybrid, fitted)
 
 
-def _peer(ranker: Ranker, panel: Panel) -> Ranker | None:
-    if not panel.is_folded:
-        return ranker
-    return Folded(panel.heard, ranker.rank_folded) if isinstance(ranker, Folding) else None
+def _part(fitted: Fitted, part: str, panel: Panel) -> Ranker | None:
+    """One part of the blend; None where each event has a list, as a part alone costs as much there as all together."""
+    return None if panel.views else ours_on(fitted, part, panel)
 
 
-def _ours(fitted: Fitted, part: str | None, panel: Panel) -> Ranker:
-    if panel.is_folded:
-        return Folded(panel.heard, partial(fitted.rank_folded, part=part))
-    return Part(fitted, panel.heard.user_ids, part)
+def _hybrid(fitted: Fitted, panel: Panel) -> Ranker:
+    """The blend as it would serve: at the panel's moments, if it follows and there are any."""
+    return following(fitted, panel) or ours_on(fitted, None, panel)
+
+
+def _long(fitted: Fitted, panel: Panel) -> Ranker | None:
+    """The blend by all plays, beside what follows; None where these are the same."""
+    return None if following(fitted, panel) is None else ours_on(fitted, None, panel)
 
 
 def _judged(
@@ -147,7 +157,7 @@ def _judged(
     traits: ItemFacts,
     ks: Sequence[int],
     bar: Bar,
-) -> Judged:
+) -> list[Judged]:
     started = time.perf_counter()
     ranked = np.concatenate(list(_ranked_blocks(ranker, panel, max(ks), bar)))
     seconds = time.perf_counter() - started
@@ -161,12 +171,38 @@ def _judged(
     for metric, of_lists in LIST_METRICS.items():
         columns += [(WHOLE, metric, k) for k in ks]
         values += [of_lists(ranked[:, :k], traits) for k in ks]
-    whole = {
-        name: [of_all(ranked[:, :k], panel.n_candidates) for k in ks] for name, of_all in CATALOGUE_METRICS.items()
-    }
-    return Judged(
-        panel.name, model, panel.user_ids, columns, np.stack(values, axis=1).astype(np.float32), whole, seconds
-    )
+    table = np.stack(values, axis=1).astype(np.float32)
+    ids = np.array(panel.user_ids)
+    judged = []
+    for view in panel.judged:
+        lists, n_lists = ranked[view.rows], len(ranked)
+        whole = {
+            name: [of_all(lists[:, :k], panel.n_candidates) for k in ks] for name, of_all in CATALOGUE_METRICS.items()
+        }
+        users, of_users, weights = by_user(ids[view.rows], table[view.rows])
+        share = seconds * len(lists) / n_lists
+        judged.append(Judged(view.name, model, users, columns, of_users, whole, share, weights))
+    return judged
+
+
+def by_user(
+    ids: NDArray[np.str_], values: NDArray[np.float32]
+) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32] | None]:
+    """Average lists (n, n_columns) over those of each user, NaN left out.
+
+    Returns:
+        Ids of the users, their means (n_users, n_columns), and how many lists each mean is of; as they came and with
+        None where every list is another user's.
+    """
+    users, rows = np.unique(ids, return_inverse=True)
+    if len(users) == len(ids):
+        return ids.tolist(), values, None
+    known = np.isfinite(values)
+    of = csr_matrix((np.ones(len(ids)), (rows, np.arange(len(ids)))), shape=(len(users), len(ids)))
+    weights = of @ known.astype(np.float64)
+    total = of @ np.where(known, values, 0).astype(np.float64)
+    means = np.divide(total, weights, out=np.full(total.shape, np.nan), where=weights > 0)
+    return users.tolist(), means.astype(np.float32), weights.astype(np.float32)
 
 
 def _ranked_blocks(ranker: Ranker, panel: Panel, k: int, bar: Bar) -> Iterator[Int32]:

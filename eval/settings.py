@@ -44,6 +44,9 @@ def evaluation_settings(
     cold_by: str = "track",
     n_cuts: int = 1,
     ablations: bool = False,
+    live_days: float | None = None,
+    warm_split: str = "usual",
+    made_up: str = "",
 ) -> EvaluationSettings:
     """Make settings of what a command line says: protocols, list lengths and networks, each with commas.
 
@@ -51,7 +54,8 @@ def evaluation_settings(
         ConfigError: a protocol or network is unknown, or a number is no whole number from 1.
     """
     given: dict[str, Any] = {"ks": _parts([ks]), "representation": {}, "ablations": ablations}
-    given["splits"] = {"cold_by": cold_by, "n_cuts": n_cuts}
+    given["splits"] = {"cold_by": cold_by, "n_cuts": n_cuts, "live_days": live_days, "warm_split": warm_split}
+    given["splits"]["made_up"] = _parts([made_up]) if made_up else ()
     if protocols:
         given["protocols"] = _parts(protocols)
     if networks is not None:

@@ -28,7 +28,7 @@ _ROUNDING = 1e-6  # two permutations closer than this, in units of recall, are e
 
 
 def compare(gathered: Sequence[Gathered], k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Compare the hybrid with every other model on each split by recall at k.
+    """Compare the hybrid with every other model on each split by recall at k, where events are judged by MRR too.
 
     Returns:
         A record a split and other model: model, split, metric, n_users, difference (hybrid minus model) with ci_low,
@@ -39,19 +39,25 @@ def compare(gathered: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
     by_split: dict[str, list[Gathered]] = {}
     for one in gathered:
         by_split.setdefault(one.split, []).append(one)
-    return [record for models in by_split.values() for record in _compared(models, k, n_resamples, seed)]
+    return [
+        record
+        for models in by_split.values()
+        for metric in (("recall",) if models[0].weights is None else ("recall", "mrr"))
+        for record in _compared(models, metric, k, n_resamples, seed)
+    ]
 
 
-def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
+def _compared(models: Sequence[Gathered], metric: str, k: int, n_resamples: int, seed: int) -> list[dict[str, Any]]:
     ours = next((one for one in models if one.model == HYBRID), None)
     others = [one for one in models if one.model != HYBRID]
     if ours is None or not others:
         return []
     if any(one.user_ids != ours.user_ids for one in others):
         raise DataError(f"models were judged on different users of {ours.split}, and cannot be compared in pairs")
-    values = np.stack([one.column("recall", k) for one in (ours, *others)], axis=2)
-    means, drawn = mean_over_users(values), resampled_means(values, n_resamples, seed)
-    p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed)
+    values = np.stack([one.column(metric, k) for one in (ours, *others)], axis=2)
+    weights = np.stack([one.weight(metric, k) for one in (ours, *others)], axis=2)
+    means, drawn = mean_over_users(values, weights), resampled_means(values, n_resamples, seed, weights)
+    p = permutation_p(values[:, :, :1] - values[:, :, 1:], N_PERMUTATIONS, seed, weights[:, :, 1:])
     baselines = [place for place, one in enumerate(others, start=1) if not one.model.startswith(HYBRID)]
     on_plays = [place for place in baselines if others[place - 1].model in PLAYS_ALONE]
     best, best_on_plays = (max(of, key=lambda place: float(means[place]), default=None) for of in (baselines, on_plays))
@@ -61,7 +67,7 @@ def _compared(models: Sequence[Gathered], k: int, n_resamples: int, seed: int) -
         record = {
             "model": other.model,
             "split": other.split,
-            "metric": f"recall@{k}",
+            "metric": f"{metric}@{k}",
             "n_users": len(values),
             "difference": float(means[0] - means[place]),
             "ci_low": float(low),
@@ -86,20 +92,25 @@ def _ratio(ours: float, other: float, ours_drawn: Float64, other_drawn: Float64)
     return {"ratio": ours / other, "ratio_ci_low": float(low), "ratio_ci_high": float(high)}
 
 
-def permutation_p(differences: NDArray[np.floating], n_permutations: int, seed: int) -> Float64:
+def permutation_p(
+    differences: NDArray[np.floating], n_permutations: int, seed: int, weights: NDArray[np.floating] | None = None
+) -> Float64:
     """Test by random signs whether the mean over users and splits differs from 0; a user's splits share the sign.
 
     Args:
         differences: (n_users, n_splits, n_tests), NaN where a user was not judged in a split.
         n_permutations: besides the one that was observed; p is at least 1 / (n_permutations + 1).
         seed: of the signs, which all tests share.
+        weights: how many lists each difference is the mean of; None: 1 of each.
 
     Returns:
         Two-sided p, (n_tests,).
     """
     n_users, _, n_tests = differences.shape
     known = np.isfinite(differences)
-    share = np.where(known, differences, 0) / np.maximum(known.sum(axis=0), 1) / max(known.any(axis=0)[:, 0].sum(), 1)
+    counted = known * (1 if weights is None else weights)
+    total = np.where(known.any(axis=0), counted.sum(axis=0), 1)
+    share = np.where(known, differences, 0) * counted / total / max(known.any(axis=0)[:, 0].sum(), 1)
     of_user = share.sum(axis=1, dtype=np.float64)  # what a user adds to the mean
     observed = np.abs(of_user.sum(axis=0))
     rng = np.random.default_rng(seed)

@@ -68,32 +68,36 @@ class OneSplit:
 
     def whole(self, split: Split) -> tuple[list[Judged], dict[str, Any]]:
         """Judge every model but those that lack something, and report; or take what an earlier run kept."""
-        found = self.kept.get(split.protocol, split.seed)
+        found = self.kept.get(split.name, split.seed)
         known = "" if found is None else "; judged by an earlier run"
-        self.progress.detail(f"{split.protocol}: {split.note}{known}")
+        self.progress.detail(f"{split.name}: {split.note}{known}")
         if found is None:
-            fitted, seconds = self._fitted(self.tracks, self.tags, split)
+            fitted, seconds = self._fitted(*self._catalogue(split), split)
             made = _Made(self.others.baselines, fitted, split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
             judged = judge(fitted, split, ks, max_users, self.progress, made)
             report = _report(split, self.tags, judged, made, seconds)
             found = judged, {**report, "curves": curves_of(fitted)}
-            self.kept.put(split.protocol, split.seed, *found)
+            self.kept.put(split.name, split.seed, *found)
         return found
 
     def without(self, split: Split, modality: Modality) -> tuple[list[Judged], dict[str, Any]]:
         """Judge the hybrid that never knew a modality; or take what an earlier run kept."""
         model = f"{WITHOUT}{modality}"
-        found = self.kept.get(split.protocol, split.seed, model)
+        found = self.kept.get(split.name, split.seed, model)
         known = "" if found is None else ", judged by an earlier run"
-        self.progress.detail(f"{split.protocol}, seed {split.seed}: without {modality}{known}")
+        self.progress.detail(f"{split.name}, seed {split.seed}: without {modality}{known}")
         if found is None:
-            fitted, seconds = self._fitted(*without(self.tracks, self.tags, modality), split)
+            fitted, seconds = self._fitted(*without(*self._catalogue(split), modality), split)
             ks, max_users = self.evaluation_settings.ks, self.evaluation_settings.max_users
             judged = judge_hybrid(fitted, split, ks, max_users, self.progress, model)
             found = judged, {"fit_seconds": seconds, "rank_seconds": _rank_seconds(judged)}
-            self.kept.put(split.protocol, split.seed, *found, model)
+            self.kept.put(split.name, split.seed, *found, model)
         return found
+
+    def _catalogue(self, split: Split) -> tuple[Tracks, Tags | None]:
+        """Tracks and tags of a split, those that are made up for it too."""
+        return (self.tracks, self.tags) if split.made_up is None else split.made_up.added(self.tracks, self.tags)
 
     def _fitted(self, tracks: Tracks, tags: Tags | None, split: Split) -> tuple[Fitted, float]:
         """Fit on the split's training listens, and check that nothing else was seen; with the seconds it took."""
@@ -108,7 +112,7 @@ def _report(
     split: Split, tags: Tags | None, judged: Sequence[Judged], made: "_Made", fit_seconds: float
 ) -> dict[str, Any]:
     return {
-        "protocol": split.protocol,
+        "protocol": split.name,
         "seed": split.seed,
         "note": split.note,
         "fit_seconds": fit_seconds,
@@ -138,11 +142,11 @@ class _Made:
         for name, ranker in () if self._baselines is None else self._baselines(self._fitted, self._split):
             self.seconds[name] = round(time.perf_counter() - started, 2)
             if ranker is None:
-                self.unfinished.append(f"{name} on {self._split.protocol}")
+                self.unfinished.append(f"{name} on {self._split.name}")
             else:
                 yield name, ranker
             started = time.perf_counter()
-        mine = (self._split.protocol, self._split.seed)
+        mine = (self._split.name, self._split.seed)
         reports = [asdict(one) for one in getattr(self._baselines, "reports", ())]
         self.reports = [one for one in reports if (one["protocol"], one["seed"]) == mine]
         without = [one for one in self.reports if one["params"] is None and not one["status"].startswith(_UNSUITED)]

@@ -39,10 +39,10 @@ def _fit_mean(material: BaselineData, params: Params, seed: int) -> Ranker:
 
 
 def _fit_popularity(material: BaselineData, params: Params, seed: int) -> Ranker:
-    artist = _artist_or_self(material)
+    artist = artist_or_self(material)
     plays = material.plays
     if params["counted"] == "listeners":
-        heard = valued(plays.counts, "binary") @ _one_hot(artist)
+        heard = valued(plays.counts, "binary") @ one_hot_artists(artist)
         weight = np.bincount(csr_matrix(heard).indices, minlength=int(artist.max(initial=-1)) + 1)
     else:
         weight = np.bincount(artist, weights=plays.n_plays)
@@ -51,9 +51,9 @@ def _fit_popularity(material: BaselineData, params: Params, seed: int) -> Ranker
 
 
 def _fit_own(material: BaselineData, params: Params, seed: int) -> Ranker:
-    artist = _artist_or_self(material)
+    artist = artist_or_self(material)
     plays = material.plays
-    heard = csr_matrix(valued(plays.counts, params["value"]) @ _one_hot(artist))
+    heard = csr_matrix(valued(plays.counts, params["value"]) @ one_hot_artists(artist))
 
     def score(user_rows: Int32) -> Float32:
         return np.asarray(heard[user_rows].toarray()[:, artist], dtype=np.float32)
@@ -61,7 +61,7 @@ def _fit_own(material: BaselineData, params: Params, seed: int) -> Ranker:
     return ByScores(plays, score, seed)
 
 
-def _artist_or_self(material: BaselineData) -> Int32:
+def artist_or_self(material: BaselineData) -> Int32:
     """Number the artists (n_items,); a track without a known artist is an artist of its own."""
     artist = material.metadata.artist
     alone = artist < 0
@@ -69,7 +69,8 @@ def _artist_or_self(material: BaselineData) -> Int32:
     return numbers.astype(np.int32)
 
 
-def _one_hot(artist: Int32) -> csr_matrix:
+def one_hot_artists(artist: Int32) -> csr_matrix:
+    """One column an artist: (n_items, number of artists), 1 where an item is the artist's."""
     n = len(artist)
     return csr_matrix((np.ones(n, np.float32), (np.arange(n), artist)), shape=(n, int(artist.max(initial=-1)) + 1))
 

@@ -47,7 +47,8 @@ class Baseline:
     """One model to compare with.
 
     ``ranks_cold`` says whether it tells tracks without plays apart; ``uses_features`` whether it reads anything but
-    plays; ``needs`` what the catalogue must have for it.
+    plays; ``needs`` what the catalogue must have for it; ``for_anyone`` whether it ranks for people by their plays, as
+    a ``Following`` or ``Folding`` model does, and not for users of training alone.
     """
 
     name: str
@@ -55,7 +56,8 @@ class Baseline:
     space: Space
     ranks_cold: bool = False
     uses_features: bool = False
-    needs: Literal["plays", "features", "artists"] = "plays"
+    needs: Literal["plays", "features", "artists", "order", "order-and-artists"] = "plays"
+    for_anyone: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -68,6 +70,8 @@ class Baseline:
             return "there are no plays"
         if self.needs == "features" and not material.has_features:
             return "nothing is known of any track"
-        if self.needs == "artists" and not material.n_artists:
+        if "artists" in self.needs and not material.n_artists:
             return "no artist has two tracks"
+        if "order" in self.needs and not len(material.timeline):
+            return "no play has a time"
         return ""

@@ -14,9 +14,10 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
+from eval.baselines.timeline import Timeline
 from recsys.cf.als import ALSSettings, fit_als
 from recsys.content.metadata import Metadata, MetadataSettings, Vocabulary, encode, learn_vocabulary, one_hot
-from recsys.types import Factors, Float32, Int32, Plays, Tags, Tracks
+from recsys.types import Factors, Float32, Int32, Listens, Plays, Tags, Tracks
 
 Value = Literal["log", "raw", "binary"]
 VALUES: tuple[Value, ...] = ("log", "raw", "binary")
@@ -27,23 +28,36 @@ _KEPT_FACTORS = 12  # sets of ALS factors at once: 128 factors of 100,000 tracks
 class BaselineData:
     """Training plays, and features in their item rows.
 
-    ``sound`` (n_items, d) is standardised, zeros for a track without; d may be 0.
+    ``sound`` (n_items, d) is standardised, zeros for a track without; d may be 0. ``timeline`` has all timed plays in
+    their order; empty where none has a time.
     """
 
     plays: Plays
     metadata: Metadata
     vocabulary: Vocabulary
     sound: Float32
+    timeline: Timeline = field(default_factory=Timeline.none)
     _factors: dict[tuple[int, float, float, int], Factors] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, plays: Plays, tracks: Tracks, tags: Tags | None, sound: tuple[Int32, Float32] | None) -> "BaselineData":
-        """Bring tracks, in any order, and sound (item rows of ``plays``, vectors) into the rows of the plays."""
+    def of(
+        cls,
+        plays: Plays,
+        tracks: Tracks,
+        tags: Tags | None,
+        sound: tuple[Int32, Float32] | None,
+        listens: Listens | None = None,
+    ) -> "BaselineData":
+        """Bring tracks, in any order, and sound (item rows of ``plays``, vectors) into the rows of the plays.
+
+        ``listens`` are those that the plays were added up from; without them no order of plays is known.
+        """
         wanted = pl.DataFrame({"track_id": plays.track_ids}, schema={"track_id": pl.String()})
         in_order = wanted.join(tracks.frame, on="track_id", how="left", maintain_order="left")
         ordered = Tracks(in_order.select(tracks.frame.columns))
         vocabulary = learn_vocabulary(ordered, tags, MetadataSettings())
-        return cls(plays, encode(ordered, tags, vocabulary), vocabulary, _standardised(sound, len(ordered)))
+        timeline = Timeline.none() if listens is None else Timeline.of(listens, plays)
+        return cls(plays, encode(ordered, tags, vocabulary), vocabulary, _standardised(sound, len(ordered)), timeline)
 
     @property
     def n_artists(self) -> int:

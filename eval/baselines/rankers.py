@@ -58,11 +58,7 @@ class ByScores:
 
     def __post_init__(self) -> None:
         """Order the catalogue once, from 0 for the least popular to below 1."""
-        listeners = self.plays.n_listeners
-        order = np.lexsort((np.random.default_rng(self.seed).random(len(listeners)), listeners))
-        tie = np.zeros(len(listeners))
-        tie[order] = np.arange(len(listeners)) / max(len(listeners), 1)
-        object.__setattr__(self, "_tie", tie)
+        object.__setattr__(self, "_tie", tie_break(self.plays, self.seed))
 
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
         """Rank in blocks of users."""
@@ -93,6 +89,15 @@ class ByScores:
         for closed in (self.plays.counts[user_rows], self.plays.barred[user_rows]):
             matrix[np.repeat(np.arange(len(user_rows)), np.diff(closed.indptr)), closed.indices] = -np.inf
         return matrix
+
+
+def tie_break(plays: Plays, seed: int) -> NDArray[np.float64]:
+    """Order the catalogue from 0 for the least popular to below 1, by lot where equal: (n_items,)."""
+    listeners = plays.n_listeners
+    order = np.lexsort((np.random.default_rng(seed).random(len(listeners)), listeners))
+    tie = np.zeros(len(listeners))
+    tie[order] = np.arange(len(listeners)) / max(len(listeners), 1)
+    return tie
 
 
 def unplayed_last(plays: Plays, users: Float32, items: Float32) -> ByVectors:

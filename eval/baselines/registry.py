@@ -7,8 +7,11 @@ from eval.baselines.ease import EASE
 from eval.baselines.factors import ALS, BPR
 from eval.baselines.knn import BM25, COSINE, TFIDF
 from eval.baselines.lightfm import LIGHTFM, LIGHTFM_FEATURES
+from eval.baselines.next_track import NEXT_SUM, RECENT_ARTISTS, SESSIONS, TRANSITIONS
 from eval.baselines.profile import PROFILE
 from eval.baselines.ridge import RIDGE
+from eval.baselines.sasrec import SASREC, SASREC_ARTISTS
+from eval.baselines.session_knn import SESSION_KNN
 
 BASELINES: tuple[Baseline, ...] = (
     COSINE,
@@ -16,6 +19,11 @@ BASELINES: tuple[Baseline, ...] = (
     BM25,
     ARTIST_POPULARITY,
     OWN_ARTISTS,
+    RECENT_ARTISTS,
+    TRANSITIONS,
+    SESSIONS,
+    SESSION_KNN,
+    NEXT_SUM,
     PROFILE,
     ALS,
     ARTIST_MEAN,
@@ -25,6 +33,8 @@ BASELINES: tuple[Baseline, ...] = (
     EASE,
     LIGHTFM,
     LIGHTFM_FEATURES,
+    SASREC,
+    SASREC_ARTISTS,
 )
 NAMES: tuple[str, ...] = tuple(baseline.name for baseline in BASELINES)
 WITHOUT_FEATURES: frozenset[str] = frozenset(

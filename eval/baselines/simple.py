@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.types import NO_ITEM, Candidates, Float32, Int32, Plays
+from eval.splitting.moments import Moments
+from recsys.types import NO_ITEM, Candidates, Float32, Histories, Int32, Plays
 
 _BLOCK_USERS = 256  # beside a listener of 100,000 tracks this is 100 MB
 
@@ -37,6 +38,32 @@ class Folding(Protocol):
 
     def rank_folded(self, counts: csr_matrix, k: int, candidates: Int32 | None = None) -> Candidates:
         """Rank items for people who played ``counts`` (n, n_items), one or more in each row, and leave these out."""
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A model whose lists follow the listener: it looks at the order and the times of the last plays."""
+
+    def rank_at(self, moments: Moments, k: int, candidates: Int32 | None = None) -> Candidates:
+        """Rank items for each request (n, k), those in its ``counts`` left out; empty places as ``Ranker`` has them.
+
+        A row may have no history, where no times are known.
+        """
+
+
+@runtime_checkable
+class FollowingFitted(Protocol):
+    """A fitted recommender whose lists follow the listener; one without is asked by ``rank_folded``."""
+
+    def rank_at(
+        self,
+        counts: csr_matrix,
+        histories: Histories,
+        now: NDArray[np.int64],
+        k: int,
+        candidates: Int32 | None = None,
+    ) -> Candidates:
+        """Rank as a ``Following`` model does."""
 
 
 class Fitted(Protocol):
@@ -75,6 +102,18 @@ class Folded:
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
         """Rank by what each user begins with."""
         return self.rank_folded(self.given.counts[user_rows], k, candidates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class At:
+    """A model that follows, as a ``Ranker`` of the rows of the moments at which it is asked."""
+
+    moments: Moments
+    rank_at: Callable[[Moments, int, Int32 | None], Candidates]
+
+    def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
+        """Rank as of each moment."""
+        return self.rank_at(self.moments.rows(user_rows), k, candidates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

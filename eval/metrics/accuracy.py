@@ -110,20 +110,25 @@ FORMULAS: dict[str, str] = {
 }
 
 
-def mean_over_users(values: NDArray[np.floating]) -> Float64:
+def mean_over_users(values: NDArray[np.floating], weights: NDArray[np.floating] | None = None) -> Float64:
     """Average over users, then over splits.
 
     Args:
         values: (n_users, n_splits, n_figures), NaN where a user was not judged in a split.
+        weights: how many lists each value is the mean of, so that the mean is one over lists; None: 1 of each.
     """
-    mean: Float64 = _weighted_mean(np.ones((1, len(values))), values)[0]
+    mean: Float64 = _weighted_mean(np.ones((1, len(values))), values, weights)[0]
     return mean
 
 
 def bootstrap_ci(
-    values: NDArray[np.floating], n_resamples: int = 1000, level: float = 0.95, seed: int = 0
+    values: NDArray[np.floating],
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    weights: NDArray[np.floating] | None = None,
 ) -> tuple[Float64, Float64]:
-    """The interval of ``mean_over_users`` when users are drawn anew, each with all of their splits.
+    """The interval of ``mean_over_users`` when users are drawn anew, each with all of their splits and lists.
 
     The same seed draws the same users, so intervals of several models over the same users are paired.
 
@@ -132,11 +137,12 @@ def bootstrap_ci(
         n_resamples: how often as many users as there are get drawn with replacement.
         level: share of the resampled means inside the interval.
         seed: of the draws.
+        weights: as for ``mean_over_users``.
 
     Returns:
         Lower and upper end, each (n_figures,).
     """
-    return interval(resampled_means(values, n_resamples, seed), level)
+    return interval(resampled_means(values, n_resamples, seed, weights), level)
 
 
 def interval(draws: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
@@ -150,7 +156,9 @@ def interval(draws: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
     return low, high
 
 
-def resampled_means(values: NDArray[np.floating], n_resamples: int, seed: int) -> Float64:
+def resampled_means(
+    values: NDArray[np.floating], n_resamples: int, seed: int, weights: NDArray[np.floating] | None = None
+) -> Float64:
     """Give ``mean_over_users`` of each draw of the bootstrap, (n_resamples, n_figures); see ``bootstrap_ci``."""
     n_users = len(values)
     rng = np.random.default_rng(seed)
@@ -160,18 +168,23 @@ def resampled_means(values: NDArray[np.floating], n_resamples: int, seed: int) -
         n = min(block, n_resamples - start)
         drawn = rng.integers(n_users, size=(n, n_users)) + np.arange(n)[:, None] * n_users
         times = np.bincount(drawn.ravel(), minlength=n * n_users).reshape(n, n_users)
-        means.append(_weighted_mean(times.astype(np.float32), values))
+        means.append(_weighted_mean(times.astype(np.float32), values, weights))
     return np.concatenate(means)
 
 
-def _weighted_mean(weights: NDArray[Any], values: NDArray[np.floating]) -> Float64:
-    """Average over users with each row of weights (n, n_users), then over the splits that have users left."""
+def _weighted_mean(
+    draws: NDArray[Any], values: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> Float64:
+    """Average over users with each row of draws (n, n_users), then over the splits that have users left."""
     n_users, n_splits, n_figures = values.shape
-    flat = values.reshape(n_users, -1).astype(weights.dtype)
+    flat = values.reshape(n_users, -1).astype(draws.dtype)
     known = np.isfinite(flat)
+    counted = known.astype(draws.dtype)
+    if weights is not None:
+        counted *= weights.reshape(n_users, -1).astype(draws.dtype)
     shape = (-1, n_splits, n_figures)
-    total: Float64 = (weights @ np.where(known, flat, 0)).astype(np.float64).reshape(shape)
-    weight: Float64 = (weights @ known.astype(weights.dtype)).astype(np.float64).reshape(shape)
+    total: Float64 = (draws @ (np.where(known, flat, 0) * counted)).astype(np.float64).reshape(shape)
+    weight: Float64 = (draws @ counted).astype(np.float64).reshape(shape)
     mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     n_known = np.sum(weight > 0, axis=1)
     unknown = np.full(n_known.shape, np.nan)

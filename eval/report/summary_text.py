@@ -21,6 +21,16 @@ SPLITS = {
     "cold-track": "tracks that nobody has played in training, ranked among themselves",
     "cold-track-among-all": "tracks that nobody has played in training, ranked among the whole catalogue",
     "cold-user": "users who are new: their lists come from their first few tracks alone, without training",
+    "live": "before each first play of a track after a cut: is it in the list among all tracks? recall is hit rate",
+    "live-played": "of these, the tracks that somebody had played before the cut",
+    "live-unplayed": "of these, the tracks that nobody had played before the cut",
+    "live-cold-users": "the same of users without a play before the cut, from their second play on",
+    "warm-last-plays-played": "the same, cut at a play and not between sessions, among played tracks",
+    "warm-last-plays-unplayed": "the same, cut at a play and not between sessions, among unplayed tracks",
+    "warm-last-plays-total": "the same, cut at a play and not between sessions, among all tracks",
+    "warm-last-played": "each user's last plays, ranked among the tracks that somebody played in training",
+    "warm-last-unplayed": "each user's last plays, ranked among the tracks that nobody played in training",
+    "warm-last-total": "each user's last plays, ranked among all tracks",
     "representation": "sound vectors, judged on artists that the network has not met",
 }
 

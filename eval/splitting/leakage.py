@@ -2,9 +2,11 @@
 
     Plays (of the fit), Split  ->  assert_no_leak     ->  nothing, or a DataError
     Tags, Split                ->  tags_of_listeners  ->  the tags that spell out what one user heard
+    Replay, Split              ->  assert_no_foresight  ->  nothing, or a DataError
 
 The fit's plays must be those of the training listens, pair by pair, and nothing more: no held-out pair, no listener of
-a cold track, no play of a cold user, no repeat from after a cut. Tags come from outside and whole. One that stands on
+a cold track, no play of a cold user, no repeat from after a cut. Where events are told one by one, each is asked for
+before itself and all later ones. Tags come from outside and whole. One that stands on
 the tracks of one user, held-out ones too, is that user's listening under another name.
 """
 
@@ -13,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from eval.splitting.moments import LAST_SECOND, Replay
 from eval.splitting.split import Split, heard_pairs
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
@@ -43,7 +46,7 @@ def assert_no_leak(plays: Plays, split: Split, tags: Tags | None = None) -> None
         held_out = plays_of(split.held_out, plays.track_ids, plays.user_ids).counts.astype(np.bool_)
         n_held_out = int(more.multiply(held_out).nnz)
         raise DataError(
-            f"the fit has seen {more.nnz:,} pairs of user and track beyond the training listens of {split.protocol}, "
+            f"the fit has seen {more.nnz:,} pairs of user and track beyond the training listens of {split.name}, "
             f"{n_held_out:,} of them held out; fit on the split's train alone"
         )
     found = [] if tags is None else tags_of_listeners(tags, split)
@@ -52,6 +55,58 @@ def assert_no_leak(plays: Plays, split: Split, tags: Tags | None = None) -> None
             f"{len(found):,} tags stand on what one user heard, held-out tracks too, as {found[0]!r} does; "
             "leave out tags that are made from listens"
         )
+
+
+def assert_no_foresight(replay: Replay, split: Split, track_ids: list[str]) -> None:
+    """Compare what is known at each moment of a live split with what was played until then.
+
+    Raises:
+        DataError: an event is asked for with itself among the plays, after a later one, or with more plays than its
+            user had by then.
+    """
+    moments = replay.moments
+    n, counts, histories = len(moments), moments.counts, moments.histories
+    rows = np.repeat(np.arange(n), np.diff(counts.indptr))
+    sees_itself = np.zeros(n, dtype=np.bool_)
+    sees_itself[rows[counts.indices == replay.items[rows]]] = True
+    of_play = np.repeat(np.arange(n), np.diff(histories.starts))
+    sees_itself[of_play[histories.items == replay.items[of_play]]] = True
+    sees_later = np.zeros(n, dtype=np.bool_)
+    sees_later[of_play[histories.seconds > moments.now[of_play]]] = True
+    most = _plays_until(replay, split, track_ids)
+    sees_more = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() > most * (1 + _ROUNDING) + _ROUNDING
+    bad = sees_itself | sees_later | sees_more
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum()):,} of {n:,} events are asked for with plays that came later: {int(sees_itself.sum()):,} "
+            f"see themselves, {int(sees_later.sum()):,} a later time, {int(sees_more.sum()):,} more plays than there "
+            "were; tell each event after it was asked for"
+        )
+
+
+def _plays_until(replay: Replay, split: Split, track_ids: list[str]) -> NDArray[np.float64]:
+    """Add up the plays of each event's user until then, those of the event left out: (n,)."""
+    events = pl.DataFrame(
+        {
+            "user_id": replay.user_ids,
+            "track_id": [track_ids[item] for item in replay.items],
+            "second": replay.moments.now,
+        }
+    ).with_row_index("event")
+    parts = (split.train, split.held_out, split.unused)
+    second = pl.col("listened_at").dt.epoch("s").clip(0, LAST_SECOND)
+    told = pl.concat([part.frame for part in parts]).filter(pl.col("plays") > 0)
+    told = told.join(events.select("user_id").unique(), on="user_id", how="semi").select(
+        "user_id", "track_id", "plays", second=second
+    )
+    until = (
+        events.select("event", "user_id", pl.col("second").alias("now"), pl.col("track_id").alias("asked"))
+        .join(told, on="user_id")
+        .filter((pl.col("second") <= pl.col("now")) & (pl.col("track_id") != pl.col("asked")))
+        .group_by("event")
+        .agg(pl.col("plays").sum())
+    )
+    return events.join(until, on="event", how="left").sort("event")["plays"].fill_null(0.0).to_numpy()
 
 
 def tags_of_listeners(tags: Tags, split: Split, share: float = SPELLED_OUT) -> list[str]:

@@ -7,10 +7,12 @@ Every row lands in exactly one part. ``held_out`` has rows of pairs (user, track
 disliked, none of them in ``train``. What can be neither seen nor judged fairly (a repeat after the cut) is ``unused``.
 
     warm, with times      rows before one global cut train, later pairs are held out; several cuts roll forward
+    warm, last            the last part of each user's plays is held out, by that user's own order
     warm, without times   a random part of each user's tracks is held out
     cold-track            a random part of the heard tracks, or all tracks of some artists, loses all its rows
     cold-track, by time   rows before one global cut train, later pairs of tracks that nobody had met are held out
     cold-user             a random part of the users loses all its rows; their tracks come in an order
+    live                  rows before one global cut train, later ones are told one by one, and asked for before
 
 Splits are functions of the rows as a set and the seed: the order of the table plays no part in the choice.
 Ranking and judging are not done here (``eval.run``).
@@ -22,21 +24,30 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from eval.splitting.last import LAST, warm_last
+from eval.splitting.live import live_by_time
+from eval.splitting.made_up import with_made_up
 from eval.splitting.split import PAIR, Protocol, Split, SplitSettings, heard_pairs, marked, nothing_held_out, parted
 from eval.splitting.temporal import cold_by_time, warm_by_time
 from recsys.catalogue.listens import has_times
 from recsys.catalogue.names import one_spelling
-from recsys.types import Listens, Tracks
+from recsys.types import Listens, Tags, Tracks
 
+_BY_TIME = {"warm": warm_by_time, "cold-track": cold_by_time, "live": live_by_time}
 _MIN_COLD_USER_TRACKS = 2  # one to begin with, one to be judged on
 
 
 def splits(
-    listens: Listens, protocol: Protocol, settings: SplitSettings, tracks: Tracks | None = None
+    listens: Listens,
+    protocol: Protocol,
+    settings: SplitSettings,
+    tracks: Tracks | None = None,
+    tags: Tags | None = None,
 ) -> Iterator[Split]:
     """Part the listens once for each seed, or for each cut in time, one at a time.
 
-    ``tracks`` tells the artists; without it every track stands for an artist of its own.
+    ``tracks`` tells the artists; without it every track stands for an artist of its own. With it, and ``made_up`` in
+    the settings, each split that has truly new tracks is followed by itself with made-up ones, which have ``tags``.
 
     Raises:
         DataError: nothing can be held out, or tracks are to be cold by time and the listens have none.
@@ -44,18 +55,26 @@ def splits(
     frame = None if tracks is None else tracks.frame.select("track_id", "artist").drop_nulls()
     artists = None if frame is None else frame.with_columns(one_spelling(frame["artist"]))
     seeds = range(settings.seed, settings.seed + settings.n_splits)
-    if protocol == "warm" and has_times(listens):
+    if protocol == "warm" and settings.warm_split != "usual":
+        made = iter([warm_last(listens, settings)])
+    elif protocol == "warm" and has_times(listens):
         made = (warm_by_time(listens, settings, cut) for cut in range(settings.n_cuts))
     elif protocol == "warm":
         made = (warm_at_random(listens, settings, seed) for seed in seeds)
     elif protocol == "cold-track" and settings.cold_by == "time":
         made = (cold_by_time(listens, settings, cut) for cut in range(settings.n_cuts))
+    elif protocol == "live":
+        made = (live_by_time(listens, settings, cut) for cut in range(settings.n_cuts))
     elif protocol == "cold-track":
         made = (cold_track(listens, settings, seed, artists) for seed in seeds)
     else:
         made = (cold_user(listens, settings, seed) for seed in seeds)
-    for split in made:
-        yield replace(split, artists=artists)
+    for bare in made:
+        split = replace(bare, artists=artists)
+        yield split
+        if tracks is not None:
+            added = (with_made_up(split, n, tracks, tags) for n in settings.made_up)
+            yield from (one for one in added if one.made_up is not None)
 
 
 def validation_split(split: Split, settings: SplitSettings) -> Split:
@@ -64,9 +83,10 @@ def validation_split(split: Split, settings: SplitSettings) -> Split:
     Every row of ``split.train`` lands in one part of the result; ``held_out`` and ``unused`` of ``split`` in none.
     ``DataError`` is raised where the training listens are too few to hold anything out.
     """
-    if split.cut_at is not None:
-        by_time = warm_by_time if split.protocol == "warm" else cold_by_time
-        inner = by_time(split.train, settings.model_copy(update={"n_cuts": 1, "seed": split.seed}))
+    if split.variant.startswith(LAST):
+        inner = warm_last(split.train, settings)
+    elif split.cut_at is not None:
+        inner = _BY_TIME[split.protocol](split.train, settings.model_copy(update={"n_cuts": 1, "seed": split.seed}))
     elif split.protocol == "warm":
         inner = warm_at_random(split.train, settings, split.seed)
     elif split.protocol == "cold-track":

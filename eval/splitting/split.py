@@ -8,7 +8,7 @@ time).
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -17,8 +17,11 @@ from recsys.errors import DataError
 from recsys.types import Listens
 from recsys.util.settings import Settings
 
-Protocol = Literal["warm", "cold-track", "cold-user"]
-PROTOCOLS: tuple[Protocol, ...] = ("warm", "cold-track", "cold-user")
+if TYPE_CHECKING:
+    from eval.splitting.made_up import MadeUp
+
+Protocol = Literal["warm", "cold-track", "cold-user", "live"]
+PROTOCOLS: tuple[Protocol, ...] = ("warm", "cold-track", "cold-user")  # that are followed where nobody asks
 
 PAIR = ["user_id", "track_id"]
 
@@ -34,6 +37,10 @@ class SplitSettings(Settings):
     min_user_tracks: int = Field(default=5, ge=2)  # random warm split: users with fewer tracks only train
     min_user_plays: float = Field(default=5, ge=0)  # cut in time: users with fewer plays in all only train
     max_user_plays: float = Field(default=500, gt=0)  # cut in time: above are shops and radio stations, not persons
+    warm_split: Literal["usual", "last", "last-plays"] = "usual"  # last: each user's last sessions, or plays
+    made_up: tuple[int, ...] = ()  # so many never-played tracks a truly new one, each beside the split as it is
+    live_days: float | None = Field(default=None, gt=0)  # live: so many last days; None: held_out_share of the events
+    max_events: int = Field(default=20_000, ge=1)  # live: of more, those of users drawn at random are asked for
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -59,6 +66,8 @@ class Split:
     ``cold_track_ids`` (sorted) are the tracks that lost their rows, None where the protocol makes none cold.
     ``note`` says how the parts were made and how large they are. ``artists`` has the columns track_id, artist of the
     tracks whose artist is known. ``cut_at`` is the moment of a cut in time.
+    ``variant`` tells apart splits of one protocol that are judged under names of their own: ``last``, ``made-up-3``.
+    ``made_up`` are tracks that are in the catalogue of this split alone.
     ``first_tracks`` (cold-user) has a row a held-out pair: user_id, track_id, plays, place from 1; users begin with the
     first n, for each n of ``fold_in_tracks``.
     """
@@ -74,6 +83,13 @@ class Split:
     cut_at: datetime | None = None
     first_tracks: pl.DataFrame | None = None
     fold_in_tracks: tuple[int, ...] = ()
+    variant: str = ""
+    made_up: "MadeUp | None" = None
+
+    @property
+    def name(self) -> str:
+        """The name that figures of it begin with."""
+        return f"{self.protocol}-{self.variant}" if self.variant else self.protocol
 
 
 def heard_pairs(frame: pl.DataFrame) -> pl.DataFrame:

@@ -23,9 +23,9 @@ def warm_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Spl
 
     The seed of the n-th cut is the settings' plus n.
     """
-    frame, window = listens.frame, _Window.of(listens, settings, cut)
+    frame, window = listens.frame, Window.of(listens, settings, cut)
     known = frame.filter(window.before & (frame["plays"] > 0)).select("track_id").unique()
-    judged = window.after & marked(frame, known, ["track_id"]) & marked(frame, _persons(frame, settings), ["user_id"])
+    judged = window.after & marked(frame, known, ["track_id"]) & marked(frame, persons(frame, settings), ["user_id"])
     how = window.told("later pairs of tracks known by then", settings)
     split = parted("warm", listens, window.before, judged, how=how, seed=settings.seed + cut)
     return replace(split, cut_at=window.at)
@@ -40,11 +40,11 @@ def cold_by_time(listens: Listens, settings: SplitSettings, cut: int = 0) -> Spl
         DataError: too few rows have a time, or nothing can be held out.
     """
     check_times(listens)
-    frame, window = listens.frame, _Window.of(listens, settings, cut)
+    frame, window = listens.frame, Window.of(listens, settings, cut)
     met = frame.filter(window.before).select("track_id").unique()
     of_new = window.after & ~marked(frame, met, ["track_id"])
     cold = heard_pairs(frame.filter(of_new))["track_id"].unique().sort().to_list()
-    judged = of_new & marked(frame, _persons(frame, settings), ["user_id"])
+    judged = of_new & marked(frame, persons(frame, settings), ["user_id"])
     how = window.told(f"later pairs of {len(cold):,} tracks that nobody had met by then", settings)
     seed = settings.seed + cut
     split = parted("cold-track", listens, window.before, judged, how=how, seed=seed, cold_track_ids=cold)
@@ -65,7 +65,7 @@ def check_times(listens: Listens) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Window:
+class Window:
     """One cut: masks of the rows ``before`` it and in the test ``after`` it, which ends at ``end`` or never."""
 
     at: datetime
@@ -75,7 +75,7 @@ class _Window:
     n_undated: int
 
     @classmethod
-    def of(cls, listens: Listens, settings: SplitSettings, cut: int) -> "_Window":
+    def of(cls, listens: Listens, settings: SplitSettings, cut: int) -> "Window":
         """Find the moment of the n-th cut, a quantile of the times of all rows."""
         heard_at = listens.frame["listened_at"]
         times = heard_at.drop_nulls().sort()
@@ -97,7 +97,7 @@ class _Window:
         )
 
 
-def _persons(frame: pl.DataFrame, settings: SplitSettings) -> pl.DataFrame:
+def persons(frame: pl.DataFrame, settings: SplitSettings) -> pl.DataFrame:
     """Find the users that are judged: column user_id."""
     plays = frame.group_by("user_id").agg(pl.col("plays").sum())
     return plays.filter(pl.col("plays").is_between(settings.min_user_plays, settings.max_user_plays))

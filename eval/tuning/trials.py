@@ -25,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from eval.baselines.asked import peer_on
 from eval.baselines.base import Choice, Space
 from eval.baselines.features import BaselineData
 from eval.baselines.simple import Ranker
 from eval.metrics.accuracy import find_hits, mean_over_users, recall_at_k
+from eval.metrics.panels import Panel
 from eval.results import make_folder
 from recsys.errors import ArtefactError
 from recsys.types import Int32
@@ -59,20 +61,22 @@ Judge = Callable[[dict[str, Any]], tuple[float, Mapping[str, float]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """What trials are judged on: users' rows, their held-out pairs, and the items that are ranked, None for all.
+    """What trials are judged on: a panel, and ``material`` of the training listens less what is held out there.
 
-    ``held_out`` (n_users, n_items), ``material`` of the training listens less what is held out; recall is at ``k``.
+    Recall is at ``k``.
     """
 
     material: BaselineData
-    user_rows: Int32
-    held_out: csr_matrix
-    candidates: Int32 | None
+    panel: Panel
     k: int
 
     def recall(self, ranker: Ranker) -> float:
-        """Mean recall over the users."""
-        return mean_recall(ranker, self.user_rows, self.held_out, self.candidates, self.k)
+        """Mean recall over the users, or over the events where each has a list; 0 for who cannot rank for them."""
+        panel, asked = self.panel, peer_on(ranker, self.panel)
+        if asked is None:
+            return 0.0
+        rows = np.flatnonzero(panel.judged[0].rows)
+        return mean_recall(asked, panel.user_rows[rows], panel.held_out[rows], panel.candidates, self.k)
 
 
 def mean_recall(ranker: Ranker, user_rows: Int32, held_out: csr_matrix, candidates: Int32 | None, k: int) -> float:

@@ -14,12 +14,11 @@ what it would have tried.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
@@ -27,7 +26,7 @@ from eval.baselines.base import Baseline
 from eval.baselines.features import BaselineData
 from eval.baselines.registry import BASELINES, NAMES
 from eval.baselines.simple import Fitted, Ranker
-from eval.metrics.panels import held_out_of
+from eval.metrics.panels import Panel, panels_of
 from eval.settings import EvaluationSettings
 from eval.splitting import protocols as parting
 from eval.splitting.split import Split, SplitSettings
@@ -102,25 +101,28 @@ class TunedBaselines:
             return
         started = time.perf_counter()
         sound = _sound_of(fitted)
-        whole = BaselineData.of(fitted.plays, self.tracks, self.tags, sound)
+        told = plays_of(split.train, fitted.plays.track_ids, fitted.plays.user_ids)
+        plays = replace(fitted.plays, histories=told.histories)
+        tracks, tags = (
+            (self.tracks, self.tags) if split.made_up is None else split.made_up.added(self.tracks, self.tags)
+        )
+        whole = BaselineData.of(plays, tracks, tags, sound, split.train)
         chosen = [baseline for baseline in BASELINES if baseline.name in self.settings.models]
         suited = []
         for baseline in chosen:
             reason = _unsuited(baseline, whole, split)
             if reason:
-                self._report(
-                    Tuned(baseline.name, split.protocol, split.seed, f"left out: {reason}", 0, None, None, 0.0)
-                )
+                self._report(Tuned(baseline.name, split.name, split.seed, f"left out: {reason}", 0, None, None, 0.0))
             else:
                 suited.append(baseline)
-        validation, why_not = self._validation(split, fitted.plays.track_ids, sound)
-        kept = Trials(self.folder, f"{split.protocol}-{split.seed}", self._fingerprint(whole, split, validation))
-        with self.progress.bar(f"baselines {split.protocol}", len(suited) * self.settings.trials, "trials") as bar:
+        validation, why_not = self._validation(split, fitted.plays.track_ids, sound, tracks, tags)
+        kept = Trials(self.folder, f"{split.name}-{split.seed}", self._fingerprint(whole, split, validation))
+        with self.progress.bar(f"baselines {split.name}", len(suited) * self.settings.trials, "trials") as bar:
             for place, baseline in enumerate(suited):
                 share = self._share(started, len(suited) - place)
                 if share is not None and share <= 0:
                     status = "did not finish: the time budget was spent"
-                    self._report(Tuned(baseline.name, split.protocol, split.seed, status, 0, None, None, 0.0))
+                    self._report(Tuned(baseline.name, split.name, split.seed, status, 0, None, None, 0.0))
                     continue
                 yield from self._tune_and_fit(baseline, split, whole, validation, why_not, kept, share, bar)
 
@@ -150,15 +152,20 @@ class TunedBaselines:
         except DataError as error:
             seconds = time.perf_counter() - started
             self._report(
-                Tuned(baseline.name, split.protocol, split.seed, f"failed: {error}", n_trials, None, value, seconds)
+                Tuned(baseline.name, split.name, split.seed, f"failed: {error}", n_trials, None, value, seconds)
             )
             return
         seconds = time.perf_counter() - started
-        self._report(Tuned(baseline.name, split.protocol, split.seed, status, n_trials, params, value, seconds))
+        self._report(Tuned(baseline.name, split.name, split.seed, status, n_trials, params, value, seconds))
         yield baseline.name, ranker
 
     def _validation(
-        self, split: Split, track_ids: Sequence[str], sound: tuple[Int32, Float32] | None
+        self,
+        split: Split,
+        track_ids: Sequence[str],
+        sound: tuple[Int32, Float32] | None,
+        tracks: Tracks,
+        tags: Tags | None,
     ) -> tuple[Validation | None, str]:
         """Part the training listens once more; where that cannot be, defaults are taken and the reason is given."""
         try:
@@ -166,14 +173,12 @@ class TunedBaselines:
         except DataError as error:
             return None, f"not tuned, defaults taken: {error}"
         plays = plays_of(inner.train, track_ids)
-        user_rows, held_out = held_out_of(inner, plays)
-        if len(user_rows) > self.settings.max_users:
-            drawn = np.random.default_rng(split.seed).choice(len(user_rows), self.settings.max_users, replace=False)
-            drawn.sort()
-            user_rows, held_out = user_rows[drawn], held_out[drawn]
-        candidates = None if inner.cold_track_ids is None else _rows_of(inner.cold_track_ids, track_ids)
-        material = BaselineData.of(plays, self.tracks, self.tags, sound)
-        return Validation(material, user_rows, held_out, candidates, self.settings.k), ""
+        try:
+            panel = _tuned_on(panels_of(inner, plays, self.settings.max_users))
+        except DataError as error:
+            return None, f"not tuned, defaults taken: {error}"
+        material = BaselineData.of(plays, tracks, tags, sound, inner.train)
+        return Validation(material, panel, self.settings.k), ""
 
     def _share(self, started: float, n_left: int) -> float | None:
         """The seconds that a model may take: its part of what is left of the budget."""
@@ -185,16 +190,18 @@ class TunedBaselines:
         """Name all that decides what a trial is worth."""
         facts = {
             "settings": self.settings.model_dump(mode="json", exclude={"trials", "time_budget_s", "models"}),
-            "split": [split.protocol, split.seed],
+            "split": [split.name, split.seed],
             "spaces": {baseline.name: repr(baseline.space) for baseline in BASELINES},
         }
         metadata = whole.metadata
         matrices = [metadata.tags, metadata.genres]
         arrays: list[NDArray[Any]] = [metadata.artist, metadata.year, whole.sound]
         if validation is not None:
-            plays = validation.material.plays
-            matrices += [plays.counts, plays.barred, validation.held_out]
-            arrays += [validation.user_rows] + ([] if validation.candidates is None else [validation.candidates])
+            plays, panel = validation.material.plays, validation.panel
+            matrices += [plays.counts, plays.barred, panel.heard.counts, panel.held_out]
+            arrays += [panel.user_rows] + ([] if panel.candidates is None else [panel.candidates])
+            for moments in () if panel.moments is None else (panel.moments,):
+                arrays += [moments.now, moments.histories.items, moments.histories.seconds]
         arrays += [part for matrix in matrices for part in (matrix.data, matrix.indices, matrix.indptr)]
         return fingerprint(facts, arrays, whole.plays.track_ids)
 
@@ -256,9 +263,16 @@ def _search(
     return trials
 
 
+def _tuned_on(panels: Sequence[Panel]) -> Panel:
+    """The panel whose recall is raised: among all tracks where played, unplayed and all are panels, else the first."""
+    return next((panel for panel in panels if panel.name.endswith("-total")), panels[0])
+
+
 def _unsuited(baseline: Baseline, material: BaselineData, split: Split) -> str:
     if split.cold_track_ids is not None and not baseline.ranks_cold:
         return "it cannot tell tracks without plays apart"
+    if split.protocol == "live" and not baseline.for_anyone:
+        return "it ranks for users of training alone"
     return baseline.lacks(material)
 
 
@@ -266,9 +280,3 @@ def _sound_of(fitted: Fitted) -> tuple[Int32, Float32] | None:
     """Take the sound vectors that a fit left behind; an opened store has none."""
     sound = getattr(getattr(fitted, "artefacts", None), "sound", None)
     return None if sound is None or not len(sound.rows) else (sound.rows, sound.vectors)
-
-
-def _rows_of(some: Sequence[str], track_ids: Sequence[str]) -> Int32:
-    items = pl.DataFrame({"track_id": track_ids}).with_row_index("item")
-    rows = items.join(pl.DataFrame({"track_id": some}), on="track_id", how="semi")["item"]
-    return rows.sort().to_numpy().astype(np.int32)

@@ -167,6 +167,9 @@ def evaluate(
     max_tracks: options.MaxTracks = None,
     cold_by: options.ColdBy = "track",
     cuts: Annotated[int, typer.Option("--cuts", help="Cuts in time that warm, and cold-track by time, roll over.")] = 1,
+    split: options.WarmSplit = "usual",
+    live_days: options.LiveDays = None,
+    made_up: options.MadeUp = "",
     ablations: options.Ablations = False,
     trials: options.PeerTrials = 10,
     time_budget: options.PeerBudget = None,
@@ -182,7 +185,7 @@ def evaluate(
     from pipelines.evaluate import evaluate_files
     from recsys.config import load_settings
 
-    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts, ablations)
+    chosen = evaluation_settings(protocol, k, networks, max_tracks, cold_by, cuts, ablations, live_days, split, made_up)
     inputs, baselines = Inputs(tracks, listens, tags, audio_root), baseline_settings(chosen, trials, time_budget)
     found = evaluate_files(inputs, load_settings(config), chosen, out, store, Bars(verbose=verbose), baselines)
     if found.about["splits"]:

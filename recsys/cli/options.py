@@ -70,7 +70,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings, a TOML 
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
-        "--protocol", help="warm, cold-track, cold-user, representation, with commas; the first three by default."
+        "--protocol", help="warm, cold-track, cold-user, live, representation, with commas; the first three by default."
     ),
 ]
 Networks = Annotated[
@@ -85,6 +85,19 @@ MaxTracks = Annotated[
 ColdBy = Annotated[
     str,
     typer.Option("--cold-by", help="Cold-track takes out a track, a whole artist, or (time) what is new after a cut."),
+]
+WarmSplit = Annotated[
+    str,
+    typer.Option(
+        "--split", help="What warm holds out: usual (by time, or at random), each user's last, or last-plays."
+    ),
+]
+MadeUp = Annotated[
+    str, typer.Option("--made-up", help="Again with so many made-up tracks, never played, a new one: 1,3,10, say.")
+]
+LiveDays = Annotated[
+    float | None,
+    typer.Option("--live-days", help="Live plays so many last days one by one; by default the last fifth of events."),
 ]
 Ablations = Annotated[
     bool, typer.Option("--ablations", help="Fit again without sound, lyrics, tags, artist and year, each in turn.")

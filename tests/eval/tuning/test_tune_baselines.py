@@ -158,8 +158,8 @@ def test_nothing_held_out_reaches_a_trial_or_its_judge(
     def recall(self: trying.Validation, ranker: Ranker) -> float:
         plays = self.material.plays
         pairs = {
-            (plays.user_ids[self.user_rows[u]], plays.track_ids[i])
-            for u, i in zip(*self.held_out.nonzero(), strict=True)
+            (plays.user_ids[self.panel.user_rows[u]], plays.track_ids[i])
+            for u, i in zip(*self.panel.held_out.nonzero(), strict=True)
         }
         own = {(plays.user_ids[u], plays.track_ids[i]) for u, i in zip(*plays.counts.nonzero(), strict=True)}
         assert pairs
@@ -287,8 +287,8 @@ def test_cold_tracks_are_judged_among_themselves(tmp_path: Path, monkeypatch: py
     real = trying.Validation.recall
 
     def recall(self: trying.Validation, ranker: Ranker) -> float:
-        assert self.candidates is not None
-        pools.append({IDS[item] for item in self.candidates})
+        assert self.panel.candidates is not None
+        pools.append({IDS[item] for item in self.panel.candidates})
         return real(self, ranker)
 
     monkeypatch.setattr(trying.Validation, "recall", recall)
@@ -339,7 +339,7 @@ def test_of_many_users_so_many_are_drawn(tmp_path: Path, monkeypatch: pytest.Mon
     sizes = []
     real = trying.Validation.recall
     monkeypatch.setattr(
-        trying.Validation, "recall", lambda self, ranker: sizes.append(len(self.user_rows)) or real(self, ranker)
+        trying.Validation, "recall", lambda self, ranker: sizes.append(len(self.panel.user_rows)) or real(self, ranker)
     )
     run(prepared(tmp_path, max_users=7), split_of("warm"))
     assert set(sizes) == {7}
