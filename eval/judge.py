@@ -28,7 +28,7 @@ from recsys.types import Int32, Plays
 from recsys.util.progress import Bar, Progress
 
 HYBRID = "hybrid"
-LONG = f"{HYBRID}/long"  # by all plays, without regard to their order and times, where the hybrid looks at these
+NEXT = f"{HYBRID}/next"  # by the order and times of plays, as of a moment; the lists of users are by all plays
 WITHOUT = f"{HYBRID}-without-"  # begins the name of a model that was fitted without a modality
 WHOLE = "all"  # the segment of all held-out pairs
 SEGMENT_METRICS = ("recall", "ndcg")
@@ -93,7 +93,7 @@ def judge_hybrid(
     """
     no_sound = np.zeros(0, dtype=np.int32), np.zeros((0, 1), dtype=np.float32)
     traits = traits_of(fitted.plays, split.artists, no_sound)
-    models = [(model, partial(_hybrid, fitted))]
+    models = [(model, partial(ours_on, fitted, None))]
     return _judged_models(fitted.plays, split, traits, models, ks, max_users, progress)
 
 
@@ -130,23 +130,13 @@ def _all_models(fitted: Fitted, seed: int, models: Iterable[tuple[str, Ranker]])
         yield name, partial(peer_on, ranker)
     for part in fitted.parts:
         yield f"{HYBRID}/{part}", partial(_part, fitted, part)
-    yield LONG, partial(_long, fitted)
-    yield HYBRID, partial(_hybrid, fitted)
+    yield NEXT, partial(following, fitted)
+    yield HYBRID, partial(ours_on, fitted, None)
 
 
 def _part(fitted: Fitted, part: str, panel: Panel) -> Ranker | None:
     """One part of the blend; None where each event has a list, as a part alone costs as much there as all together."""
     return None if panel.views else ours_on(fitted, part, panel)
-
-
-def _hybrid(fitted: Fitted, panel: Panel) -> Ranker:
-    """The blend as it would serve: at the panel's moments, if it follows and there are any."""
-    return following(fitted, panel) or ours_on(fitted, None, panel)
-
-
-def _long(fitted: Fitted, panel: Panel) -> Ranker | None:
-    """The blend by all plays, beside what follows; None where these are the same."""
-    return None if following(fitted, panel) is None else ours_on(fitted, None, panel)
 
 
 def _judged(

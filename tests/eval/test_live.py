@@ -69,15 +69,15 @@ def recall(evaluation: Any, split: str, k: int = 1, metric: str = "recall") -> d
     return dict(rows.select("model", "value").rows())
 
 
-def test_a_hybrid_that_follows_is_asked_at_each_event_and_judged_beside_its_long_part(tmp_path: Path) -> None:
+def test_what_comes_next_is_asked_for_at_each_event_and_judged_beside_the_hybrid(tmp_path: Path) -> None:
     evaluation = run(tmp_path, FollowingFit())
     names = set(evaluation.figures["split"])
     assert names == {"live", "live-played", "live-unplayed", "live-cold-users"}
     for split in names:
-        assert recall(evaluation, split)["hybrid"] == 1.0
-        assert recall(evaluation, split, metric="mrr")["hybrid"] == 1.0
-        assert set(recall(evaluation, split)) == {"random", "popularity", "hybrid/long", "hybrid"}  # no parts alone
-    assert recall(evaluation, "live")["hybrid/long"] < 1
+        assert recall(evaluation, split)["hybrid/next"] == 1.0
+        assert recall(evaluation, split, metric="mrr")["hybrid/next"] == 1.0
+        assert set(recall(evaluation, split)) == {"random", "popularity", "hybrid/next", "hybrid"}  # no parts alone
+    assert recall(evaluation, "live")["hybrid"] < 1
     assert any("hit@k" in note for note in evaluation.about["notes"])
     (split,) = evaluation.about["splits"]
     assert "events of 6 users are asked" in split["note"]
