@@ -19,7 +19,7 @@ from eval.baselines.simple import Ranker
 from recsys.errors import DataError
 from recsys.types import Float32, Int32
 
-MAX_ITEMS = 12_000  # two matrices of 576 MB
+MAX_ITEMS = 12_000  # one matrix of 576 MB, and parts of it
 _BLOCK_ROWS = 1024
 
 
