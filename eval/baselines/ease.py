@@ -4,7 +4,7 @@
 
 Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. Time grows with the cube of the items and
 memory with their square, so it runs on items of two or more listeners, the ``MAX_ITEMS`` most heard of them. Values of
-plays are 1 on the mean, so that one range of l2 fits any set: 1,500 for log(1 + plays) of 5.7 on the mean is 46 here.
+plays are 1 on the mean, so that one range of l2 fits any set: 1,500 for log(1 + plays) of 5.5 on the mean is 50 here.
 """
 
 import numpy as np
