@@ -6,11 +6,13 @@
 A track whose artist has no other track stands for itself.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from eval.baselines.base import Baseline, Choice, Number, Params
-from eval.baselines.features import BaselineData, valued
+from eval.baselines.features import BaselineData, Value, valued
 from eval.baselines.rankers import ByScores, ByVectors
 from eval.baselines.simple import Ranker
 from recsys.types import Float32, Int32
@@ -51,14 +53,18 @@ def _fit_popularity(material: BaselineData, params: Params, seed: int) -> Ranker
 
 
 def _fit_own(material: BaselineData, params: Params, seed: int) -> Ranker:
+    return ByScores(material.plays, own_artist_scores(material, params["value"]), seed)
+
+
+def own_artist_scores(material: BaselineData, value: Value) -> Callable[[Int32], Float32]:
+    """Count the plays of every artist by every user; returns what scores all items for some users."""
     artist = artist_or_self(material)
-    plays = material.plays
-    heard = csr_matrix(valued(plays.counts, params["value"]) @ one_hot_artists(artist))
+    heard = csr_matrix(valued(material.plays.counts, value) @ one_hot_artists(artist))
 
     def score(user_rows: Int32) -> Float32:
         return np.asarray(heard[user_rows].toarray()[:, artist], dtype=np.float32)
 
-    return ByScores(plays, score, seed)
+    return score
 
 
 def artist_or_self(material: BaselineData) -> Int32:

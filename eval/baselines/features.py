@@ -116,6 +116,12 @@ def valued(counts: csr_matrix, value: Value) -> csr_matrix:
     return csr_matrix((data.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 
 
+def with_mean_one(matrix: csr_matrix) -> csr_matrix:
+    """Scale a matrix so that the mean of its stored values > 0 is 1: a penalty then weighs alike on any set."""
+    mean = float(matrix.data.mean()) if matrix.nnz else 1.0
+    return csr_matrix((matrix.data / np.float32(mean), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 def _standardised(sound: tuple[Int32, Float32] | None, n_items: int) -> Float32:
     if sound is None or not len(sound[0]):
         return np.zeros((n_items, 0), dtype=np.float32)

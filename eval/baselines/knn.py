@@ -17,10 +17,15 @@ from eval.baselines.rankers import ByScores
 from eval.baselines.simple import Ranker
 from recsys.types import Float32, Int32
 
-_SPACE: dict[str, Number | Choice] = {
+KNN_SPACE: dict[str, Number | Choice] = {
     "K": Number(10, 1000, 200, log=True, whole=True),
     "item_value": Choice(("log", "binary", "raw")),  # of a play in the similarity
     "user_value": Choice(("binary", "log", "raw")),  # of a play in the score
+}
+BM25_SPACE: dict[str, Number | Choice] = {
+    **KNN_SPACE,
+    "K1": Number(0.1, 100, 1.2, log=True),
+    "B": Number(0, 1, 0.75),
 }
 
 
@@ -42,30 +47,35 @@ def _bm25(counts: csr_matrix, params: Params) -> Any:
     return bm25_weight(counts.T, params["K1"], params["B"]).T
 
 
-def _fitted(weighted: Callable[[csr_matrix, Params], Any]) -> Callable[[BaselineData, Params, int], Ranker]:
+def knn_scores(similarity: str, material: BaselineData, params: Params) -> Callable[[Int32], Float32]:
+    """Find the neighbours of every item; returns what scores all items for some users.
+
+    ``similarity`` is cosine, tfidf or bm25. Every row is made by itself, so threads do not matter.
+    """
+    from implicit.nearest_neighbours import ItemItemRecommender
+
+    plays = material.plays
+    model = ItemItemRecommender(K=params["K"])
+    counts = valued(plays.counts, params["item_value"]).astype(np.float64)
+    model.fit(csr_matrix(_WEIGHTED[similarity](counts, params)), show_progress=False)
+    neighbours = csr_matrix(model.similarity, dtype=np.float32)
+    taste = valued(plays.counts, params["user_value"])
+
+    def score(user_rows: Int32) -> Float32:
+        return np.asarray((taste[user_rows] @ neighbours).toarray(), dtype=np.float32)
+
+    return score
+
+
+def _fitted(similarity: str) -> Callable[[BaselineData, Params, int], Ranker]:
     def fit(material: BaselineData, params: Params, seed: int) -> Ranker:
-        """Find the neighbours of every item; every row is made by itself, so threads do not matter."""
-        from implicit.nearest_neighbours import ItemItemRecommender
-
-        plays = material.plays
-        model = ItemItemRecommender(K=params["K"])
-        counts = valued(plays.counts, params["item_value"]).astype(np.float64)
-        model.fit(csr_matrix(weighted(counts, params)), show_progress=False)
-        similarity = csr_matrix(model.similarity, dtype=np.float32)
-        taste = valued(plays.counts, params["user_value"])
-
-        def score(user_rows: Int32) -> Float32:
-            return np.asarray((taste[user_rows] @ similarity).toarray(), dtype=np.float32)
-
-        return ByScores(plays, score, seed)
+        return ByScores(material.plays, knn_scores(similarity, material, params), seed)
 
     return fit
 
 
-COSINE = Baseline("knn-cosine", _fitted(_cosine), _SPACE)
-TFIDF = Baseline("knn-tfidf", _fitted(_tfidf), _SPACE)
-BM25 = Baseline(
-    "knn-bm25",
-    _fitted(_bm25),
-    {**_SPACE, "K1": Number(0.1, 100, 1.2, log=True), "B": Number(0, 1, 0.75)},
-)
+_WEIGHTED = {"cosine": _cosine, "tfidf": _tfidf, "bm25": _bm25}
+
+COSINE = Baseline("knn-cosine", _fitted("cosine"), KNN_SPACE)
+TFIDF = Baseline("knn-tfidf", _fitted("tfidf"), KNN_SPACE)
+BM25 = Baseline("knn-bm25", _fitted("bm25"), BM25_SPACE)
