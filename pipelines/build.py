@@ -170,7 +170,7 @@ def _build(
             sound_cache=cache,
             problems=problems,
             progress=progress,
-            on_sound_model=lambda model: _keep_network(store, model),
+            on_sound_model=lambda model: keep_network(store, model),
             sound_checkpoint=store.cache / "training",
         )
     if strict:
@@ -228,7 +228,7 @@ def _what(settings: AudioSettings) -> dict[str, Any]:
     return settings.model_dump(exclude={"workers", "batch_clips", "device"})
 
 
-def _keep_network(store: Store, model: SoundModel) -> None:
+def keep_network(store: Store, model: SoundModel) -> None:
     """Keep a network as soon as it is trained, so that a build killed while embedding does not train again."""
     beside = store.cache / "network.partial"
     shutil.rmtree(beside, ignore_errors=True)
