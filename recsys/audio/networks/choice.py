@@ -22,6 +22,8 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
         progress: told where the published weights are missed.
     """
     network = settings.network
+    if network.name == "onnx":
+        return heard_at(settings)
     has_start = network.start == "pretrained" and weights is not None
     name = network.name
     if name == "auto":
@@ -36,6 +38,14 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
     if name == "musicnn" and not has_start:
         changes["tune"] = "all"  # there is nothing to keep
     return with_network(settings, **changes)
+
+
+def heard_at(settings: AudioSettings) -> AudioSettings:
+    """Have clips decoded at the sample rate that the network takes, which only a plug-in has of its own."""
+    if settings.network.name != "onnx":
+        return settings
+    decode = settings.decode.model_copy(update={"sample_rate": settings.network.sample_rate})
+    return settings.model_copy(update={"decode": decode})
 
 
 def with_network(settings: AudioSettings, **changes: object) -> AudioSettings:
