@@ -109,7 +109,9 @@ class _Fitting:
                 f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
                 f"{self.settings.head.min_clips} or more; musicnn is used as published"
             )
-            return self._published(weights, asked, with_network(self.settings, name="musicnn", tune="none"))
+            return self._published(
+                weights, asked, with_network(self.settings, name="musicnn", tune="none", patches="all")
+            )
         if chosen.name != "musicnn":
             network, curve, settings = self._taught(self._headed(_published_networks(weights)))
             return SoundModel(network, settings, Origin(asked, WEIGHTS_SHA256, curve))
@@ -187,7 +189,8 @@ class _Fitting:
 
         def heard(row: int) -> Float32:
             clip = self.clips[row]
-            made_of_it = f"{self.settings.log_mel} {self.settings.head.copies} {self.seed}"
+            heard = f"{self.settings.log_mel} {self.settings.network.patches}"
+            made_of_it = f"{heard} {self.settings.head.copies} {self.seed}"
 
             def make() -> Float32:
                 return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)

@@ -99,6 +99,8 @@ class NetworkSettings(Settings):
     start: Literal["random", "pretrained"] = "pretrained"
     tune: Literal["none", "head", "last", "all"] = "head"  # how much of a pretrained musicnn is fitted
     pooling: Literal["mean", "gru"] = "mean"  # from patches to a clip, where the network is trained by gradient
+    # of a clip, spread over it, that each published network under a head hears; fewer cost less and tell less
+    patches: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     max_musicnn_tracks: int = Field(default=20_000, ge=0)
     width: int = Field(default=64, ge=1)  # channels of each layer of conv1d; a quarter of dense's layers
     n_layers: int = Field(default=3, ge=1)

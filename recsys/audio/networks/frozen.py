@@ -55,12 +55,25 @@ class Frozen(nn.Module):
         self.block_sizes = tuple(BLOCKS.values()) * len(networks) + (plug_in.block_sizes if plug_in else ())
         self.n_features = sum(self.block_sizes)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Describe clips (n, n_patches, 96, n_frames) by the features of the published networks, side by side."""
+    def forward(self, clips: Tensor, most: int | None = None) -> Tensor:
+        """Describe clips (n, n_patches, 96, n_frames) by the features of the published networks, side by side.
+
+        Each hears at most so many patches, spread over the clip and between those of the others; by default all, but of
+        two networks the first every second.
+        """
         networks = [network for network in self.networks if isinstance(network, MusicNN)]
-        steps = [1] * len(networks) if len(networks) < 2 else [2, *[1] * (len(networks) - 1)]
-        parts = [_statistics(network, clips[:, ::step]) for network, step in zip(networks, steps, strict=True)]
+        heard = [_places(clips.shape[1], most, place, len(networks)) for place in range(len(networks))]
+        parts = [_statistics(network, clips[:, some]) for network, some in zip(networks, heard, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def _places(n_patches: int, most: int | None, network: int, n_networks: int) -> list[int]:
+    """Which patches a network hears."""
+    if most is None:
+        return list(range(0, n_patches, 2 if n_networks > 1 and network == 0 else 1))
+    if n_patches <= most:
+        return list(range(n_patches))
+    return [int((i + (network + 0.5) / n_networks) * n_patches / most) for i in range(most)]
 
 
 def _statistics(network: MusicNN, clips: Tensor) -> Tensor:
@@ -89,13 +102,15 @@ def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings
     """
     device = device_of(settings.device)
     move(frozen, device)
+    most = settings.network.patches if isinstance(settings.network.patches, int) else None
+    what = f"{settings.log_mel.model_dump_json()} {most}"
 
     def features(samples: Float32) -> Float32:
         parts = []
         with torch.inference_mode(), torch_threads(1):
             if len(frozen.networks):
                 heard = _resampled(samples, settings.decode.sample_rate, settings.log_mel.sample_rate)
-                parts.append(frozen(clip_patches(heard[None], settings, device))[0].cpu().numpy())
+                parts.append(frozen(clip_patches(heard[None], settings, device), most)[0].cpu().numpy())
             if frozen.plug_in is not None:
                 parts.append(frozen.plug_in.features(samples, settings.decode.n_stretches))
         return np.concatenate(parts)
@@ -103,7 +118,7 @@ def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings
     rows_of = np.zeros((len(clips), frozen.n_features), np.float32)
     for rows, samples in of_one_length(clips, settings.decode.sample_rate):
         for row, one in zip(rows, samples, strict=True):  # a batch is no faster, and a clip's bits are then its own
-            rows_of[row] = remembered(frozen, one, settings.log_mel.model_dump_json(), partial(features, one))
+            rows_of[row] = remembered(frozen, one, what, partial(features, one))
     return rows_of
 
 

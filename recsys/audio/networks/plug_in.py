@@ -177,6 +177,7 @@ def described(network: NetworkSettings) -> str:
     Versions of before plug-ins are hashes of the same text.
     """
     left_out = {"model"} if network.name == "onnx" else _OF_PLUG_INS
+    left_out |= {"patches"} if network.patches == "all" else set()
     text = network.model_dump_json(exclude=left_out)
     return f"{RUNTIME} {text}" if network.name == "onnx" else text
 
