@@ -233,9 +233,9 @@ def test_each_network_hears_its_own_patches_spread_over_the_clip() -> None:
 @pytest.mark.usefixtures("weights")
 def test_fewer_patches_are_another_version(tmp_path: Path) -> None:
     """What was saved before there was a choice hears all patches, under the version that it had."""
-    genres, artists, clips = tones(6, 10.0)
+    genres, artists, clips = tones(6, 6.5)
     targets = labelled(genres, artists)
-    few, every = (fit_sound_model(clips, targets, asked(patches=n), 0, Silent()) for n in (1, "all"))
+    few, every = (fit_sound_model(clips, targets, asked(n_copies=0, patches=n), 0, Silent()) for n in (1, "all"))
     assert (few.settings.network.patches, every.settings.network.patches) == (1, "all")
     assert few.version != every.version
     assert float(np.abs(few.embed(clips) - every.embed(clips)).max()) > 1e-3
@@ -246,7 +246,7 @@ def test_fewer_patches_are_another_version(tmp_path: Path) -> None:
     (tmp_path / "sound.json").write_text(json.dumps(about))
     old = SoundModel.load(tmp_path)
     assert (old.version, old.settings.network.patches) == (every.version, "all")
-    assert old.origin.asked == asked(), "so that the next build goes on with it"
+    assert old.origin.asked == asked(n_copies=0), "so that the next build goes on with it"
     np.testing.assert_array_equal(old.embed(clips), every.embed(clips))
 
 
