@@ -230,6 +230,7 @@ def test_each_network_hears_its_own_patches_spread_over_the_clip() -> None:
         torch.testing.assert_close(short, torch.cat([Frozen([first])(clips[:, :3])] * 2, dim=1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_fewer_patches_are_another_version(tmp_path: Path) -> None:
     """What was saved before there was a choice hears all patches, under the version that it had."""
