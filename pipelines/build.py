@@ -17,12 +17,13 @@ import polars as pl
 from pipelines.publish import publish
 from recsys.audio.cache import VectorCache
 from recsys.audio.model import SoundModel
+from recsys.audio.networks.plug_in import read_plug_in
 from recsys.audio.settings import AudioSettings
 from recsys.catalogue.listens import read_listens
 from recsys.catalogue.problems import Problems
 from recsys.catalogue.tracks import read_tags, read_tracks
 from recsys.config import RunSettings
-from recsys.errors import ArtefactError, ConfigError, DataError, NewerError
+from recsys.errors import ArtefactError, ConfigError, DataError, MissingExtraError, NewerError
 from recsys.eventlog.replay import ReplayedLog, forget_audio, read_live, with_listens, with_tracks
 from recsys.fit import fit
 from recsys.store.generation import Store, disk_errors
@@ -148,6 +149,9 @@ def _build(
 ) -> Summary:
     problems = Problems()
     _refuse_newer(store)
+    kept = None if retrain else _kept_network(store, settings)
+    if kept is None and settings.audio.network.name == "onnx":
+        read_plug_in(settings.audio.network, settings.audio.log_mel)  # what is wrong with it is said before all else
     with progress.stage("read") as stage:
         taken = read_live(store)
         forget_audio(store, taken)
@@ -159,7 +163,6 @@ def _build(
     if strict:
         _refuse(problems)
     store.cache.mkdir(exist_ok=True)
-    kept = None if retrain else _kept_network(store, settings)
     with VectorCache(store.cache / "sound.lmdb") as cache:
         recommender = fit(
             catalogue.tracks,
@@ -170,7 +173,7 @@ def _build(
             sound_cache=cache,
             problems=problems,
             progress=progress,
-            on_sound_model=lambda model: _keep_network(store, model),
+            on_sound_model=lambda model: keep_network(store, model),
             sound_checkpoint=store.cache / "training",
         )
     if strict:
@@ -216,8 +219,8 @@ def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:
     for folder in [*folders, store.cache / "network"]:
         try:
             model = load_sound_model(folder)
-        except ArtefactError:
-            continue  # a damaged network is trained anew
+        except (ArtefactError, MissingExtraError):
+            continue  # a damaged network is trained anew, and what the settings ask for is looked for again
         if model is not None and _what(model.origin.asked) == _what(settings.audio):
             return model
     return None
@@ -225,10 +228,10 @@ def _kept_network(store: Store, settings: RunSettings) -> SoundModel | None:
 
 def _what(settings: AudioSettings) -> dict[str, Any]:
     """Say what the vectors depend on; processes and batches are only how they are made."""
-    return settings.model_dump(exclude={"workers", "batch_clips", "device"})
+    return settings.model_dump(exclude={"workers": True, "batch_clips": True, "device": True, "network": {"model"}})
 
 
-def _keep_network(store: Store, model: SoundModel) -> None:
+def keep_network(store: Store, model: SoundModel) -> None:
     """Keep a network as soon as it is trained, so that a build killed while embedding does not train again."""
     beside = store.cache / "network.partial"
     shutil.rmtree(beside, ignore_errors=True)

@@ -4,6 +4,7 @@
     ├── DataError      (ValueError)     an input has the wrong shape, type or content
     │   └── TakenError                  an id was given to a new track, but belongs to another
     ├── ConfigError    (ValueError)     a setting is unknown or out of range
+    │   └── MissingExtraError           what a setting asks for is not installed
     ├── NotFoundError  (LookupError)    an id is not in the catalogue, or a space has no vectors
     │   └── NoSpaceError                the space exists by name, but this catalogue has no data for it
     ├── ArtefactError  (RuntimeError)   a store, generation or model file is missing, damaged or busy
@@ -34,6 +35,10 @@ class TakenError(DataError):
 
 class ConfigError(RecsysError, ValueError):
     """A setting is unknown or out of range."""
+
+
+class MissingExtraError(ConfigError):
+    """What a setting asks for is not installed."""
 
 
 class NotFoundError(RecsysError, LookupError):

@@ -86,6 +86,19 @@ def test_no_size_may_be_zero(where: str, tmp_path: Path) -> None:
         load_settings(written(tmp_path, f"{where} = 0\n"))
 
 
+SHA256, OUTPUTS = f"sha256 = '{'0' * 64}'\n", "outputs = ['embedding']\n"
+ONNX = "[audio.network]\nname = 'onnx'\nmodel = 'clap.onnx'\n"
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    found = load_settings(
+        written(tmp_path, f"{ONNX}{SHA256}{OUTPUTS}sample_rate = 48000\nwindow_s = 5\n")
+    ).audio.network
+    assert (found.name, found.model, found.outputs) == ("onnx", "clap.onnx", ("embedding",))
+    assert (found.sample_rate, found.window_s, found.hop_s) == (48_000, 5.0, 10.0)
+    assert (found.input, found.beside, found.tune) == ("wave", "musicnn", "head")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -96,6 +109,12 @@ def test_no_size_may_be_zero(where: str, tmp_path: Path) -> None:
         ("[hybrid.prior]\nridge_l2 = [1.0, 0.0]", "setting hybrid.prior.ridge_l2"),
         ("[hybrid.content.fusion]\ndrop_modality = 1.0", "setting hybrid.content.fusion.drop_modality: "),
         ("[blend]\nvalidation_share = 1.0", "setting blend.validation_share: "),
+        ("[audio.network]\nname = 'onnx'", "name is onnx, which needs audio.network.model"),
+        (f"{ONNX}sha256 = 'abc'", "setting audio.network.sha256"),
+        (f"{ONNX}{SHA256}outputs = []", "name is onnx, which needs audio.network.outputs"),
+        (f"{ONNX}{SHA256}{OUTPUTS}tune = 'all'", "an ONNX model is not trained; take head or none"),
+        (f"{ONNX}{SHA256}{OUTPUTS}sample_rate = 24000\n[audio.decode]\nsample_rate = 44100", "leave the first out"),
+        (f"{ONNX}{SHA256}{OUTPUTS}sample_rate = 24000\ninput = 'log-mel'", "for input = log-mel they must be the same"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(text: str, message: str, tmp_path: Path) -> None:

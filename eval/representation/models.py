@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from eval.representation.mfcc import N_STATISTICS, fit_mfcc
 from eval.representation.settings import NetworkName
 from recsys.audio.fit import fit_sound_model
 from recsys.audio.networks.weights import musicnn_weights
 from recsys.audio.settings import AudioSettings
 from recsys.content.targets import targets_of
+from recsys.errors import ConfigError
 from recsys.types import Clip, Float32, Tags, Tracks
 from recsys.util.progress import Progress
 
@@ -61,11 +64,18 @@ WHAT = {
 
 
 def network_settings(name: NetworkName, settings: AudioSettings) -> AudioSettings:
-    """Change the run's settings to those of a named network; what the name does not speak of stays."""
+    """Change the run's settings to those of a named network; what the name does not speak of stays.
+
+    Raises:
+        ConfigError: the two do not go together.
+    """
     tree = settings.model_dump()
     for section, values in _CHANGES[name].items():
         tree[section] |= values
-    return AudioSettings.model_validate(tree)
+    try:
+        return AudioSettings.model_validate(tree)
+    except ValidationError as error:  # clips of an ONNX model's sample rate
+        raise ConfigError(f"{name} cannot be judged with these settings: {error.errors()[0]['msg']}") from error
 
 
 def fits_of(names: Sequence[NetworkName], settings: AudioSettings, seed: int, notes: list[str]) -> dict[str, Fit]:

@@ -28,6 +28,7 @@ from eval.representation.map import draw_map, on_a_plane
 from eval.representation.models import WHAT, Fit, Fitted, fits_of
 from eval.representation.settings import RepresentationSettings
 from recsys.audio.cache import FileMark
+from recsys.audio.networks.choice import heard_at
 from recsys.audio.networks.frozen import remembered_features
 from recsys.audio.networks.weights import musicnn_weights
 from recsys.audio.sample import ClipSample, read_sample
@@ -87,6 +88,7 @@ def represent(
         DataError: nothing can be heard, there are fewer artists than folds, or no network is left to judge.
         ArtefactError: the folder cannot be written.
     """
+    audio = heard_at(audio)
     is_given = bool(tracks.frame["vector"].is_not_null().any())
     usable = Tracks(tracks.frame.filter(pl.col("vector" if is_given else "path").is_not_null()))
     if not len(usable):

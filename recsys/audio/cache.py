@@ -12,7 +12,7 @@ heard (an entry that does not was heard by the first); who asks decides whether 
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from recsys.errors import ArtefactError
 from recsys.types import Float32
 
 _FIRST_MAP_BYTES = 2**26  # doubled whenever it is full; a sparse file, so this takes no room
+_VECTORS = b"vector:"  # what the keys of vectors begin with
 _FILE_MARK = struct.Struct("<qq16s")  # size in bytes, time of change in ns, content hash
 
 
@@ -113,14 +114,42 @@ class VectorCache:
         kept = self._get(_vector_key(version, content_hash))
         if kept is None:
             return None
-        head, _, vector = kept.partition(b"\n")
         try:
-            about = json.loads(head)
-            problems = tuple(AudioProblem(*problem) for problem in about["problems"])
-            decoder = int(about.get("decoder", 1))
-            return CachedSound(np.frombuffer(vector, "<f4"), about["duration_s"], about["format"], problems, decoder)
+            return _unpacked(kept)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"the entry of {content_hash} cannot be read") from error
+
+    def entries(self) -> Iterator[tuple[str, str, CachedSound | None]]:
+        """List all vectors: version, content hash, and what is kept, or None where that is damaged.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        try:
+            with self._env.begin() as transaction, transaction.cursor() as cursor:
+                found = cursor.set_range(_VECTORS)
+                while found and bytes(cursor.key()).startswith(_VECTORS):
+                    _, version, content_hash = bytes(cursor.key()).decode("utf-8", "replace").split(":", 2)
+                    try:
+                        yield version, content_hash, _unpacked(bytes(cursor.value()))
+                    except (ValueError, KeyError, TypeError):
+                        yield version, content_hash, None
+                    found = cursor.next()
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
+
+    def dim_of(self, version: str) -> int | None:
+        """Find the width of a version's vectors; None where none is kept."""
+        try:
+            with self._env.begin() as transaction, transaction.cursor() as cursor:
+                of_version = _vector_key(version, "")
+                if not cursor.set_range(of_version) or not bytes(cursor.key()).startswith(of_version):
+                    return None
+                return len(_unpacked(bytes(cursor.value())).vector)
+        except (ValueError, KeyError, TypeError):
+            return None
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
 
     def put(
         self, version: str, sounds: Iterable[tuple[str, CachedSound]], files: Iterable[tuple[FileMark, str]]
@@ -166,8 +195,16 @@ def _packed(sound: CachedSound) -> bytes:
     return json.dumps(about).encode() + b"\n" + np.asarray(sound.vector, "<f4").tobytes()
 
 
+def _unpacked(kept: bytes) -> CachedSound:
+    head, _, vector = kept.partition(b"\n")
+    about = json.loads(head)
+    problems = tuple(AudioProblem(*problem) for problem in about["problems"])
+    decoder = int(about.get("decoder", 1))
+    return CachedSound(np.frombuffer(vector, "<f4"), about["duration_s"], about["format"], problems, decoder)
+
+
 def _vector_key(version: str, content_hash: str) -> bytes:
-    return f"vector:{version}:{content_hash}".encode()
+    return _VECTORS + f"{version}:{content_hash}".encode()
 
 
 def _file_key(mark: FileMark) -> bytes:

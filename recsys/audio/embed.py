@@ -231,7 +231,7 @@ class _Embedding:
     def _found(self, job: _Job, workers: DecodeWorkers) -> bool:
         """Take a file's vector from the cache, if it is there and its file would be heard so again."""
         sound = self._cache.get(self._model.version, job.content_hash) if self._cache else None
-        if sound is None:
+        if sound is None or len(sound.vector) != self._model.dim:
             return False
         if sound.decoder < DECODER:
             if not _heard_right(sound, job.path, workers):

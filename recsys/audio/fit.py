@@ -5,6 +5,7 @@ clips, Targets  ->  fit_sound_model    ->  SoundModel
 
 musicnn, tune = head      published layers as they are -> features -> ``fit_head``, in closed form
 musicnn, tune = last/all  published layers -> ``train_network`` moves the later ones, or all
+onnx                      the user's own network, alone or beside the published ones -> features -> ``fit_head``
 conv1d, dense             ``train_network`` on the tasks; with a pretrained start on the vectors of a fitted musicnn
 """
 
@@ -25,11 +26,15 @@ from recsys.audio.networks.conv1d import Pooled, check_front_end
 from recsys.audio.networks.frozen import Frozen, clip_features, remembered
 from recsys.audio.networks.head import Headed, fit_head
 from recsys.audio.networks.musicnn import DIM as MUSICNN_DIM
+from recsys.audio.networks.musicnn import MusicNN
+from recsys.audio.networks.plug_in import read_plug_in
+from recsys.audio.networks.unfitted import Unfitted
 from recsys.audio.networks.weights import NAMES, WEIGHTS_SHA256, load_musicnn, musicnn_weights
 from recsys.audio.sample import KeptRows, read_sample
 from recsys.audio.settings import AudioSettings
 from recsys.audio.train import train_network
 from recsys.content.tasks import Targets
+from recsys.errors import ConfigError
 from recsys.types import Clip, Float32
 from recsys.util.progress import Progress
 from recsys.util.threads import in_threads
@@ -58,7 +63,7 @@ def train_sound_model(
     chosen = settled(settings, len(paths), musicnn_weights(), progress)
     sample = np.sort(np.random.default_rng(seed).permutation(len(paths))[: settings.train.train_tracks])
     with TemporaryFile() as scratch:
-        rows, clips = read_sample([paths[i] for i in sample], settings, scratch, progress)
+        rows, clips = read_sample([paths[i] for i in sample], chosen, scratch, progress)
         return _Fitting(clips, targets.take(rows), chosen, seed, progress, checkpoint).model(settings)
 
 
@@ -92,6 +97,8 @@ class _Fitting:
     def model(self, asked: AudioSettings) -> SoundModel:
         """Fit what was settled; ``asked`` are the settings as they were given."""
         chosen = self.settings.network
+        if chosen.name == "onnx":
+            return self._plugged_in(asked)
         weights = musicnn_weights() if chosen.start == "pretrained" else None
         if weights is None:
             network, curve = self._trained(self.settings)
@@ -102,13 +109,46 @@ class _Fitting:
                 f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
                 f"{self.settings.head.min_clips} or more; musicnn is used as published"
             )
-            return self._published(weights, asked, with_network(self.settings, name="musicnn", tune="none"))
+            return self._published(
+                weights, asked, with_network(self.settings, name="musicnn", tune="none", patches="all")
+            )
         if chosen.name != "musicnn":
-            network, curve, settings = self._taught(self._headed(weights))
+            network, curve, settings = self._taught(self._headed(_published_networks(weights)))
             return SoundModel(network, settings, Origin(asked, WEIGHTS_SHA256, curve))
         if chosen.tune == "head":
-            return SoundModel(self._headed(weights), self.settings, Origin(asked, WEIGHTS_SHA256))
+            headed = self._headed(_published_networks(weights))
+            return SoundModel(headed, self.settings, Origin(asked, WEIGHTS_SHA256))
         return self._published(weights, asked, self.settings)
+
+    def _plugged_in(self, asked: AudioSettings) -> SoundModel:
+        """Take the user's own network, with a head where there are clips enough to fit one to.
+
+        Raises:
+            ConfigError: it cannot be used, or the published networks that are to stand beside it are not here.
+        """
+        network = self.settings.network
+        plug_in = read_plug_in(network, self.settings.log_mel)
+        known, beside = {"onnx": plug_in.sha256}, list[MusicNN]()
+        if network.beside == "musicnn":
+            weights = musicnn_weights()
+            if weights is None:
+                raise ConfigError(
+                    "audio.network.beside is musicnn, whose weights are not here; `recsys weights musicnn` fetches them"
+                )
+            check_front_end(self.settings.log_mel)
+            beside = [load_musicnn(weights, name) for name in NAMES]
+            known |= WEIGHTS_SHA256
+        frozen = Frozen(beside, plug_in)
+        few = len(self.clips) < self.settings.head.min_clips
+        if few and network.tune == "head":
+            self.progress.log(
+                f"audio: {len(self.clips)} clips are too few to fit a head to, expected "
+                f"{self.settings.head.min_clips} or more; the ONNX model is used as it comes"
+            )
+        if few or network.tune == "none":
+            settings = with_network(self.settings, tune="none")
+            return SoundModel(Unfitted(frozen), settings, Origin(asked, known))
+        return SoundModel(self._headed(frozen), self.settings, Origin(asked, known))
 
     def _published(self, weights: Path, asked: AudioSettings, settings: AudioSettings) -> SoundModel:
         """Take the better of the two published networks as it comes, or tune its layers by gradient."""
@@ -139,17 +179,18 @@ class _Fitting:
         settings = with_network(self.settings, dim=teacher.dim)
         return *self._trained(settings, teacher=vectors), settings
 
-    def _headed(self, weights: Path) -> Headed:
-        """Fit a head to what the published networks hear in each clip and in augmented copies of it."""
-        check_front_end(self.settings.log_mel)
-        frozen = Frozen([load_musicnn(weights, name) for name in NAMES])
+    def _headed(self, frozen: Frozen) -> Headed:
+        """Fit a head to what networks hear in each clip and in augmented copies of it."""
+        if len(frozen.networks):
+            check_front_end(self.settings.log_mel)
         shape = (len(self.clips), 1 + len(self.settings.head.copies), frozen.n_features)
         kept = KeptRows(self.folder, shape, self._fingerprint())
         missing = kept.missing()
 
         def heard(row: int) -> Float32:
             clip = self.clips[row]
-            made_of_it = f"{self.settings.log_mel} {self.settings.head.copies} {self.seed}"
+            heard = f"{self.settings.log_mel} {self.settings.network.patches}"
+            made_of_it = f"{heard} {self.settings.head.copies} {self.seed}"
 
             def make() -> Float32:
                 return clip_features(frozen, [clip, *copies(clip, self.settings, self.seed)], self.settings)
@@ -173,6 +214,10 @@ class _Fitting:
         for label in fields(self.targets):
             digest.update(np.ascontiguousarray(getattr(self.targets, label.name)).tobytes())
         return digest.hexdigest()
+
+
+def _published_networks(weights: Path) -> Frozen:
+    return Frozen([load_musicnn(weights, name) for name in NAMES])
 
 
 def copies(clip: Clip, settings: AudioSettings, seed: int) -> Iterator[Clip]:

@@ -1,7 +1,7 @@
 """The audio tower as one thing: clips in, sound vectors out, kept in a folder.
 
     clips  ->  SoundModel.embed  ->  unit vectors (n, d)
-    SoundModel.save / SoundModel.load  <->  folder/sound.safetensors + folder/sound.json
+    SoundModel.save / SoundModel.load  <->  folder/sound.safetensors + folder/sound.json (+ folder/sound.onnx)
 
 The one function that training, batch embedding, uploads and evaluation all go through, so a vector never
 depends on where it was made. ``version`` names the weights and all that comes before them: vectors of one
@@ -26,13 +26,16 @@ from recsys.audio.networks.clips import clip_patches, of_one_length
 from recsys.audio.networks.conv1d import Pooled, build_network
 from recsys.audio.networks.device import device_of, move
 from recsys.audio.networks.frozen import clip_features
-from recsys.audio.networks.head import Headed, empty_headed
+from recsys.audio.networks.head import Headed, empty_frozen, empty_headed
+from recsys.audio.networks.plug_in import PlugIn, described
+from recsys.audio.networks.unfitted import Unfitted
 from recsys.audio.settings import AudioSettings
-from recsys.errors import ArtefactError
+from recsys.errors import ArtefactError, MissingExtraError
 from recsys.types import Clip, Float32
 from recsys.util.threads import torch_threads
 from recsys.util.training import Curve
 
+_PLUG_IN = "sound.onnx"
 _FORMAT = 3  # of the folder; 2 heard every patch by both published networks
 
 
@@ -51,7 +54,7 @@ class Origin:
 class SoundModel:
     """A network with the settings of its input; ``version`` is a hash of both (32 hexadecimal digits)."""
 
-    network: Pooled | Headed
+    network: Pooled | Headed | Unfitted
     settings: AudioSettings
     origin: Origin
     version: str = field(init=False)
@@ -70,6 +73,9 @@ class SoundModel:
     def label(self) -> str:
         """Say in a few words which network this is and where it started."""
         network = self.settings.network
+        if network.name == "onnx":
+            told = f"onnx {str(network.sha256)[:12]}, {'fitted head' if network.tune == 'head' else 'as it comes'}"
+            return f"{told}, beside musicnn" if network.beside == "musicnn" else told
         if network.start == "random":
             return f"{network.name}, random start"
         if network.name != "musicnn":
@@ -87,7 +93,7 @@ class SoundModel:
             DataError: a clip has another sample rate than the model.
             ConfigError: the setting ``audio.device`` names a device that is not here.
         """
-        if isinstance(self.network, Headed):
+        if not isinstance(self.network, Pooled):
             with torch_threads(1):
                 return self.network.vectors(clip_features(self.network.frozen, clips, self.settings))
         vectors = np.zeros((len(clips), self.dim), np.float32)
@@ -99,10 +105,16 @@ class SoundModel:
                 vectors[rows] = nn.functional.normalize(embedded, dim=1).cpu().numpy()
         return vectors
 
+    @property
+    def _plug_in(self) -> PlugIn | None:
+        return None if isinstance(self.network, Pooled) else self.network.frozen.plug_in
+
     def save(self, folder: Path) -> None:
         """Write the weights and a description into an existing folder."""
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         (folder / "sound.safetensors").write_bytes(save(weights))  # its own save_file hides why a disk refused
+        if self._plug_in is not None:
+            (folder / _PLUG_IN).write_bytes(self._plug_in.model)
         about = {
             "format": _FORMAT,
             "version": self.version,
@@ -119,15 +131,16 @@ class SoundModel:
         """Read a model back.
 
         Raises:
-            ArtefactError: a file is missing, damaged, of another format, or the two do not belong together.
+            ArtefactError: a file is missing, damaged, of another format, or they do not belong together.
+            ConfigError: its plug-in needs ONNX Runtime, which is not installed.
         """
         try:
             about = json.loads((folder / "sound.json").read_text(encoding="utf-8"))
             if about["format"] != _FORMAT:
                 raise ArtefactError(f"{folder}: an audio model of format {about['format']}, expected {_FORMAT}")
-            model = _loaded(about, load_file(folder / "sound.safetensors"))
+            model = _loaded(about, load_file(folder / "sound.safetensors"), folder / _PLUG_IN)
             intact = model.version == about["version"]
-        except ArtefactError:
+        except (ArtefactError, MissingExtraError):
             raise
         except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -137,12 +150,16 @@ class SoundModel:
         return model
 
 
-def _loaded(about: dict[str, Any], weights: dict[str, torch.Tensor]) -> SoundModel:
+def _loaded(about: dict[str, Any], weights: dict[str, torch.Tensor], onnx: Path) -> SoundModel:
     settings = AudioSettings.model_validate(about["settings"])
     origin = Origin(AudioSettings.model_validate(about["asked"]), about["published_weights"], about["curve"])
-    network: Pooled | Headed
+    network: Pooled | Headed | Unfitted
     chosen = settings.network
-    if chosen.name == "musicnn" and chosen.start == "pretrained" and chosen.tune == "head":
+    if chosen.name == "onnx":
+        plug_in = PlugIn(onnx.read_bytes(), chosen, settings.log_mel)
+        has_head = chosen.tune == "head"
+        network = empty_headed(weights, plug_in) if has_head else Unfitted(empty_frozen(weights, plug_in))
+    elif chosen.name == "musicnn" and chosen.start == "pretrained" and chosen.tune == "head":
         network = empty_headed(weights)
     else:
         network = build_network(chosen, settings.log_mel)
@@ -152,8 +169,8 @@ def _loaded(about: dict[str, Any], weights: dict[str, torch.Tensor]) -> SoundMod
 
 def _version(network: nn.Module, settings: AudioSettings) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (settings.decode, settings.log_mel, settings.network):
-        digest.update(part.model_dump_json().encode() + b"\0")
+    for part in (settings.decode.model_dump_json(), settings.log_mel.model_dump_json(), described(settings.network)):
+        digest.update(part.encode() + b"\0")
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + b"\0" + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

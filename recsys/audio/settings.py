@@ -91,19 +91,41 @@ class NetworkSettings(Settings):
 
     ``auto`` is ``musicnn`` with a fitted head where its published weights are present and the catalogue has at most
     ``max_musicnn_tracks`` tracks with audio, else ``conv1d``. A pretrained start of ``conv1d`` or ``dense`` is to be
-    taught musicnn's vectors. Where the weights are not present every network starts at random.
+    taught musicnn's vectors. Where the weights are not present every network starts at random. ``onnx`` is a network of
+    your own: ``model`` and all below it are for that one alone.
     """
 
-    name: Literal["auto", "conv1d", "musicnn", "dense"] = "auto"
+    name: Literal["auto", "conv1d", "musicnn", "dense", "onnx"] = "auto"
     start: Literal["random", "pretrained"] = "pretrained"
     tune: Literal["none", "head", "last", "all"] = "head"  # how much of a pretrained musicnn is fitted
     pooling: Literal["mean", "gru"] = "mean"  # from patches to a clip, where the network is trained by gradient
+    # of a clip, spread over it, that each published network under a head hears; fewer cost less and tell less
+    patches: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     max_musicnn_tracks: int = Field(default=20_000, ge=0)
     width: int = Field(default=64, ge=1)  # channels of each layer of conv1d; a quarter of dense's layers
     n_layers: int = Field(default=3, ge=1)
     kernel_frames: int = Field(default=4, ge=1)
     dim: int = Field(default=64, ge=1)  # of the embedding of conv1d and dense
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    model: str | None = None  # path of the ONNX file
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")  # of that file
+    sample_rate: int = Field(default=16_000, ge=8_000)  # Hz; what its input is made from is decoded at this rate
+    window_s: float = Field(default=10.0, gt=0)  # that it hears at a time; of log-mel to the nearest frame
+    hop_s: float = Field(default=10.0, gt=0)  # from window to window
+    input: Literal["wave", "log-mel"] = "wave"
+    outputs: tuple[str, ...] = ()  # by name; of each the windows' mean and deviation
+    beside: Literal["musicnn", "none"] = "musicnn"  # whose features stand beside its own
+
+    @model_validator(mode="after")
+    def _onnx_is_named(self) -> Self:
+        if self.name != "onnx":
+            return self
+        missing = [name for name in ("model", "sha256", "outputs") if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"audio.network.name is onnx, which needs audio.network.{missing[0]}")
+        if self.tune not in ("none", "head"):
+            raise ValueError(f"audio.network.tune is {self.tune}, an ONNX model is not trained; take head or none")
+        return self
 
     @model_validator(mode="after")
     def _gru_is_trained(self) -> Self:
@@ -182,9 +204,26 @@ class AudioSettings(Settings):
 
     @model_validator(mode="after")
     def _one_sample_rate(self) -> Self:
+        if self.network.name == "onnx":
+            return self._rate_of_onnx()
         if self.decode.sample_rate != self.log_mel.sample_rate:
             raise ValueError(
                 f"audio.decode.sample_rate is {self.decode.sample_rate} Hz and audio.log_mel.sample_rate "
                 f"{self.log_mel.sample_rate} Hz; they must be the same"
+            )
+        return self
+
+    def _rate_of_onnx(self) -> Self:
+        """Clips are decoded at the rate of the ONNX model, musicnn beside it hears them at that of the log-mel."""
+        rate = self.network.sample_rate
+        if self.decode.sample_rate not in (rate, DecodeSettings().sample_rate):
+            raise ValueError(
+                f"audio.decode.sample_rate is {self.decode.sample_rate} Hz and audio.network.sample_rate {rate} Hz; "
+                "leave the first out, the ONNX model's is taken"
+            )
+        if self.network.input == "log-mel" and self.log_mel.sample_rate != rate:
+            raise ValueError(
+                f"audio.log_mel.sample_rate is {self.log_mel.sample_rate} Hz and audio.network.sample_rate {rate} Hz; "
+                "for input = log-mel they must be the same"
             )
         return self

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import call, options, serve
+from recsys.cli import call, options, serve, vectors
 from recsys.cli.output import (
     console,
     log,
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(serve.app)
 app.add_typer(call.app, name="call")
+app.add_typer(vectors.app, name="vectors")
 
 
 @app.command()

@@ -180,6 +180,14 @@ Cert = Annotated[
 ]
 Key = Annotated[Path | None, typer.Option("--key", help="Its key, a PEM file without a password.")]
 
+VectorsOut = Annotated[Path, typer.Option("--out", help="The Parquet file to write.")]
+NetworkOut = Annotated[
+    Path | None, typer.Option("--network", help="A folder for the store's network, which another store can go on with.")
+]
+NetworkIn = Annotated[
+    Path | None, typer.Option("--network", help="A network that an export wrote, for a store that has none yet.")
+]
+
 SqlOut = Annotated[
     Path | None, typer.Option("--out", help="Write the result to this .parquet, .csv or .json file instead.")
 ]

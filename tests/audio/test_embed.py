@@ -109,6 +109,14 @@ def test_saved_and_loaded_gives_the_same(model: SoundModel, tmp_path: Path) -> N
     np.testing.assert_array_equal(loaded.embed([clip(4.0)]), model.embed([clip(4.0)]))
 
 
+def test_versions_are_what_they_were() -> None:
+    """A version is in every sound cache: one that changes by itself has everything heard again."""
+    settings = AudioSettings(network=NetworkSettings(name="conv1d", start="random", width=8, dim=12))
+    network = build_network(settings.network, settings.log_mel)
+    network.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()})
+    assert SoundModel(network, settings, ORIGIN).version == "d92a1998e9bed6e4fa416647ae37462a"
+
+
 def test_version_follows_weights_and_input_only(model: SoundModel) -> None:
     other_limits = SETTINGS.model_copy(update={"workers": WorkerSettings(time_limit_s=5)})
     assert SoundModel(model.network, other_limits, ORIGIN).version == model.version

@@ -1,5 +1,6 @@
 """From settings and weights to a fitted model: what is chosen, what it comes from, what a kill costs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,8 +81,9 @@ def test_what_is_left_open_is_settled(
     network: dict[str, object], n_tracks: int, folder: Path | None, expected: tuple[str, str, str]
 ) -> None:
     told = Told()
-    chosen = settled(asked(**network), n_tracks, folder, told).network
+    chosen = settled(asked(patches=3, **network), n_tracks, folder, told).network
     assert (chosen.name, chosen.start, chosen.tune) == expected
+    assert chosen.patches == (3 if expected == ("musicnn", "pretrained", "head") else "all")
     misses = folder is None and network.get("start") != "random"
     assert [("weights are not here" in line, chosen.name in line) for line in told.lines] == [(True, True)] * misses
 
@@ -216,12 +218,45 @@ def test_of_two_networks_the_first_hears_every_second_patch() -> None:
     assert not torch.allclose(alone[0], every)
 
 
+def test_each_network_hears_its_own_patches_spread_over_the_clip() -> None:
+    first, second = made_up(torch.float32), made_up(torch.float32)
+    clips = torch.rand(1, 10, 96, 20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        both = Frozen([first, second])(clips, 3)
+        alone = [Frozen([first])(clips[:, [0, 4, 7]]), Frozen([second])(clips[:, [2, 5, 9]])]
+        torch.testing.assert_close(both, torch.cat(alone, dim=1))
+        torch.testing.assert_close(Frozen([first])(clips, 2), Frozen([first])(clips[:, [2, 7]]))
+        short = Frozen([first, second])(clips[:, :3], 3)
+        torch.testing.assert_close(short, torch.cat([Frozen([first])(clips[:, :3])] * 2, dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights")
+def test_fewer_patches_are_another_version(tmp_path: Path) -> None:
+    """What was saved before there was a choice hears all patches, under the version that it had."""
+    genres, artists, clips = tones(6, 6.5)
+    targets = labelled(genres, artists)
+    few, every = (fit_sound_model(clips, targets, asked(n_copies=0, patches=n), 0, Silent()) for n in (1, "all"))
+    assert (few.settings.network.patches, every.settings.network.patches) == (1, "all")
+    assert few.version != every.version
+    assert float(np.abs(few.embed(clips) - every.embed(clips)).max()) > 1e-3
+    every.save(tmp_path)
+    about = json.loads((tmp_path / "sound.json").read_text())
+    for which in ("settings", "asked"):
+        del about[which]["network"]["patches"]
+    (tmp_path / "sound.json").write_text(json.dumps(about))
+    old = SoundModel.load(tmp_path)
+    assert (old.version, old.settings.network.patches) == (every.version, "all")
+    assert old.origin.asked == asked(n_copies=0), "so that the next build goes on with it"
+    np.testing.assert_array_equal(old.embed(clips), every.embed(clips))
+
+
 def test_features_are_remembered_by_content_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
     clips = tones(3, 1.0)[2]
     settings = asked()
     frozen, asked_for = Frozen([made_up(fastest_dtype())]), []
     forward = Frozen.forward
-    monkeypatch.setattr(Frozen, "forward", lambda self, x: (asked_for.append(len(x)), forward(self, x))[1])
+    monkeypatch.setattr(Frozen, "forward", lambda self, x, most: (asked_for.append(len(x)), forward(self, x, most))[1])
     first = clip_features(frozen, clips, settings)
     with remembered_features():
         again = [clip_features(frozen, part, settings) for part in (clips, clips[::-1], clips[:1])]

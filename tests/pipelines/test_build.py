@@ -1,5 +1,6 @@
 """The build, from files to a published generation: what is in the tables, and what a second build keeps."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,11 +12,13 @@ import pytest
 from helpers.audio_files import counted_calls
 from helpers.catalogues import CLIPS, GENRES, QUICK, AudioCatalogue, TinyCatalogue, clip, quick_settings
 from helpers.command import run
+from helpers.made_onnx import wave_model
+from helpers.made_onnx import written as onnx_written
 from helpers.stores import copied, rows, tables
 from pipelines.build import Inputs, build
 from recsys import fit as fitting
 from recsys.audio.decoding.pool import DecodeWorkers
-from recsys.config import RunSettings
+from recsys.config import RunSettings, load_settings
 from recsys.errors import DataError
 from recsys.recommender import Recommender
 from recsys.store.generation import Store
@@ -329,3 +332,62 @@ def test_audio_root_and_paths(audio_catalogue: AudioCatalogue, tmp_path: Path) -
     assert rows(tmp_path / "store", "SELECT DISTINCT unnest(genres) FROM tracks ORDER BY 1") == [
         (genre,) for genre in sorted(GENRES)
     ]
+
+
+# ---- a network of one's own ----------------------------------------------------------------------------------
+
+
+def with_onnx(folder: Path, **changes: str) -> tuple[Path, Path]:
+    """Write a model and settings that name it: both files."""
+    path, digest = onnx_written(folder, wave_model())
+    own = {"name": "'onnx'", "model": f"'{path}'", "sha256": f"'{digest}'", "outputs": "['squares', 'frames']"}
+    own |= {"window_s": "0.25", "hop_s": "0.25", "beside": "'none'"} | changes
+    lines = [line for line in QUICK.splitlines() if not line.startswith("network = ")]
+    text = ["[audio.network]", *(f"{name} = {value}" for name, value in own.items()), "[audio.head]", "min_clips = 6"]
+    return Path(path), write(folder / "onnx.toml", *lines, *text)
+
+
+@pytest.mark.slow
+def test_a_build_and_an_upload_hear_by_a_network_of_ones_own(audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model, config = with_onnx(tmp_path)
+    store = built(audio_catalogue.inputs, tmp_path / "store", load_settings(config))
+    ((name, weights),) = rows(store, "SELECT versions->>'sound_network', versions->>'sound_weights' FROM build")
+    assert (name[:5], name[17:], json.loads(weights)) == (
+        "onnx ",
+        ", fitted head",
+        {"onnx": hashlib.sha256(wave_model()).hexdigest()},
+    )
+    assert rows(store, "SELECT count(*) FROM track_vectors WHERE space = 'sound'") == [(8,)]
+    model.unlink()  # the generation has its own
+    song = tmp_path / "song.wav"
+    song.write_bytes((audio_catalogue.folder / "music" / "s0.wav").read_bytes() + b"\0\0")
+    assert run("add", song, "--store", store, "--track-id", "new").status == 0
+    near = Recommender.open(store).similar("new", 1, "sound")
+    assert [track.track_id for track in near.tracks] == ["s0"], "it is the same sound, heard by the same network"
+    assert near.tracks[0].score > 0.999
+    with counted_calls(DecodeWorkers, "_decode") as decoded:
+        built(audio_catalogue.inputs, store, load_settings(config))
+    assert [Path(str(path)).parent.name for path in decoded] == ["uploads"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "'/nowhere/clap.onnx'"}, "audio.network.model /nowhere/clap.onnx cannot be read"),
+        ({"sha256": f"'{'0' * 64}'"}, "it is another file"),
+        ({"outputs": "['tags']"}, "no output 'tags'"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said_before_all_else(
+    changes: dict[str, str], said: str, audio_catalogue: AudioCatalogue, tmp_path: Path
+) -> None:
+    if "tags" in said:
+        pytest.importorskip("onnxruntime")
+    _, config = with_onnx(tmp_path, **changes)
+    tables = ("--tracks", audio_catalogue.inputs.tracks, "--listens", audio_catalogue.inputs.listens)
+    done = run("build", *tables, "--store", tmp_path / "store", "--config", config)
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1, "no stage was begun"
+    assert not (tmp_path / "store").exists()

@@ -80,9 +80,12 @@ def decode(source: Path | BinaryIO, settings: DecodeSettings) -> Decoded:
 
 
 def mislabelled(path: Path, format_: str) -> tuple[AudioProblem, ...]:
-    """Report a suffix that promises another container than the one found; an unknown one promises nothing."""
+    """Report a suffix that promises another container than the one found; an unknown one promises nothing.
+
+    Where it is not known which one was found, the format is empty, and there is nothing to report.
+    """
     promised = _FORMAT_OF_SUFFIX.get(path.suffix.lower(), format_)
-    if promised == format_:
+    if not format_ or promised == format_:
         return ()
     return (AudioProblem("mislabelled-audio", f"the name says {promised}, the content is {format_}"),)
 

@@ -2,7 +2,7 @@
 
     AudioSettings, tracks with audio, weights or none  ->  settled  ->  AudioSettings that name a network and a start
 
-musicnn with a fitted head is the best that is known for a small catalogue and costs about thirteen times the decoding;
+musicnn with a fitted head is the best that is known for a small catalogue and costs 13 to 17 times the decoding;
 ``conv1d``, taught by it, costs less than decoding (``docs/research/findings-audio.md``).
 """
 
@@ -22,6 +22,8 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
         progress: told where the published weights are missed.
     """
     network = settings.network
+    if network.name == "onnx":
+        return _with_patches(heard_at(settings))
     has_start = network.start == "pretrained" and weights is not None
     name = network.name
     if name == "auto":
@@ -35,7 +37,23 @@ def settled(settings: AudioSettings, n_tracks: int, weights: Path | None, progre
     changes = {"name": name, "start": "pretrained" if has_start else "random"}
     if name == "musicnn" and not has_start:
         changes["tune"] = "all"  # there is nothing to keep
-    return with_network(settings, **changes)
+    return _with_patches(with_network(settings, **changes))
+
+
+def _with_patches(settings: AudioSettings) -> AudioSettings:
+    """Have networks other than published ones under a head hear all patches, whatever was asked for."""
+    network = settings.network
+    under_head = network.tune == "head" and network.start == "pretrained"
+    published = network.name == "musicnn" or (network.name == "onnx" and network.beside == "musicnn")
+    return settings if published and under_head else with_network(settings, patches="all")
+
+
+def heard_at(settings: AudioSettings) -> AudioSettings:
+    """Have clips decoded at the sample rate that the network takes, which only a plug-in has of its own."""
+    if settings.network.name != "onnx":
+        return settings
+    decode = settings.decode.model_copy(update={"sample_rate": settings.network.sample_rate})
+    return settings.model_copy(update={"decode": decode})
 
 
 def with_network(settings: AudioSettings, **changes: object) -> AudioSettings:

@@ -5,7 +5,8 @@
 
 Both networks of the package are asked (trained on the Million Song Dataset and on MagnaTagATune): together they tell
 genres apart better than either. Of two, the first hears every second patch: a quarter of the cost is saved, and no
-figure falls (``docs/research/findings-audio.md``). ``recsys.audio.networks.head`` learns what of it matters.
+figure falls (``docs/research/findings-audio.md``). A network of the user's own may stand beside them, or in their
+place. ``recsys.audio.networks.head`` learns what of it matters.
 """
 
 import hashlib
@@ -15,12 +16,14 @@ from contextvars import ContextVar
 from functools import partial
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor, nn
 
 from recsys.audio.networks.clips import clip_patches, of_one_length
 from recsys.audio.networks.device import device_of, move
 from recsys.audio.networks.musicnn import DIM, N_POOLED, MusicNN
+from recsys.audio.networks.plug_in import PlugIn
 from recsys.audio.networks.weights import tensors_sha256
 from recsys.audio.settings import AudioSettings
 from recsys.types import Clip, Float32
@@ -43,20 +46,34 @@ _remembered: ContextVar[dict[bytes, Float32] | None] = ContextVar("features", de
 
 
 class Frozen(nn.Module):
-    """Published networks whose weights stay as they are."""
+    """Published networks whose weights stay as they are, and perhaps a plug-in; its features stand behind theirs."""
 
-    def __init__(self, networks: Sequence[MusicNN]) -> None:
+    def __init__(self, networks: Sequence[MusicNN], plug_in: PlugIn | None = None) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks).requires_grad_(False)
-        self.block_sizes = tuple(BLOCKS.values()) * len(networks)
+        self.plug_in = plug_in
+        self.block_sizes = tuple(BLOCKS.values()) * len(networks) + (plug_in.block_sizes if plug_in else ())
         self.n_features = sum(self.block_sizes)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Describe clips (n, n_patches, 96, n_frames) by (n, n_features)."""
+    def forward(self, clips: Tensor, most: int | None = None) -> Tensor:
+        """Describe clips (n, n_patches, 96, n_frames) by the features of the published networks, side by side.
+
+        Each hears at most so many patches, spread over the clip and between those of the others; by default all, but of
+        two networks the first every second.
+        """
         networks = [network for network in self.networks if isinstance(network, MusicNN)]
-        steps = [1] * len(networks) if len(networks) < 2 else [2, *[1] * (len(networks) - 1)]
-        parts = [_statistics(network, clips[:, ::step]) for network, step in zip(networks, steps, strict=True)]
+        heard = [_places(clips.shape[1], most, place, len(networks)) for place in range(len(networks))]
+        parts = [_statistics(network, clips[:, some]) for network, some in zip(networks, heard, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def _places(n_patches: int, most: int | None, network: int, n_networks: int) -> list[int]:
+    """Which patches a network hears."""
+    if most is None:
+        return list(range(0, n_patches, 2 if n_networks > 1 and network == 0 else 1))
+    if n_patches <= most:
+        return list(range(n_patches))
+    return [int((i + (network + 0.5) / n_networks) * n_patches / most) for i in range(most)]
 
 
 def _statistics(network: MusicNN, clips: Tensor) -> Tensor:
@@ -85,17 +102,32 @@ def clip_features(frozen: Frozen, clips: Sequence[Clip], settings: AudioSettings
     """
     device = device_of(settings.device)
     move(frozen, device)
+    most = settings.network.patches if isinstance(settings.network.patches, int) else None
+    what = f"{settings.log_mel.model_dump_json()} {most}"
 
     def features(samples: Float32) -> Float32:
+        parts = []
         with torch.inference_mode(), torch_threads(1):
-            found: Float32 = frozen(clip_patches(samples[None], settings, device))[0].cpu().numpy()
-        return found
+            if len(frozen.networks):
+                heard = _resampled(samples, settings.decode.sample_rate, settings.log_mel.sample_rate)
+                parts.append(frozen(clip_patches(heard[None], settings, device), most)[0].cpu().numpy())
+            if frozen.plug_in is not None:
+                parts.append(frozen.plug_in.features(samples, settings.decode.n_stretches))
+        return np.concatenate(parts)
 
     rows_of = np.zeros((len(clips), frozen.n_features), np.float32)
     for rows, samples in of_one_length(clips, settings.decode.sample_rate):
         for row, one in zip(rows, samples, strict=True):  # a batch is no faster, and a clip's bits are then its own
-            rows_of[row] = remembered(frozen, one, settings.log_mel.model_dump_json(), partial(features, one))
+            rows_of[row] = remembered(frozen, one, what, partial(features, one))
     return rows_of
+
+
+def _resampled(samples: Float32, from_rate: int, to_rate: int) -> Float32:
+    """Bring samples to the rate of the published networks, where a plug-in hears them at another."""
+    if from_rate == to_rate:
+        return samples
+    resampled: Float32 = soxr.resample(samples, from_rate, to_rate)
+    return resampled
 
 
 def remembered(frozen: Frozen, samples: Float32, what: str, make: Callable[[], Float32]) -> Float32:
@@ -106,7 +138,8 @@ def remembered(frozen: Frozen, samples: Float32, what: str, make: Callable[[], F
     memory = _remembered.get()
     if memory is None:
         return make()
-    digest = hashlib.blake2b(f"{tensors_sha256(frozen.state_dict())} {what}".encode())
+    own = frozen.plug_in.identity if frozen.plug_in is not None else ""
+    digest = hashlib.blake2b(f"{tensors_sha256(frozen.state_dict())} {own} {what}".encode())
     digest.update(samples.tobytes())
     if digest.digest() not in memory:
         memory[digest.digest()] = make()

@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 
 from recsys.audio.networks.frozen import Frozen
 from recsys.audio.networks.musicnn import MusicNN
+from recsys.audio.networks.plug_in import PlugIn
 from recsys.audio.settings import HeadSettings
 from recsys.content.settings import TaskSettings
 from recsys.content.targets import Targets
@@ -81,7 +82,7 @@ class Headed(nn.Module):
         return self.head.dim
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Embed clips (n, n_patches, 96, n_frames) as unit vectors (n, dim)."""
+        """Embed clips (n, n_patches, 96, n_frames) as unit vectors (n, dim), where there is no plug-in."""
         vectors: Tensor = self.head(self.frozen(clips))
         return vectors
 
@@ -92,11 +93,16 @@ class Headed(nn.Module):
         return vectors
 
 
-def empty_headed(weights: Mapping[str, Tensor]) -> Headed:
-    """Make networks and a head of the sizes that saved weights have."""
+def empty_frozen(weights: Mapping[str, Tensor], plug_in: PlugIn | None = None) -> Frozen:
+    """Make as many published networks as saved weights have."""
     n_networks = len({name.split(".")[2] for name in weights if name.startswith("frozen.networks.")})
+    return Frozen([MusicNN() for _ in range(n_networks)], plug_in)
+
+
+def empty_headed(weights: Mapping[str, Tensor], plug_in: PlugIn | None = None) -> Headed:
+    """Make networks and a head of the sizes that saved weights have."""
     shapes = {name.removeprefix("head."): tuple(t.shape) for name, t in weights.items() if name.startswith("head.")}
-    return Headed(Frozen([MusicNN() for _ in range(n_networks)]), Head(shapes))
+    return Headed(empty_frozen(weights, plug_in), Head(shapes))
 
 
 def fit_head(features: Float32, block_sizes: Sequence[int], targets: Targets, settings: HeadSettings) -> Head:

@@ -3,8 +3,9 @@
     patches (n, 96, n_frames)  ->  front_end  ->  (n, 561, n_frames)
 
 Nearly all of musicnn's cost is here. With gradients the filters are convolutions. Without, they are matrix products,
-one a mel position with a running maximum. Numbers are whole ones of eight bits where the processor multiplies those
-(each patch and each filter has its own unit), else bfloat16 or single precision; what that costs is in
+one a mel position with a running maximum; in single precision the large ones go by tiles
+(``recsys.audio.networks.tiles``). Numbers are whole ones of eight bits where the processor multiplies those (each patch
+and each filter has its own unit), else bfloat16 or single precision; what that costs is in
 ``docs/research/findings-audio.md``.
 """
 
@@ -15,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
+
+from recsys.audio.networks.tiles import FRAMES, highest_in_tiles
 
 SMALL_VARIANCE = 1e-3  # of the published network's batch norms
 N_MELS = 96
@@ -118,6 +121,8 @@ def _by_size(front: Front, slope: Tensor, offset: Tensor, scaled: _Scaled, out: 
     frames = out.new_ones(1, 1, out.shape[2])
     inside = conv1d(pad(frames, front.padding), weights.sum(dim=1)[:, None])[0].t()  # (n_frames, filters)
     over = _over_positions if weights.shape[1] > 1 else _over_bands
+    if over is _over_positions and matrix.dtype == torch.float32 and weights.shape[2] == FRAMES:
+        over = highest_in_tiles
     for start in range(0, len(scaled.numbers), _PATCHES):
         some = slice(start, start + _PATCHES)
         highest = over(pad(scaled.numbers[some], front.padding), matrix).float()

@@ -27,7 +27,8 @@ def test_golden(network: MusicNN, patches: torch.Tensor, gradients: bool) -> Non
         maxima, means = network.pooled(network.front_end(patches))
         found = {"maxima": maxima, "means": means, "penultimate": network(patches), "tags": network.tags(patches)}
         for name, tensor in found.items():
-            np.testing.assert_allclose(tensor[0].detach(), golden[name], atol=1e-5, err_msg=name)
+            # by tiles single precision is a little rougher
+            np.testing.assert_allclose(tensor[0].detach(), golden[name], atol=1e-5 if gradients else 5e-5, err_msg=name)
 
 
 def test_rows_are_patches_and_do_not_depend_on_each_other(network: MusicNN, patches: torch.Tensor) -> None:
