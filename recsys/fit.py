@@ -144,7 +144,7 @@ def fit(
     with clock.stage("hybrid") as stage:
         fitted = fit_parts(known, plays, settings.hybrid, settings.seed, progress, factors)
         blend, user_vectors, item_vectors = join(fitted.parts, learned.weights, plays.n_listeners, learned.new)
-        blend = settle(learned, blend, user_vectors, item_vectors, plays)
+        blend = settle(learned, blend, user_vectors, item_vectors, plays, settings.blend.share_of_new)
         stage.done(
             f"{len(user_vectors):,} users and {len(item_vectors):,} tracks -> vectors ({item_vectors.shape[1]},)"
         )

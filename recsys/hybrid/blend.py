@@ -45,6 +45,8 @@ class BlendSettings(Settings):
     validation_tracks: float = Field(default=0.1, ge=0, lt=1)  # of the played tracks, which lose all plays
     # what played tracks may lose of their recall@20 so that new ones are shown among them
     cost_of_new: float = Field(default=0.005, ge=0, lt=1)
+    # of the first 20 places of all users together, for tracks that nobody has played, whatever that costs the others
+    share_of_new: float | None = Field(default=None, ge=0, le=1)
 
     def given(self) -> dict[str, float | None]:
         """Weights by part name, None where they are to be learned; new tracks have no level until that is learned."""

@@ -215,11 +215,18 @@ def _among_all(
     return Learned({**raised, NEW: level}, factors, standing)
 
 
-def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: Float32, plays: Plays) -> Blend:
+def settle(
+    learned: Learned,
+    blend: Blend,
+    user_vectors: Float32,
+    item_vectors: Float32,
+    plays: Plays,
+    share_of_new: float | None = None,
+) -> Blend:
     """Find the level for new tracks at which they stand among the played ones as they did where it was learned.
 
     As many new tracks get the same share of the places, fewer get fewer; of very few, or none, nothing can be told, and
-    the level stays as learned.
+    the level stays as learned. A share that is given is taken instead, however many there are.
 
     Args:
         learned: from held-out plays.
@@ -227,13 +234,18 @@ def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: 
         user_vectors: (n_users, d) of that blend.
         item_vectors: (n_items, d).
         plays: all of them.
+        share_of_new: of the first 20 places of all users together, 0 to 1, that new tracks are to have.
     """
     standing, unplayed = learned.standing, plays.n_listeners == 0
     n_new = int(unplayed.sum())
-    if standing is None or n_new < MIN_NEW:
+    if share_of_new is not None and n_new and any(part.name == NEW for part in blend.parts):
+        share = share_of_new
+    elif share_of_new is None and standing is not None and n_new >= MIN_NEW:
+        share = standing.share * min(1.0, n_new / standing.n_new)
+    else:
         return blend
     users = evenly(plays.counts, np.ones(len(plays.user_ids), dtype=bool), SETTLED_ON, MIN_TRACKS)
-    weights = {**learned.weights, NEW: 0.0}
+    weights = {**learned.weights, NEW: 0.0}  # how high they would stand without a level of their own
     queries = blend.with_weights(weights).queries(user_vectors[users], np.ones(len(users), dtype=bool))
     left_out = (plays.counts[users], plays.barred[users])
     old, new = (
@@ -243,7 +255,6 @@ def settle(learned: Learned, blend: Blend, user_vectors: Float32, item_vectors: 
     full = np.isfinite(old[:, -1]) & np.isfinite(new[:, 0])
     if not full.any():
         return blend
-    share = standing.share * min(1.0, n_new / standing.n_new)
     return blend.with_weights({**learned.weights, NEW: level_at_share(old[full], new[full], share)})
 
 

@@ -205,7 +205,7 @@ def test_a_part_that_new_tracks_alone_need_gets_a_little_of_the_weight(monkeypat
 # ---- another fit -------------------------------------------------------------------------------------------------
 
 
-def settled(found: Learned, louder: float, kept: Plays) -> tuple[int, int, int]:
+def settled(found: Learned, louder: float, kept: Plays, share: float | None = None) -> tuple[int, int, int]:
     """Places of new tracks, louder than those that the level was learned with: at that level, settled, and of how many.
 
     The lists are those of users with five tracks, no two of whom are the same.
@@ -220,7 +220,7 @@ def settled(found: Learned, louder: float, kept: Plays) -> tuple[int, int, int]:
         lists = top_k(queries, items, 20, (kept.counts[some], kept.barred[some])).items
         return int((kept.n_listeners == 0)[lists].sum())
 
-    return places(blend), places(settle(found, blend, users, items, kept)), 20 * len(some)
+    return places(blend), places(settle(found, blend, users, items, kept, share)), 20 * len(some)
 
 
 @pytest.mark.parametrize("louder", [0.3, 3.0])
@@ -247,6 +247,25 @@ def test_fewer_new_tracks_get_fewer_places_and_of_very_few_the_level_stays(monke
     assert carried == as_learned
     as_learned, carried, _ = settled(replace(found, standing=None), 1.0, held_out.kept)
     assert carried == as_learned
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_a_share_that_is_given_is_what_new_tracks_get(share: float, is_learned: bool) -> None:
+    """Whether held-out plays told anything of them or not."""
+    found = learned(*old_and_new(), WITH_NEW)
+    if not is_learned:
+        found = replace(found, standing=None)
+    as_learned, carried, n_places = settled(found, 1.0, old_and_new()[1].kept, share)
+    assert carried == pytest.approx(share * n_places, abs=1)
+    assert carried != as_learned
+
+
+def test_a_share_of_new_tracks_that_are_not_there_changes_nothing() -> None:
+    parts, held_out = old_and_new()
+    blend, users, items = join(parts[:3], {"als": 1.0, "content": 1.0, "popularity": 1.0}, held_out.kept.n_listeners)
+    found = Learned({"als": 1.0, "content": 1.0, "popularity": 1.0}, {})
+    assert settle(found, blend, users, items, held_out.kept, 0.2) is blend
 
 
 def test_where_new_tracks_stand_is_told_by_users_of_some_tracks_if_there_are_any() -> None:
