@@ -45,6 +45,7 @@ def problems(folder: Path) -> list[tuple]:
     return [(kind, str(Path(source).relative_to(folder)), row, value) for kind, source, row, value, _ in found]
 
 
+@pytest.mark.slow
 def test_bad_audio(tmp_path: Path) -> None:
     """Tracks with bad audio stay, without a sound vector; those with damaged but usable audio keep theirs."""
     whole, mp3 = encoded(melody(2.0, 1), "WAV", "PCM_16"), clip("x.mp3", 2)

@@ -244,6 +244,7 @@ def test_the_cache_is_used_and_its_problems_told_again(model: SoundModel, songs:
         assert not np.allclose(changed[1], first[1])
 
 
+@pytest.mark.slow
 def test_only_what_was_heard_wrong_is_heard_again(model: SoundModel, tmp_path: Path) -> None:
     """A cache of the first decoder, whose entries name no version; what is decoded again is counted."""
     five = melody(5.0, 7)
@@ -298,6 +299,7 @@ def test_only_what_was_heard_wrong_is_heard_again(model: SoundModel, tmp_path: P
         np.testing.assert_array_equal(again, vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_an_interrupted_run_keeps_whole_batches(model: SoundModel, songs: Path, tmp_path: Path) -> None:
     paths = write_all(tmp_path, {f"{i}.wav": encoded(melody(1.5, i), "WAV") for i in range(8)})

@@ -152,6 +152,7 @@ def test_the_published_front_end_is_insisted_on() -> None:
         fit_sound_model(clips, labelled(genres, artists), other, 0, Silent())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_a_killed_head_does_not_listen_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genres, artists, clips = tones(8, 1.0)
@@ -182,6 +183,7 @@ def test_a_killed_head_does_not_listen_twice(tmp_path: Path, monkeypatch: pytest
     assert 4 <= len(heard) < 8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 @pytest.mark.usefixtures("apart")
 def test_a_catalogue_larger_than_its_sample(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_every_network_embeds(clips: list[Path], network: Name) -> None:
     assert embed(clips[:1], sound_model(network)).n_vectors == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_damaged_files_are_problems_beside_whole_ones(clips: list[Path], tmp_path: Path) -> None:
     bad = sounds.damaged(tmp_path, clips, 4)

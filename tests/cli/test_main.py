@@ -304,12 +304,14 @@ def test_text_that_is_not_utf8_on_the_command_line(tiny_store: Path) -> None:
     assert shell_ran.returncode in (0, 2), "printed as the bytes it was, or refused where the terminal cannot"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback(tiny_store: Path) -> None:
     command = f"'{sys.executable}' -m recsys sql 'SELECT * FROM track_neighbours' --store '{tiny_store}' | head -1"
     ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in ran.stderr, ran.stderr
 
 
+@pytest.mark.slow
 def test_output_is_clean_in_a_process_of_its_own(tiny_store: Path) -> None:
     ran = shell("recommend", "u4", "--store", tiny_store, "--json", "-k", "1")
     assert (ran.returncode, ran.stderr) == (0, "")

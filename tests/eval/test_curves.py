@@ -108,6 +108,7 @@ def test_a_fit_that_trained_nothing_has_no_place_in_the_report(tmp_path: Path) -
     assert 'id="training"' not in page
 
 
+@pytest.mark.slow
 def test_the_engine_leaves_the_curves_of_both_networks(audio_catalogue: AudioCatalogue) -> None:
     """Where ``recsys.fit`` puts its artefacts is told by this alone: it fails when they move."""
     settings = quick_settings()

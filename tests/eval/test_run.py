@@ -310,6 +310,7 @@ def test_users_meet_their_own_values_over_splits() -> None:
     assert value_of(figures, metric="coverage") == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_the_engine_itself_recovers_a_planted_taste(tmp_path: Path) -> None:
     """Through ``recsys.fit``: genre tells the taste, so even cold tracks find their listeners."""
     few = {"als": {"epochs": 5}, "lightfm": {"epochs": 10}, "content": {"epochs": 10}}

@@ -93,6 +93,7 @@ def test_a_build_is_refused_and_the_store_stays(older: tuple[Path, Path], tiny_c
     assert Store(store).names()[-1] == before
 
 
+@pytest.mark.slow
 def test_a_server_says_it_to_who_writes(older: tuple[Path, Path]) -> None:
     import grpc
 

@@ -36,6 +36,7 @@ def test_nothing_has_happened(store):
     assert facts(store)["rollback_to"] == "no other generation is kept"
 
 
+@pytest.mark.slow
 def test_listens_and_deletions_are_counted_until_a_build_takes_them_in(store, tiny_catalogue: TinyCatalogue):
     with closing(Recommender.open(store.folder)) as recommender, closing(LiveUpdater(store, recommender)) as live:
         live.record([Listened("u1", "t1"), Listened("u2", "t2"), Listened("gone", "t3")])

@@ -137,6 +137,7 @@ def test_the_order_decides(follower: Recommender) -> None:
     assert plain[0] == plain[1]
 
 
+@pytest.mark.slow
 def test_where_order_tells_nothing_nothing_is_learned() -> None:
     assert fitted(streams.listens(in_order=False)).model.order is None
 

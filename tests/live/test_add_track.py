@@ -184,6 +184,7 @@ def test_a_file_whose_name_is_not_utf8(store: Path, song: Path) -> None:
     Recommender.open(store).recommend("v0")
 
 
+@pytest.mark.slow
 def test_the_next_build_takes_it_in_once(store: Path, song: Path, audio_catalogue: AudioCatalogue) -> None:
     added = add_track(store, song, NewTrack("new", artist="Band 1", genre="jazz"))
     *_, (_, uploaded) = Recommender.open(store)._catalogue.space("sound", 1000)
@@ -204,6 +205,7 @@ def test_the_next_build_takes_it_in_once(store: Path, song: Path, audio_catalogu
         assert (again.track_id, again.known) == (added.track_id, True)
 
 
+@pytest.mark.slow
 def test_it_comes_while_a_build_runs(
     store: Path, song: Path, audio_catalogue: AudioCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +229,7 @@ def test_it_comes_while_a_build_runs(
     assert rows(store, "SELECT count(*) FROM tracks WHERE track_id = 'new'") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_build_ends_while_it_is_heard(
     store: Path, song: Path, audio_catalogue: AudioCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +262,7 @@ def test_a_table_that_has_the_id_wins(store: Path, song: Path, audio_catalogue: 
     assert Recommender.open(store).status()["n_uploads"] == 0
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_given_vectors(song: Path, tmp_path: Path) -> None:
     """It has no audio network: the track has no sound, but its genre places it."""
     tracks = tmp_path / "tracks.csv"

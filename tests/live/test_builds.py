@@ -90,6 +90,7 @@ def test_builds_twice_with_a_rollback_between_and_nothing_is_missing(
         assert "t3" not in listed(live, "u7")
 
 
+@pytest.mark.slow
 def test_a_listen_while_a_build_ends_is_in_the_new_lists(
     store: Path, tiny_catalogue: TinyCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,8 @@ def check(answers: FastPath, store: Path, gone: Sequence[str], most_computed: in
     return n_computed
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(
     answers: FastPath, store: Path, seed: int
 ) -> None:

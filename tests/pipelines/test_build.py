@@ -244,6 +244,7 @@ def test_a_table_without_tracks_is_nothing_usable(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_only_bad_audio_is_nothing_usable_and_says_why(tmp_path: Path) -> None:
     tracks = write(tmp_path / "tracks.csv", "track_id,path", "a,none.mp3", "b,noise.mp3")

@@ -161,6 +161,7 @@ def test_two_builds_at_once(tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp
         build(Inputs(tiny_catalogue.tracks), store, quick_settings(), Silent())
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_or_network_is_said_or_made_again(
     audio_catalogue: AudioCatalogue, audio_store: Path, tmp_path: Path
 ) -> None:

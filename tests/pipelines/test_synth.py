@@ -152,6 +152,7 @@ def test_the_planted_tempo_is_heard():
     assert beat > 3 * abs(off_beat)
 
 
+@pytest.mark.slow
 def test_genres_are_told_apart_by_simple_features_across_artists():
     songs = plan(SynthSettings(n_tracks=48, n_artists=48)).songs
     features = []

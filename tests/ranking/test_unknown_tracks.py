@@ -179,6 +179,7 @@ def test_a_full_list_that_deletions_left_short_is_filled_from_all_tracks(
 # ---- what is said --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_control_characters_never_reach_the_terminal(tmp_path: Path) -> None:
     odd = "\x1b[31mred\x9b1m\u202e\x07"
     (tmp_path / "tracks.csv").write_text(

@@ -116,6 +116,7 @@ def test_reflection_is_for_those_who_may_read(channel, tokens):
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
 
 
+@pytest.mark.slow
 def test_tokens_that_change_under_a_running_server(tmp_path):
     file = tmp_path / "tokens"
     first, _ = add_token(file, Role.READ, "first")

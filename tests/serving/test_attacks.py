@@ -350,6 +350,7 @@ def test_reflection_counts_as_a_call_and_ends_at_its_door():
         assert call(channel, "Recommend") == b"got x"
 
 
+@pytest.mark.slow
 def test_headers_of_more_calls_than_one_connection_may_have_are_refused_by_grpc():
     with doored(AccessControl()) as address, attacking(address, 1, 1, RECOMMEND) as attackers:
         push(attackers, 5, settled=True)

@@ -175,6 +175,7 @@ def test_figures_are_summed_over_two_workers_and_outlive_one(tiny_store):
         assert eventually(lambda: counted(where) == 21)
 
 
+@pytest.mark.slow
 def test_a_rate_counts_over_two_workers(files, tiny_store):
     with served(tiny_store, "--workers", "2", "--rate", "20", "--tokens", files.tokens) as server:
         stubs = []
@@ -214,6 +215,7 @@ def test_tokens_change_under_two_workers(files, tiny_store):
         assert outcome(newer) == {"OK"}
 
 
+@pytest.mark.slow
 def test_lines_are_json_and_hold_no_secret(files, tiny_store):
     secrets = files.secrets
     options = ("--log", "json", "--log-calls", "--tokens", files.tokens, *files.tls)

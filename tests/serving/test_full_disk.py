@@ -64,6 +64,7 @@ def check_writes_refused(stub: RecommenderStub) -> None:
         assert "/" not in sentence
 
 
+@pytest.mark.slow
 def test_a_server_whose_disk_is_full(tiny_store: Path, tmp_path: Path) -> None:
     """The workers may write no byte more to any file, as where the disk is full or has become read-only."""
     store = copied(tiny_store, tmp_path)
@@ -87,6 +88,7 @@ def test_a_server_whose_disk_is_full(tiny_store: Path, tmp_path: Path) -> None:
         assert server.workers() == workers
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_is_full(tiny_store: Path, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     store = copied(tiny_store, tmp_path / "disk")
     with serve(store, workers=1, embed=True) as server, stub_of(server.address) as stub:
@@ -125,6 +127,7 @@ def read_only(tiny_store: Path, tmp_path: Path) -> Iterator[Path]:
         path.chmod(mode)
 
 
+@pytest.mark.slow
 def test_a_store_that_may_only_be_read(read_only: Path) -> None:
     with serve(read_only, workers=1, before=LIMITED, embed=True) as server, stub_of(server.address) as stub:
         check_reads(stub, "u2")

@@ -53,6 +53,7 @@ def test_the_former_generation_is_let_go_of_beside_the_calls(store: Store) -> No
     assert threads[0] != threading.get_ident()
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_no_file_of_a_generation_that_was_replaced(store: Store) -> None:
     first, second = sorted(store.names())
     with serve(store.folder, workers=1) as server:

@@ -35,6 +35,7 @@ def confined() -> Iterator[DecodeWorkers]:
         yield workers
 
 
+@pytest.mark.slow
 def test_outcomes_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
     seconds = [1.5 + i / 8 for i in range(12)]
     paths = write_all(tmp_path, {f"{s}.wav": encoded(melody(s), "WAV") for s in seconds})

@@ -44,6 +44,7 @@ def test_a_fault_costs_one_file(tmp_path: Path) -> None:
     assert "SIGKILL" in found[0].notes[0]
 
 
+@pytest.mark.slow
 def test_a_hang_is_stopped_and_costs_one_file(tmp_path: Path) -> None:
     paths = write_all(tmp_path, {"a": tagged("a"), "b": b"hang  ", "c": tagged("c")})
     with TagReaders(1, FAULTY, time_limit_s=2.0) as readers:

@@ -393,6 +393,7 @@ def test_the_table_has_a_row_a_figure_and_a_column_a_network(once: Once, tmp_pat
     assert "other" in text
 
 
+@pytest.mark.slow
 def test_the_command_on_real_files(tmp_path: Path) -> None:
     """The build's own decoding and a small network of its own, from files to the screen."""
     lines = ["track_id,path,artist,genre"]

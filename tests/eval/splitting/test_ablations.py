@@ -173,6 +173,7 @@ def test_a_run_that_was_killed_between_two_fits_goes_on(tmp_path: Path, n_before
     assert resumed.about["tests"] == fresh.about["tests"]
 
 
+@pytest.mark.slow
 def test_the_engine_itself_misses_the_genre(tmp_path: Path) -> None:
     """Through ``recsys.fit``: genre alone tells the taste of a cold track, the year says nothing."""
     years = pl.Series("year", np.random.default_rng(3).integers(1960, 2020, 40), TRACKS_SCHEMA["year"])
