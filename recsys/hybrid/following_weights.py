@@ -191,8 +191,10 @@ def _own(users: Float32, blend: Blend, vectors: Float32) -> Float32:
 
 
 def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:
-    """Weights (n_own + n_features,) under which the wanted candidates are likeliest."""
+    """Weights (n_own + n_features,) under which the wanted candidates are likeliest; 0 where none is a candidate."""
     able = [case for case in cases if case.wanted >= 0]
+    if not able:
+        return np.zeros(len(OWN) + len(FEATURES))
     values = np.concatenate([case.values[place] for case in able], axis=1).astype(np.float64)
     spread = values.std(axis=1)
     spread[spread <= 0] = np.inf  # what does not differ gets no weight
@@ -219,7 +221,8 @@ def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]
 
 def _judged(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:
     """NDCG of each case under weights that the users of the other half taught."""
-    half = np.array([case.user for case in cases]) % 2
+    _, rows = np.unique([case.user for case in cases], return_inverse=True)
+    half = rows % 2  # by their order, so that there is somebody in both
     found = np.zeros(len(cases))
     for mine in (0, 1):
         weights = _fitted([case for case, h in zip(cases, half, strict=True) if h != mine], place, times)

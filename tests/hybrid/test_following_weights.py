@@ -1,5 +1,7 @@
 """Weights of what was just played: learned where order tells something, on nothing that comes later than it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from recsys.catalogue.listens import plays_of
 from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.hybrid.following import FEATURES, Following
-from recsys.hybrid.following_weights import HALF_LIVES, OWN, _Case, _fitted, _ndcg, events_of, sampled
+from recsys.hybrid.following_weights import HALF_LIVES, OWN, _Case, _fitted, _judged, _ndcg, events_of, sampled
 from recsys.recommender import Recommender
 from recsys.types import HISTORY, Listens, Plays
 
@@ -100,6 +102,19 @@ def test_new_tracks_that_nobody_will_play_lower_the_level() -> None:
     alone, crowded = (_fitted(cases, 0, times)[OWN.index("new")] for times in (1.0, 4.0))
     assert alone == pytest.approx(0, abs=0.02), "as many new as played ones were wanted, of as many"
     assert crowded == pytest.approx(-np.log(4), abs=0.1)
+
+
+def test_where_nothing_wanted_is_a_candidate_nothing_has_weight() -> None:
+    none = [case(1.0, 2, wanted=-1) for _ in range(3)]
+    assert not _fitted(none, 0, times=1.0).any()
+
+
+def test_halves_of_users_are_never_empty_and_judge_each_other() -> None:
+    """Rows of users that are all even, say: each half teaches the other one that the feature is what counts."""
+    cases = [replace(case(1.0, 2, wanted), user=user) for user in (4, 8) for wanted in range(6)]
+    assert _judged(cases, 0, times=1.0).tolist() == [1.0] * 12
+    silent = [replace(one, wanted=-1) if one.user == 4 else one for one in cases]
+    assert _judged(silent, 0, times=1.0)[6:].max() < 1.0, "the other half taught nothing"
 
 
 def test_ndcg_has_ties_in_the_middle_and_counts_the_crowd() -> None:
