@@ -290,6 +290,7 @@ def test_lightfm_can_be_left_out_and_leaves_by_itself_where_it_would_take_too_lo
     assert any("lightfm.max_pairs = 69" in line for line in told.lines)
 
 
+@pytest.mark.slow
 def test_labels_are_near_the_cosines_of_what_is_known_and_can_be_left_out() -> None:
     quick = quick_settings()
     labels = quick.hybrid.labels.model_copy(update={"dim": 4096})

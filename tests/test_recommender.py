@@ -72,6 +72,7 @@ class TestRandomRanker(RankerContract):
         return Random(recommender.plays, seed=1)
 
 
+@pytest.mark.slow
 def test_a_store_answers_as_the_fit_that_it_was_built_from(tiny_fit: Recommender, opened: Recommender) -> None:
     for user in [*ALL_USERS, "nobody"]:
         one, other = tiny_fit.recommend(user, 200), opened.recommend(user, 200)

@@ -193,6 +193,7 @@ def test_a_partner_is_another_track_of_the_artist() -> None:
     assert partners.tolist() == [2, 1, 0, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tune", "front_moves"), [("last", False), ("all", True)])
 def test_what_is_frozen_does_not_move(tune: str, front_moves: bool) -> None:
     genres, artists, clips = tones(12, 1.0)

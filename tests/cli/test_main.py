@@ -341,6 +341,7 @@ def damaged_files(store: Path) -> Iterator[Path]:
     yield generation / FILE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut"])
 def test_a_damaged_generation_is_status_4(tiny_store: Path, tmp_path: Path, damage: str) -> None:
     store = copied(tiny_store, tmp_path)

@@ -153,6 +153,7 @@ def test_cold_by_time_without_times_is_said_before_anything_is_fitted(tmp_path: 
     assert not fit.given
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_the_files_say_the_same_as_the_evaluation(tmp_path: Path) -> None:
     store = tmp_path / "store"

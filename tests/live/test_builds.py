@@ -47,6 +47,7 @@ def plays(store: Path, user: str) -> dict[str, float]:
     return dict(zip(model.items.ids(counts.indices), counts.data.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_builds_twice_with_a_rollback_between_and_nothing_is_missing(
     store: Path, tiny_catalogue: TinyCatalogue
 ) -> None:
@@ -135,6 +136,7 @@ def test_events_that_the_table_has_by_now_are_not_counted_twice(
     assert (found["t2"], found["t5"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_listens_are_enough_where_there_is_no_table_of_them(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
     store = tmp_path / "store"
     rebuilt(Inputs(tiny_catalogue.tracks), store)

@@ -269,6 +269,7 @@ def test_nothing_usable_leaves_an_older_generation(tiny_store: Path, tmp_path: P
 # ---- again ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_inputs_same_seed_same_tables(audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
     again = tables(built(audio_catalogue.inputs, tmp_path / "store"))
     for name, expected in tables(audio_store).items():

@@ -263,6 +263,7 @@ def answers(work, message: bytes, n: int, within_s: float = 30.0):
         running = [work.future(message, timeout=within_s) for _ in range(again)]
 
 
+@pytest.mark.slow
 def test_honest_calls_pass_those_that_are_never_ended():
     board, access = Board(1, tuple(ROLES)), AccessControl()
     with (

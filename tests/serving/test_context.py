@@ -195,6 +195,7 @@ def test_a_rate_counts_over_two_workers(files, tiny_store):
     assert 20 <= answered <= 20 + 20 * seconds + 2
 
 
+@pytest.mark.slow
 def test_tokens_change_under_two_workers(files, tiny_store):
     def outcome(token: str) -> set[str]:
         found = set()

@@ -133,6 +133,7 @@ def fuzz(fuzzed: Fuzzed, n_calls: int) -> None:
     assert {status for _, status in fuzzed.seen} >= {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
 
 
+@pytest.mark.slow
 def test_nothing_that_is_sent_is_more_than_refused(fuzzed: Fuzzed) -> None:
     fuzz(fuzzed, 250)
 

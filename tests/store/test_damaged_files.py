@@ -99,6 +99,7 @@ def test_what_is_damaged_is_named_in_one_sentence(store: Store, name: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["too few facts", "half the lists", "another live store"])
 def test_a_server_does_not_start_on_it(store: Store, name: str) -> None:
     expected = damaged(store, name)

@@ -155,6 +155,7 @@ def test_uploads_go_on(golden: Golden) -> None:
     assert any("up-golden" in listed for listed in seen(store.folder).values())
 
 
+@pytest.mark.slow
 def test_it_rolls_back_and_rebuilds_with_nothing_lost(golden: Golden) -> None:
     store = golden.store
     earlier = [name for name in store.names() if name != golden.facts["current"]]
@@ -180,6 +181,7 @@ def test_it_rolls_back_and_rebuilds_with_nothing_lost(golden: Golden) -> None:
     check_writes_hold(golden)
 
 
+@pytest.mark.slow
 def test_a_rebuild_alone_comes_to_what_it_came_to(golden: Golden) -> None:
     rebuild(golden.folder)
     assert plays_of(golden.store.folder) == golden.facts["rebuilt"]

@@ -119,6 +119,7 @@ def test_the_right_to_write_files_goes_and_then_every_other(monkeypatch: pytest.
     assert given_up == [(resource.RLIMIT_CORE, (0, 0)), (resource.RLIMIT_FSIZE, (0, 0)), "rights"]
 
 
+@pytest.mark.slow
 def test_kinds_of_columns_come_through(tiny_store: Path) -> None:
     sql = """SELECT 1::HUGEINT AS big, 1.5::DECIMAL(5,2) AS decimal, [1, 2] AS list, {'a': 1} AS struct, uuid() AS id,
         TIMESTAMPTZ '2026-01-01 00:00:00+00' AS at, INTERVAL 1 MONTH AS length, 'x'::BLOB AS bytes, NULL AS nothing,

@@ -18,6 +18,7 @@ def caught_once() -> None:
         for_ever()
 
 
+@pytest.mark.slow
 def test_python_code_is_stopped_when_its_time_is_used_up() -> None:
     before = signal.getsignal(signal.SIGPROF)
     for code in (for_ever, caught_once):

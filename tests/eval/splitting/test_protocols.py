@@ -95,6 +95,7 @@ def check_parts(split: Split, listens: Listens) -> None:
         assert not len(split.unused)
 
 
+@pytest.mark.slow
 @given(
     any_listens(),
     st.sampled_from(PROTOCOLS),
@@ -132,6 +133,7 @@ def test_nothing_in_two_parts_and_nothing_lost(
             assert early.held_out.frame["listened_at"].max() < late.cut_at
 
 
+@pytest.mark.slow
 @given(any_listens(), st.sampled_from(PROTOCOLS), st.sampled_from(["track", "artist", "time"]), st.integers(0, 3))
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_validation_parts_the_training_rows_and_no_others(

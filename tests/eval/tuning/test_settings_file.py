@@ -38,6 +38,7 @@ def test_the_file_holds_the_base_with_what_was_tuned(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["t.toml"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_settings_file(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
     (tmp_path / "quick.toml").write_text(QUICK)
     out = tmp_path / "tuned.toml"
