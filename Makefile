@@ -14,6 +14,8 @@ demo: install
 
 # All but the slow ones, a process a core; `make test T=tests/util/test_topk.py` runs one file or test, in one process.
 T ?=
+# Tests start hundreds of processes; where files may not be compiled, each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 test: install
 	$(BIN)/python -m pytest $(if $(T),$(T),--numprocesses auto --dist worksteal)
 

@@ -73,6 +73,7 @@ def happen(store: Path, seed: int) -> None:
         live.delete_user("u7")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_over_lmdb_over_duckdb_and_from_bytes_it_is_the_same(store: Path, seed: int) -> None:
     with_reach(store, 5)  # or else all of them would have a list of now

@@ -346,6 +346,7 @@ def owners(inodes: set[str]) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="looks into /proc")
 def test_several_connections_reach_several_workers(store):
     with served(store, "--workers", 2) as address:

@@ -83,6 +83,7 @@ def arrays(recommender: Recommender) -> dict[str, np.ndarray]:
     return {"users": model.user_vectors, "items": model.item_vectors, **weights, **spaces}
 
 
+@pytest.mark.slow
 def test_the_same_inputs_and_seed_give_the_same_bits() -> None:
     one, again, other = (
         arrays(fit(named(), listens(), None, settings().model_copy(update={"seed": s}))) for s in (0, 0, 1)
@@ -103,6 +104,7 @@ def test_inputs_are_not_written_to() -> None:
 # ---- one encoder for the fit and for uploads -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [named, heard_only])
 def test_a_cold_track_of_the_fit_stands_where_an_upload_would(make: Callable[[], Tracks]) -> None:
     tags = made_tags([("t23", "slow", 3.0), ("t1", "slow", 1.0), ("t2", "slow", 2.0)])

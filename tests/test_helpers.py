@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 from helpers.places import ROOT
 
 HEAVY = {"labels", "made_evaluation", "made_musicnn", "made_tuning"}  # for tests of what loads torch or draws itself
 TOO_MUCH = ("torch", "matplotlib", "pipelines", "recsys.fit", "sklearn")
 
 
+@pytest.mark.slow
 def test_neither_the_fixtures_nor_helpers_load_what_takes_seconds() -> None:
     names = sorted(file.stem for file in (ROOT / "tests" / "helpers").glob("*.py") if file.stem != "__init__")
     assert set(names) > HEAVY

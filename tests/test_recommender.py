@@ -121,6 +121,7 @@ def test_the_arrays_of_a_fit_outlive_it(tiny_fit: Recommender, tmp_path: Path) -
         assert ids(loaded.recommend(user, 200)) == ids(tiny_fit.recommend(user, 200))
 
 
+@pytest.mark.slow
 def test_nothing_that_answers_loads_torch(tiny_store: Path) -> None:
     code = (
         "import sys; from recsys.recommender import Fitted, Recommender\n"

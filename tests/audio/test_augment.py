@@ -140,6 +140,7 @@ def test_a_mask_wider_than_the_spectrogram_is_cut() -> None:
     assert masked(torch.ones(2, 4, 5), settings, rng()).shape == (2, 4, 5)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32), seconds=st.floats(0.2, 1.0))
 def test_a_chain_follows_its_generator(seed: int, seconds: float) -> None:
     samples, settings = music(seconds), AugmentSettings()

@@ -186,6 +186,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_a_catalogue_is_embedded_and_told_of_its_problems(model: SoundModel, songs: Path) -> None:
     paths = [None if name is None else songs / name for name in NAMES]

@@ -92,7 +92,7 @@ def test_what_is_left_open_is_settled(
 @pytest.mark.parametrize(
     ("network", "label", "n_weights", "dim", "trained"),
     [
-        ({}, "musicnn, fitted head", 2, None, False),
+        pytest.param({}, "musicnn, fitted head", 2, None, False, marks=pytest.mark.slow),
         ({"name": "musicnn", "tune": "none"}, "musicnn, as published", 1, 200, False),
         pytest.param(
             {"name": "musicnn", "tune": "last"}, "musicnn, last layers tuned", 1, 200, True, marks=pytest.mark.slow

@@ -49,6 +49,7 @@ def test_another_stretch_is_heard_where_the_middle_is_silent(at_s: float) -> Non
     assert decoded.clip.duration_s == 40.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["FLAC", "OGG", "MP3", "m4a"])
 def test_so_in_every_container(container: str) -> None:
     samples = np.concatenate([NOTHING, melody(6.0)[:, 0]])

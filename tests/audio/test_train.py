@@ -58,6 +58,7 @@ def test_planted_genres_are_learned(name: str) -> None:
     assert {"held-out cost", "genre", "training cost"} <= set(curve[0])
 
 
+@pytest.mark.slow
 def test_a_teacher_is_imitated() -> None:
     genres, artists, clips = tones(60)
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0].astype(np.float32)

@@ -40,6 +40,7 @@ def test_the_fastest_way_gives_the_samples_of_the_real_one(clips: list[Path], tm
         np.testing.assert_allclose(fastest(path), decode(path, DecodeSettings()).clip.samples, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_embeds(clips: list[Path], network: Name) -> None:
     assert embed(clips[:1], sound_model(network)).n_vectors == 1

@@ -78,6 +78,7 @@ def test_users_and_tracks_that_are_not_asked_for_are_left_out() -> None:
     assert told(plays_of(listens(rows), ["d", "b"], ["x", "v"])) == {"x": [], "v": [("b", 2), ("d", 3)]}
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.sampled_from("uvw"), st.sampled_from(TRACKS), st.just(1.0), st.integers(0, 10**6), st.just(False)),

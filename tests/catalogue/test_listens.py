@@ -74,6 +74,7 @@ def test_native_lists(tmp_path: Path) -> None:
         listens_of(tmp_path, '{"user_id": 1, "track_ids": [[1], [2]]}', "l.jsonl")
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.lists(st.sampled_from(TRACKS.to_list()), min_size=1, max_size=5), max_size=4))
 def test_any_way_to_write_a_list_says_the_same(lists: list[list[str]]) -> None:
@@ -386,6 +387,7 @@ def test_plays_of_nothing_and_of_extremes() -> None:
     assert extreme.counts.nnz == 2
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -182,6 +182,7 @@ def test_odd_ids_are_printed_as_they_are(tiny_store: Path, odd: str) -> None:
     assert repr(odd) in run("similar", "--store", tiny_store, "--", odd).complaint
 
 
+@pytest.mark.slow
 def test_odd_texts_of_tracks_are_printed_as_they_are(tmp_path: Path) -> None:
     odd = ["[/x]", ":fire:", "[bold]loud[/bold]", "a\x1b[31mb"]
     folder = tmp_path / "[/b] :fire:"
@@ -201,6 +202,7 @@ def test_odd_texts_of_tracks_are_printed_as_they_are(tmp_path: Path) -> None:
 # ---- refusals ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "status", "told"),
     [
@@ -294,6 +296,7 @@ def test_a_table_that_cannot_be_read(tmp_path: Path, table: str) -> None:
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_text_that_is_not_utf8_on_the_command_line(tiny_store: Path) -> None:
     assert run("similar", "t\udcff", "--store", tiny_store).status == 3
     ran = run("sql", "SELECT '\udcff'", "--store", tiny_store)
@@ -320,6 +323,7 @@ def test_output_is_clean_in_a_process_of_its_own(tiny_store: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (3, "", 1)
 
 
+@pytest.mark.slow
 def test_serving_and_asking_load_no_torch(tiny_store: Path) -> None:
     script = (
         "import sys; from recsys.recommender import Recommender; import recsys.serving.workers; "

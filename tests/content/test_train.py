@@ -58,6 +58,7 @@ def contrast(vectors: Float32) -> float:
     return float(cosine[same].mean() - cosine[off].mean())
 
 
+@pytest.mark.slow
 def test_planted_genres_are_learned_and_heard_from_sound_alone() -> None:
     _, modalities, _ = planted()
     model = fitted()
@@ -217,6 +218,7 @@ def sung() -> tuple[ContentModel, pl.Series]:
     return fit_content(modalities, targets_of(tracks, None, None), vocabulary, reader, SETTINGS, 0, Silent()), texts
 
 
+@pytest.mark.slow
 def test_genres_are_learned_from_lyrics_and_the_reader_goes_with_the_model(tmp_path: Path) -> None:
     from recsys.errors import ArtefactError
     from recsys.store.weights import load_encoder

@@ -81,6 +81,7 @@ def taken(store: Store) -> tuple[object, ...]:
     return found.uploads, found.listens.rows(), found.gone_tracks, found.gone_users, found.last_seq
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_a_file", [1, 7, 1000])
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
 def test_a_build_takes_in_the_same_whatever_has_moved(
@@ -236,6 +237,7 @@ def test_builds_move_what_all_kept_generations_know_and_miss_nothing(
         assert listed(live, "new") == folded(Recommender.open(folder), "new", "t7")
 
 
+@pytest.mark.slow
 def test_a_journal_that_cannot_be_written_does_not_fail_a_build(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

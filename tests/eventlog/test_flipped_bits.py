@@ -129,7 +129,7 @@ def allowed(database: str, key: bytes, name: str, right: list[str], got: list[st
     return got == right or (database == "gone" and key == USER + name.encode())
 
 
-@pytest.mark.parametrize("most", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("most", [1, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("database", [name for name in DATABASES if name not in EMPTY])
 def test_one_bit_anywhere(written: tuple[Store, dict[str, tuple]], store: Store, database: str, most: int) -> None:
     coming = written[1]

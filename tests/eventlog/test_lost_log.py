@@ -119,6 +119,7 @@ def test_a_server_says_it_to_who_writes(older: tuple[Path, Path]) -> None:
         assert eventually(followed, 60), "and so do lists"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["lost", "emptied", "older"])
 def test_a_log_that_is_begun_anew_goes_on_above_the_old_numbers(
     older: tuple[Path, Path], tiny_catalogue: TinyCatalogue, how: str

@@ -87,6 +87,7 @@ for n, line in enumerate(sys.stdin):
 """
 
 
+@pytest.mark.slow
 def test_what_another_process_was_told_is_written_is_seen_by_the_next_look(answers: FastPath, store: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(store)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:

@@ -166,6 +166,7 @@ def test_it_can_be_switched_off_and_changes_no_other_list(follower: Recommender)
     assert without.recommend("u1", 20).tracks == follower.recommend("u1", 20).tracks
 
 
+@pytest.mark.slow
 def test_without_times_nothing_is_learned_and_lists_are_the_same() -> None:
     listens = streams.listens()
     import polars as pl

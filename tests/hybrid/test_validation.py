@@ -139,6 +139,7 @@ def test_tracks_first_heard_after_the_cut_are_new_and_lost_all_plays() -> None:
     assert found.pairs_of(~found.of_new).nonzero()[1].tolist() == [3]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.95), st.floats(0, 0.4))
 def test_nothing_of_a_held_out_pair_is_kept(seed: int, share: float, undated: float) -> None:

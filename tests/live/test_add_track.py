@@ -52,6 +52,7 @@ def kept(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "uploads").iterdir()) if (store / "uploads").exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_it_is_there_for_whoever_opens_the_store(store: Path, song: Path) -> None:
     before = Recommender.open(store)
@@ -251,6 +252,7 @@ def test_a_build_ends_while_it_is_heard(
     np.testing.assert_allclose(found, embedded(song, NewTrack(), generation).vectors["sound"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_table_that_has_the_id_wins(store: Path, song: Path, audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
     add_track(store, song, NewTrack("late", title="Uploaded"))
     folder = Path(shutil.copytree(audio_catalogue.folder, tmp_path / "catalogue"))
@@ -306,6 +308,7 @@ def test_a_full_disk_is_one_line_and_nothing_left(store: Path, song: Path, limit
     assert run("add", song, "--store", store).status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_tags_that_are_made_to_harm_are_cut_and_told(store: Path, song: Path) -> None:
     """They are read in a limited process, the same as those of a server's uploads."""
@@ -321,6 +324,7 @@ def test_tags_that_are_made_to_harm_are_cut_and_told(store: Path, song: Path) ->
     assert (about["title"], about["year"]) == ("A" * 1000, 1998)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("apart")
 def test_tags_are_not_parsed_by_whoever_adds(store: Path, song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(file: object) -> None:

@@ -122,6 +122,7 @@ def test_a_listen_while_a_build_ends_is_in_the_new_lists(
             assert "t2" not in listed(new, "u9")
 
 
+@pytest.mark.slow
 def test_events_that_the_table_has_by_now_are_not_counted_twice(
     store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_old_generations_that_go_take_their_lists_with_them(store: Path, tiny_ca
         assert reading.last_seq() == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_end_of_a_build_leaves_the_old_generation(
     store: Path, tiny_catalogue: TinyCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +221,7 @@ def test_uploads_listens_and_deletions_through_builds_and_rollbacks(
     assert third.name in Store(store).names()
 
 
+@pytest.mark.slow
 def test_a_varied_store_keeps_its_variety(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
     settings = quick_settings()
     varied = settings.model_copy(update={"lists": settings.lists.model_copy(update={"max_per_artist": 2})})

@@ -268,6 +268,7 @@ def test_an_audience_leaves_out_who_has_heard_it_or_is_gone(store: Path) -> None
     assert [user for user, _ in Recommender.open(store).audience("new", 4)] == users[3:7]
 
 
+@pytest.mark.slow
 def test_nothing_of_it_loads_torch(store: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"

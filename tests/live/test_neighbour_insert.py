@@ -139,6 +139,7 @@ def test_uploads_and_deletions_are_in_stored_lists_as_in_a_whole_pass(
     assert check(answers, store, gone, most_computed=10_000) > 0, "lists that lost tracks are left to the whole pass"
 
 
+@pytest.mark.slow
 def test_without_deletions_every_list_is_stored(answers: FastPath, store: Path) -> None:
     made, live = Made(answers.recommender), live_of(answers)
     for _ in range(25):
@@ -284,6 +285,7 @@ def _placed(made: tuple[Upload, dict[str, np.ndarray]], generation: str) -> tupl
     return made[0], generation, made[1]
 
 
+@pytest.mark.slow
 def test_many_at_once_are_as_one_after_the_other(built: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -335,6 +337,7 @@ def test_a_plan_that_was_broken_off_is_done_again(store: Path) -> None:
     assert len(bench.records()) > len(whole)
 
 
+@pytest.mark.slow
 def test_what_was_taken_in_and_not_put_into_lists_is_so_when_a_worker_opens(store: Path) -> None:
     """As by an older program, or one that was killed; until then a thread answers."""
     Bench(store, 4)
@@ -430,6 +433,7 @@ def test_bars_are_the_last_scores_of_full_lists(built: Path) -> None:
     assert kinds == {"none", "short", "full"}
 
 
+@pytest.mark.slow
 def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
     generation = Store(store).current()
     kept = {name: np.load(bars_file(generation / "arrays", name)) for name in SPACES}

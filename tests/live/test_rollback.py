@@ -39,7 +39,14 @@ def test_before_the_first_there_is_none(store: Store) -> None:
     assert store.current().name == first
 
 
-@pytest.mark.parametrize("file", [FILE, "recommendations.duckdb", "meta.json", "arrays/item_vectors.npy"])
+@pytest.mark.parametrize(
+    "file",
+    [FILE]
+    + [
+        pytest.param(other, marks=pytest.mark.slow)
+        for other in ("recommendations.duckdb", "meta.json", "arrays/item_vectors.npy")
+    ],
+)
 def test_a_damaged_generation_does_not_become_current(store: Store, file: str) -> None:
     first, second = store.names()
     whole = (store.generations / first / file).read_bytes()

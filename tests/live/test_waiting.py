@@ -124,6 +124,7 @@ def test_as_many_writes_wait_as_there_are_threads_and_reads_that_take_a_thread_g
         assert [one.result(20).recorded for one in waiting] == [1] * 40
 
 
+@pytest.mark.slow
 def test_who_opens_a_store_without_a_server_waits_for_no_writer_and_opens_the_file_once(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ def listens_of(form: str, folder: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["events", "pairs", "lists", "lists as text"])
 def test_three_forms_of_listens_are_one(form: str, odd_tracks: Path, tmp_path: Path) -> None:
     store = built(Inputs(odd_tracks, listens_of(form, tmp_path)), tmp_path / "store")
@@ -276,6 +277,7 @@ def test_same_inputs_same_seed_same_tables(audio_store: Path, audio_catalogue: A
         assert again[name] == expected, name
 
 
+@pytest.mark.slow
 def test_a_later_build_keeps_the_network_and_hears_only_new_audio(
     audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path
 ) -> None:
@@ -320,6 +322,7 @@ def test_what_trains_the_network_anew(
     assert len(list(Store(store).generations.iterdir())) == 3, "older ones go"
 
 
+@pytest.mark.slow
 def test_audio_root_and_paths(audio_catalogue: AudioCatalogue, tmp_path: Path) -> None:
     table = (audio_catalogue.folder / "tracks.csv").read_text().replace("music/", "")
     tracks = write(tmp_path / "tracks.csv", *table.splitlines())

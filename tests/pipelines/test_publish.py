@@ -40,6 +40,7 @@ def wide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
+@pytest.mark.slow
 def test_lists_from_pools_are_stored_as_lists_from_all_are(wide_store: Path, tmp_path: Path) -> None:
     """A pool that holds the whole catalogue changes no list, though users come group by group."""
     settings = quick_settings()
@@ -98,6 +99,7 @@ def whole(store: Path, current: Path, content: dict) -> None:
     assert not list(store.rglob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit_kb", [1, 20, 2000])
 def test_a_limit_on_files_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, limit_kb: int
@@ -144,7 +146,7 @@ def test_every_sync_may_fail(tiny_store: Path, tmp_path: Path, monkeypatch: pyte
     assert Recommender.open(store).recommend("u1").tracks
 
 
-@pytest.mark.parametrize("but_kb", [0, 40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("but_kb", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (40, 1000))])
 def test_a_full_disk_leaves_the_old_generation(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, small_disk: Callable[[int], Path], but_kb: int
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_kill_at_any_moment_of_publishing(
         assert tables(left[name]) == content
 
 
+@pytest.mark.slow
 def test_a_generation_that_does_not_read_back_is_not_published(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_ctrl_c_while_embedding(
     assert run(*command(audio_catalogue, store)).status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["write_tables", "catch_up"])
 def test_ctrl_c_while_publishing(
     tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -143,6 +144,7 @@ def test_ctrl_c_while_publishing(
     assert (Store(store).current(), tables(store)) == (current, content)
 
 
+@pytest.mark.slow
 def test_two_builds_at_once(tiny_store: Path, tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
     store = copied(tiny_store, tmp_path)
     with subprocess.Popen(

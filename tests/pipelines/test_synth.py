@@ -68,6 +68,7 @@ def test_plan_has_every_artist_and_genre_and_no_path_twice():
     assert all(song.year == 2025 for song in songs if song.is_new)
 
 
+@pytest.mark.slow
 def test_plan_keeps_titles_of_an_artist_apart_when_words_run_out():
     songs = plan(SynthSettings(n_tracks=900, n_artists=1)).songs
     assert len({song.path for song in songs}) == 900

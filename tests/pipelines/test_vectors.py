@@ -71,6 +71,7 @@ def test_an_export_says_what_is_what(exported: Path, audio_store: Path) -> None:
     assert sorted(file.name for file in (exported / "network").iterdir()) == ["sound.json", "sound.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_new_store_has_the_network_and_hears_nothing_again(
     exported: Path, audio_catalogue: AudioCatalogue, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_damaged_rows_are_told_and_the_rest_is_used(exported: Path, tmp_path: Pa
     assert "none of its rows can be used (the checksum is another one" in none.complaint
 
 
+@pytest.mark.slow
 def test_without_the_cache_the_generation_is_exported(
     exported: Path, audio_store: Path, audio_catalogue: AudioCatalogue, tmp_path: Path
 ) -> None:

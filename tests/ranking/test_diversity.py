@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from helpers.catalogues import TinyCatalogue, quick_settings
 from helpers.made import made_listens, made_tracks
@@ -89,6 +90,7 @@ def crowd(lists: ListSettings) -> Recommender:
     return fit(tracks, listens, None, quick_settings().model_copy(update={"lists": lists}))
 
 
+@pytest.mark.slow
 def test_settings_and_arguments_lead_to_the_same_full_lists() -> None:
     """The 200 best are nearly all by one artist: a capped list of 200 must look far beyond them."""
     plain, capped = crowd(ListSettings()), crowd(ListSettings(max_per_artist=2))
@@ -104,6 +106,7 @@ def test_settings_and_arguments_lead_to_the_same_full_lists() -> None:
     assert [track.about["artist"] for track in from_tracks.tracks].count("often") == 2
 
 
+@pytest.mark.slow
 def test_stored_lists_keep_to_the_settings(tiny_catalogue: TinyCatalogue, tmp_path: Path) -> None:
     lists = ListSettings(max_per_artist=3, diversity=0.5, popular=Variety(max_per_artist=1))
     settings = quick_settings().model_copy(update={"lists": lists})

@@ -50,6 +50,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps, st.data())
 def test_a_value_never_changes_whatever_is_made_of_it(wanted: list[tuple[str, int]], data: st.DataObject) -> None:
     values, known, next_ = [UploadedTracks.none(DIM, N_BUILT)], [], 0

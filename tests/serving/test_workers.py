@@ -200,6 +200,7 @@ def test_a_signal_ends_all_within_10_s_with_status_0(number, tell):
         assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_signal_lets_calls_in_flight_end():
     with stand_in() as server, closing(grpc.insecure_channel(server.address)) as channel:
         call = RecommenderStub(channel).Recommend.future(pb.RecommendRequest(user_id="slow"), timeout=CALL_S)
@@ -220,6 +221,7 @@ def test_a_call_that_never_ends_does_not_hold_up_the_stop():
         assert call.code() == grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
 def test_a_health_watcher_is_told_and_does_not_hold_up_the_stop():
     with (
         stand_in(opening="workers.DRAIN_S = 0.5") as server,
@@ -234,6 +236,7 @@ def test_a_health_watcher_is_told_and_does_not_hold_up_the_stop():
         assert seconds < STOP_S
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced():
     with stand_in(workers=2) as server:
         before = reached(server.address)
@@ -430,6 +433,7 @@ def test_garbage_collections_of_workers_pass_over_what_was_imported(tmp_path, mo
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 def test_a_real_store_is_served_by_two_workers(tiny_store):
     with serving(REAL, str(tiny_store)) as server:
         generation = (tiny_store / "CURRENT").read_text().strip()

@@ -167,6 +167,7 @@ def lists(answers: FastPath) -> dict[str, list[tuple[str, float]]]:
     return found
 
 
+@pytest.mark.slow
 def test_any_file_that_is_another_one_is_refused_at_the_start(store: Store) -> None:
     current = store.current()
     facts = read_facts(current)
@@ -205,6 +206,7 @@ def test_meta_json_has_a_checksum_and_a_format(store: Store) -> None:
     open_store(store.folder).close()
 
 
+@pytest.mark.slow
 def test_any_bit_of_meta_json_is_noticed_or_says_the_same(store: Store) -> None:
     file = store.current() / "meta.json"
     whole, right = file.read_bytes(), read_facts(store.current())

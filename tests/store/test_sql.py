@@ -75,6 +75,7 @@ def test_what_is_not_a_question_about_the_tables_is_refused(
     assert b"sesame" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("COPY TO", "read_text", "SET") else pytest.mark.long) for n in TRIED]
 )
@@ -91,6 +92,7 @@ def test_the_command_refuses_it_in_one_line(name: str, asked_of: dict[str, Path]
     assert file.stat().st_size == size
 
 
+@pytest.mark.slow
 def test_the_process_may_not_write_whatever_duckdb_is_told(tiny_store: Path, tmp_path: Path, monkeypatch) -> None:
     import os
     import subprocess
@@ -152,6 +154,7 @@ def five(tiny_store: Path) -> pl.DataFrame:
     return ask(Store(tiny_store).current() / FILE, FIVE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json"])
 def test_a_result_is_written_by_who_asks(suffix: str, five: pl.DataFrame, tiny_store: Path, tmp_path: Path) -> None:
     out, sql = tmp_path / f"out{suffix}", FIVE
@@ -164,6 +167,7 @@ def test_a_result_is_written_by_who_asks(suffix: str, five: pl.DataFrame, tiny_s
     assert genres == five["genres"].to_list()
 
 
+@pytest.mark.slow
 def test_a_result_of_another_name_or_place_is_one_line(tiny_store: Path, tmp_path: Path) -> None:
     ran = run("sql", "SELECT 1", "--store", tiny_store, "--out", tmp_path / "out.xlsx")
     assert (ran.status, "ends in .parquet, .csv, .json" in ran.complaint) == (2, True)

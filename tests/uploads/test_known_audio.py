@@ -44,6 +44,7 @@ def test_every_file_is_in_both(store: Store) -> None:
     assert lookup.track_of_audio("0" * 64) is None
 
 
+@pytest.mark.slow
 def test_uploads_go_on_while_a_client_holds_the_duckdb_file(
     store: Store, audio_catalogue: AudioCatalogue, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def workers(models: UploadModels) -> Iterator[DecodeWorkers]:
         yield found
 
 
+@pytest.mark.slow
 def test_it_has_the_vector_that_the_build_gave(
     audio_catalogue: AudioCatalogue, audio_store: Path, models: UploadModels, workers: DecodeWorkers
 ) -> None:
@@ -39,6 +40,7 @@ def test_it_has_the_vector_that_the_build_gave(
         assert found.duration_s == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_what_its_uploader_says_places_it(
     audio_catalogue: AudioCatalogue, models: UploadModels, workers: DecodeWorkers
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_error_is_the_callers_and_ends_the_rest() -> None:
     assert len(done) == n_done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [0, 1, 200])
 def test_numpys_work_comes_in_order_and_blas_gets_its_threads_back(n: int) -> None:
     before = blas_threads()

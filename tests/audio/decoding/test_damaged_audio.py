@@ -66,6 +66,7 @@ def kinds(decoded: Decoded) -> list[str]:
     return [problem.kind for problem in decoded.problems]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "least_s"),
     [
@@ -96,6 +97,7 @@ def test_what_lies_behind_an_error_is_heard(content: Callable[[], bytes], least_
     assert (level > 0.05).sum() >= 7, "there is sound in nearly every second of it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -121,6 +123,7 @@ def test_a_short_flac_with_one_bad_frame_is_whole_but_for_it() -> None:
     assert len(decoded.clip.samples) == pytest.approx(12 * 16_000, abs=3200)
 
 
+@pytest.mark.slow
 def test_the_end_that_is_missing_is_told_as_that() -> None:
     for content in (
         flac()[: len(flac()) // 2],

@@ -258,6 +258,7 @@ def test_joined_mp3s_are_as_long_as_both() -> None:
         assert decoded.clip.duration_s == pytest.approx(32.0, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libopus", "flac", "vorbis"])
 def test_a_chain_of_oggs_is_as_long_as_all_of_them(codec: str) -> None:
     """As what is recorded from the radio: a song behind the other."""

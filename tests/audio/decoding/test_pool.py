@@ -68,6 +68,7 @@ def test_a_crash_or_hang_costs_one_track(tmp_path: Path) -> None:
     assert not (tmp_path / "write.out").exists() or not (tmp_path / "write.out").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_two_tracks_is_replaced(tmp_path: Path) -> None:
     (path,) = write_all(tmp_path, {"a.wav": GOOD})
     with DecodeWorkers(SETTINGS, WorkerSettings(n_workers=1)) as workers:
@@ -118,6 +119,7 @@ def test_a_worker_that_cannot_start_is_a_clear_error(tmp_path: Path) -> None:
         list(workers.decode([tmp_path]))
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent_and_say_nothing(tmp_path: Path) -> None:
     write_all(tmp_path, {"noisy": b"noisy ", "hang": b"hang  "})
     program = f"""
@@ -147,6 +149,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
     paths = write_all(tmp_path, {"hang": b"hang  ", "a.wav": GOOD})
@@ -160,6 +163,7 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
     assert not any(_is_alive(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_confined_process_decodes_what_it_may_not_open(confined: DecodeWorkers, tmp_path: Path) -> None:
     """It is handed the open file, and has no rights of its own; where it may not change its user it keeps that one."""
     (path,) = write_all(tmp_path, {"a.mp3": encoded(melody(3.0), "MP3", "MPEG_LAYER_III")})

@@ -33,6 +33,7 @@ def test_clips_are_grouped_by_length_and_none_is_lost() -> None:
         list(of_one_length([Clip(noise(9), 8000, 1.0)], 16_000))
 
 
+@pytest.mark.slow
 def test_no_patch_lies_across_two_stretches() -> None:
     first, second = noise(70_000, 1), noise(70_000, 2)
     together = clip_patches(np.concatenate([first, second])[None], with_stretches(2), CPU)

@@ -45,6 +45,7 @@ def test_gradients_stay_finite_in_silence() -> None:
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_the_default_costs_less_than_a_gflop_a_clip() -> None:
     network = build_network(NetworkSettings(name="conv1d"), LOG_MEL).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

@@ -39,6 +39,7 @@ def test_rows_are_patches_and_do_not_depend_on_each_other(network: MusicNN, patc
     assert float((together[0] - together[1]).abs().max()) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
 def test_quick_products_are_close(network: MusicNN, patches: torch.Tensor, dtype: torch.dtype) -> None:
     with torch.no_grad():
@@ -55,6 +56,7 @@ def test_any_number_of_frames_goes_in(network: MusicNN, n_frames: int) -> None:
         assert network(torch.rand(2, 96, n_frames)).shape == (2, network.dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_products_give_what_convolutions_give(patches: torch.Tensor, dtype: torch.dtype) -> None:
     other = made_up(dtype)
@@ -68,6 +70,7 @@ def test_products_give_what_convolutions_give(patches: torch.Tensor, dtype: torc
     torch.testing.assert_close(by_products, by_convolutions.detach(), atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 5])
 def test_a_patch_gives_the_same_bits_in_any_company(n: int) -> None:
     network, some = made_up(torch.int8), torch.rand(n, 96, 187, generator=torch.Generator().manual_seed(n)) * 4
@@ -77,6 +80,7 @@ def test_a_patch_gives_the_same_bits_in_any_company(n: int) -> None:
         torch.testing.assert_close(network.front_end(some), exact, atol=0.2, rtol=0)
 
 
+@pytest.mark.slow
 def test_silence_and_a_silent_filter_are_whole_numbers_too() -> None:
     network = made_up(torch.int8)
     with torch.no_grad():

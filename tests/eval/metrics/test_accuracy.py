@@ -131,6 +131,7 @@ def lists_and_held_out(draw: st.DrawFn) -> tuple[np.ndarray, dict[int, list[int]
     return ranked, held_out, n_items
 
 
+@pytest.mark.slow
 @given(lists_and_held_out())
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_metrics_agree_with_their_formulas_in_plain_python(

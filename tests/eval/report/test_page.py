@@ -444,6 +444,7 @@ def test_bars_show_their_points_the_best_on_top() -> None:
     assert [line.get_xdata().tolist() for line in axes.lines] == [[0.2, 0.4], [0.4, 0.6]]
 
 
+@pytest.mark.slow
 def test_a_curve_marks_the_lowest_held_out_cost() -> None:
     with style():
         axes = draw_curve([1, 2, 3], {"held-out cost": [3, 1, 2], "training cost": [3, 2, 0.5]}).axes[0]

@@ -166,6 +166,7 @@ def kept_in_16_bits(row: int) -> bytes:
     return (rounded.astype(np.float32) / np.float32(32_767)).tobytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(once: Once, tmp_path: Path) -> None:
     class Killed(Fake):
         def fit(self, *given: Any) -> Fitted:
@@ -202,6 +203,7 @@ def test_features_are_remembered_while_networks_are_fitted(once: Once) -> None:
     assert once.remembered == ["begin", "fit", "fit", "fit", "fit", "end"]
 
 
+@pytest.mark.slow
 def test_given_vectors_are_judged_without_sound(tmp_path: Path) -> None:
     vectors = [[float(row % 3 == genre) + 0.01 * row for genre in range(3)] for row in range(N_TRACKS)]
     frame = catalogue().frame.with_columns(vector=pl.Series(vectors, dtype=pl.List(pl.Float32)))
@@ -346,6 +348,7 @@ def evaluated(out: Path, protocols: tuple[str, ...], tracks: Tracks, listens: An
     )
 
 
+@pytest.mark.slow
 def test_no_listens_are_needed_and_nothing_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "generations" / "gen-3").mkdir(parents=True)
     Store(tmp_path).make_current("gen-3")
@@ -363,6 +366,7 @@ def test_no_listens_are_needed_and_nothing_is_left_behind(tmp_path: Path) -> Non
     assert not any("user" in note for note in report["notes"] if "n_users" not in note)
 
 
+@pytest.mark.slow
 def test_with_listens_both_are_in_one_table(tmp_path: Path) -> None:
     listened = listened_catalogue().frame
     sound = [f"/music/{row}.wav" for row in range(len(listened))]

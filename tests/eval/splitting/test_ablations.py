@@ -135,6 +135,7 @@ def test_a_fit_without_a_modality_is_checked_for_leaks_too(tmp_path: Path) -> No
         run(tmp_path, Leaking())
 
 
+@pytest.mark.slow
 def test_it_is_off_unless_asked_for_and_then_only_adds(tmp_path: Path) -> None:
     usual, more = Knowing(), Knowing()
     off = run(tmp_path / "off", usual, evaluation_settings=QUICK.model_copy(update={"ablations": False}))
@@ -146,6 +147,7 @@ def test_it_is_off_unless_asked_for_and_then_only_adds(tmp_path: Path) -> None:
     assert evaluation_settings(None, "5", ablations=True).ablations
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_the_page_of_a_run_without_them_does_not_speak_of_them(tmp_path: Path) -> None:
     run(tmp_path, Knowing(), evaluation_settings=QUICK.model_copy(update={"ablations": False, "protocols": ("warm",)}))
