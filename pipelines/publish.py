@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from recsys.live.catchup import catch_up, forget_generations
 from recsys.live.thresholds import bars_file
 from recsys.ranking.candidates import PoolSettings, user_blocks
 from recsys.ranking.model import Model
+from recsys.ranking.next_lists import rank_after
 from recsys.recommender import Artefacts, Recommender, open_store
 from recsys.store.checksums import described
 from recsys.store.duckdb_tables import FILE, count_rows, write_tables
@@ -182,12 +184,16 @@ def _sound_facts(sound: SoundModel | None) -> dict[str, Any]:
 
 
 class _Lists:
-    """The stored lists of all users, block by block; remembers the scores at each user's edge and at the last place."""
+    """The stored lists of all users, block by block; remembers the scores at each user's edge and at the last place.
+
+    These are scores by all plays, as an upload has one with every user, also where the lists follow the last plays.
+    """
 
     def __init__(self, recommender: Recommender, settings: PoolSettings, progress: Progress) -> None:
         self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
         self._artists = recommender.attributes.artists
+        self._by_all_plays = recommender.model.order is None
         self.score_at_20 = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
         self.score_at_last = self.score_at_20.copy()
 
@@ -196,11 +202,18 @@ class _Lists:
         with self._progress.bar("lists of users", len(self.score_at_20), "users") as bar:
             for users, pool in user_blocks(self._recommender.model, self._settings):
                 user_ids = self._recommender.model.users.ids(users)
-                ranked = self._recommender.rank(user_ids, MAX_K, pool)
-                listed = self._recommender.ranking.varied(users, ranked, self._recommender.lists, self._artists)
+                by_all = self._recommender.ranking.rank(users, MAX_K, pool)
+                ranked = by_all if self._by_all_plays else self._recommender.rank(user_ids, MAX_K, pool)
+                listed = self._recommender.ranking.varied(
+                    users,
+                    ranked,
+                    self._recommender.lists,
+                    self._artists,
+                    partial(rank_after, self._recommender.ranking),
+                )
                 reasons = self._recommender.reasons(user_ids, listed)
-                self.score_at_20[users] = ranked.scores[:, DEFAULT_K - 1]
-                self.score_at_last[users] = ranked.scores[:, MAX_K - 1]
+                self.score_at_20[users] = by_all.scores[:, DEFAULT_K - 1]
+                self.score_at_last[users] = by_all.scores[:, MAX_K - 1]
                 bar.advance(len(users))
                 yield self._frame(user_ids, listed, reasons)
 

@@ -29,7 +29,7 @@ from recsys.ranking.diversity import ListSettings, Variety
 from recsys.ranking.filters import NO_FILTERS, Filters
 from recsys.ranking.lists import ANONYMOUS, ListBuilder, UserRef
 from recsys.ranking.model import Model
-from recsys.ranking.next_lists import rank_at
+from recsys.ranking.next_lists import rank_after, rank_at
 from recsys.ranking.ranker import Ranking
 from recsys.ranking.request import check_k, ranked_tracks, resolve_variety, short_note
 from recsys.store.checksums import check_files, check_sizes
@@ -356,7 +356,8 @@ class Recommender:
     ) -> Candidates:
         """Rank item rows for many users at once, heard and disliked tracks left out: (n_users, k).
 
-        This is the plain ranking, without a cap or diversity.
+        This is the plain ranking, without a cap or diversity, after each user's last plays where their order tells
+        something.
 
         Args:
             user_ids: known users.
@@ -364,7 +365,12 @@ class Recommender:
             candidates: item rows that may appear; all by default.
             part: rank by this part of the blend alone.
         """
-        return self.ranking.rank(self.model.users.rows(list(user_ids)), k, candidates, part)
+        rows = self.model.users.rows(list(user_ids))
+        return (
+            rank_after(self.ranking, rows, k, candidates)
+            if part is None
+            else self.ranking.rank(rows, k, candidates, part)
+        )
 
     def rank_folded(
         self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None

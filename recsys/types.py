@@ -141,6 +141,13 @@ class Histories:
         here = slice(int(self.starts[user]), int(self.starts[user + 1]))
         return self.items[here], self.seconds[here].astype(np.int64)
 
+    def rows(self, users: NDArray[np.integer]) -> "Histories":
+        """Those of some users (n,), in their order."""
+        lengths = np.diff(self.starts)[users]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.arange(starts[-1]) + np.repeat(self.starts[users] - starts[:-1], lengths)
+        return Histories(starts, np.asarray(self.items[places]), np.asarray(self.seconds[places]))
+
     @classmethod
     def none(cls, n_users: int) -> "Histories":
         """Those of users of whose plays no time is known."""

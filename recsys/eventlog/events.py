@@ -8,13 +8,15 @@ something was there, so that numbers stay.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from recsys.errors import ArtefactError, DamagedError, DataError
 from recsys.store.sealed import sealed, unsealed
 
 FORMAT = 2  # of an entry
+Clock: TypeAlias = Callable[[], float]  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ What is new is all that is read and all that is written: snapshots share what th
 (``recsys.ranking.uploaded_tracks``).
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.eventlog.events import Upload
+from recsys.eventlog.events import Clock, Upload
 from recsys.eventlog.store import LiveReader
 from recsys.eventlog.transactions import TRACK, ReadTxn
 from recsys.eventlog.user_state import delta_of
@@ -114,8 +115,8 @@ def _about(upload: Upload, folder: Path, place: int) -> dict[str, Any]:
 class SinceBuild:
     """What happened since a generation was built, as its reader sees it: in one environment for its life."""
 
-    def __init__(self, store: Store, snapshot: Snapshot) -> None:
-        self._live, self._snapshot = LiveReader(store.live), snapshot
+    def __init__(self, store: Store, snapshot: Snapshot, clock: Clock = time.time) -> None:
+        self._live, self._snapshot, self._clock = LiveReader(store.live), snapshot, clock
 
     def uploads(self) -> UploadedTracks:
         """The uploads that the generation does not know yet, and what was deleted."""
@@ -127,7 +128,9 @@ class SinceBuild:
         with self._live.reading() as reading:
             if reading is None:
                 return NO_DELTA
-            return delta_of(reading, self._snapshot.generation, self._snapshot.seen, user_id)
+            snapshot, order = self._snapshot, self._snapshot.model.order
+            gap = 0 if order is None else order.following.session_gap_s
+            return delta_of(reading, snapshot.generation, snapshot.seen, user_id, self._clock(), gap)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -173,14 +173,14 @@ class Following:
         return np.array([self.features[name] for name in FEATURES], np.float32)
 
     def query(self, long: Float32, short: Float32, blend: Blend) -> Float32:
-        """Join user vectors (d,) of all plays and of the last ones: the query (d,)."""
+        """Join the query (d,) of all plays and the user vector (d,) of the last ones, which is not weighed yet."""
         query = np.zeros(blend.dim, np.float32)
         for part in blend.parts:
             here = slice(part.start, part.stop)
             if part.personal:
-                query[here] = part.weight * (self.long * long[here] + self.short * short[here])
-            else:
-                query[here] = {POPULARITY: self.popularity, NEW: self.level}.get(part.name, 0.0) * long[here]
+                query[here] = self.long * long[here] + self.short * part.weight * short[here]
+            else:  # the same for everybody, so that either vector has it
+                query[here] = {POPULARITY: self.popularity, NEW: self.level}.get(part.name, 0.0) * short[here]
         return query
 
 

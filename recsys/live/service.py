@@ -11,6 +11,7 @@ method returns.
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ArtefactError, LogLostError, NotFoundError, TakenError
-from recsys.eventlog.events import GenerationMovedError, KnownAudioError, Listened, TrackDeleted, Upload, UserDeleted
+from recsys.eventlog.events import (
+    Clock,
+    GenerationMovedError,
+    KnownAudioError,
+    Listened,
+    TrackDeleted,
+    Upload,
+    UserDeleted,
+)
 from recsys.eventlog.pinned_reader import PinnedReader
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.store import lost_log, open_as_allowed
@@ -50,7 +59,7 @@ class Recorded:
 class LiveUpdater:
     """The live store under one generation; thread-safe, but for ``get`` and ``release``, which one thread calls."""
 
-    def __init__(self, store: Store, recommender: Recommender) -> None:
+    def __init__(self, store: Store, recommender: Recommender, clock: Clock = time.time) -> None:
         """Open the live store, made if it is not there; a thread brings this generation's lists up to the log.
 
         Raises:
@@ -64,7 +73,8 @@ class LiveUpdater:
             self._live.prepare()
         self._views = LiveViews(Snapshot.at(stored.model, self.generation, store.uploads, stored.applied_seq))
         reach = LiveSettings.of(recommender.facts.get("settings", {})).reach
-        self._list_updater = ListUpdater(self._live, stored, self._views, reach)
+        self._clock = clock
+        self._list_updater = ListUpdater(self._live, stored, self._views, reach, clock)
         self._update_thread: UpdateThread | None = None
         self._following, self._is_retired = threading.Lock(), False
         self._pinned = PinnedReader(self._live, self.generation, stored.applied_seq, self._views)
@@ -141,6 +151,15 @@ class LiveUpdater:
         """
         self._list_updater.catch_up()
 
+    def refresh(self, user_id: str) -> None:
+        """Make a user's list anew where the session that it follows is over; where it cannot be written it stays."""
+        if self._live.readonly:
+            return
+        try:
+            self._list_updater.past(user_id)
+        except ArtefactError as error:
+            self._not_derived(error)
+
     def list_of(self, user_id: str) -> bytes | None:
         """The Record of a user whose list differs from the stored one; None for the others."""
         with self._live.reading() as reading:
@@ -187,7 +206,7 @@ class LiveUpdater:
             ArtefactError: it cannot be written; then nothing of it was.
         """
         recorded, repeated, refused = 0, 0, list[tuple[int, str]]()
-        now, seq, users = _now(), 0, dict[str, None]()
+        now, seq, users = datetime.fromtimestamp(self._clock(), UTC), 0, dict[str, None]()
         built = (self._stored.model.items.find([listen.track_id for listen in listens]) >= 0).tolist()
         with self._committing() as writing:
             for place, (listen, is_built) in enumerate(zip(listens, built, strict=True)):

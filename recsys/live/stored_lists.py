@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from recsys.eventlog.transactions import ReadTxn
+from recsys.eventlog.user_state import LastPlays
 from recsys.live.thresholds import Bars
+from recsys.ranking.catalogue_view import CatalogueView
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import NeighbourSettings
+from recsys.ranking.next_lists import NextRanking
 from recsys.recommender import Recommender
 from recsys.store.duckdb_tables import FILE, StoredTables
 from recsys.store.keys import key_of
@@ -76,7 +79,9 @@ class StoredLists:
     def neighbours(self, items: Int32) -> Int32:
         """Rows of the stored neighbours of a few tracks, joined; those of uploads are not stored."""
         built = [int(item) for item in items if item < len(self.model.items)]
-        near = [self._tables.neighbours(track, "hybrid") or [] for track in self.model.items.ids(np.array(built))]
+        near = [
+            self._tables.neighbours(track, "hybrid") or [] for track in self.model.items.ids(np.array(built, np.int32))
+        ]
         ids = [track for found in near for track, _ in found]
         return np.unique(self.model.items.find(ids)) if ids else np.zeros(0, dtype=np.int32)
 
@@ -92,6 +97,24 @@ class StoredLists:
     def nobody(self) -> Float32:
         """The query (d,) of somebody of whom nothing is known."""
         return np.asarray(self._recommender.ranking.nobody[0], dtype=np.float32)
+
+    def last_plays(self, user: int) -> LastPlays:
+        """The last plays of a user row that the generation knows, in their order."""
+        if self.model.order is None:
+            return LastPlays.none()
+        items, seconds = self.model.order.histories.of(user)
+        return LastPlays(np.asarray(items), seconds.astype(np.uint32))
+
+    def follows(self, user: int) -> bool:
+        """Whether the stored list of a user row follows the last plays."""
+        return user != NO_ITEM and len(self.last_plays(user)) > 0
+
+    def next_ranking(self, catalogue: CatalogueView) -> NextRanking | None:
+        """What ranks after the last plays over a catalogue; None where the order of plays tells nothing."""
+        order = self.model.order
+        if order is None:
+            return None
+        return NextRanking(order, self._recommender.ranking.unplayed, catalogue, self.attributes)
 
     def query(self, vector: Float32) -> Float32:
         """Weigh the folded vector (d,) of somebody who has played something."""

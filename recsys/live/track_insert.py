@@ -15,14 +15,15 @@ import numpy as np
 from recsys.errors import DamagedError
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.transactions import USER, ReadTxn, WriteTxn, user_key
-from recsys.eventlog.user_state import UserStates, is_readable, known, query_of
-from recsys.live.list_edit import inserted
+from recsys.eventlog.user_state import LastPlays, UserStates, is_readable, known, query_of
+from recsys.live.list_edit import inserted, score_at
 from recsys.live.stored_lists import StoredLists
 from recsys.ranking.audience import Reached, reach
 from recsys.ranking.catalogue_view import CatalogueView
+from recsys.ranking.next_lists import Listener
 from recsys.store.damage import met
-from recsys.store.record import Record, is_whole, track_bytes
-from recsys.types import NO_ITEM, Float32, Int32
+from recsys.store.record import Record, good_until, is_whole, track_bytes
+from recsys.types import DEFAULT_K, NO_ITEM, Float32, Int32
 
 TOGETHER = 16  # tracks scored in one pass over the users
 BLOCK = 65_536  # touched users at a time
@@ -57,7 +58,7 @@ class TrackInsert:
         plain, n_reached = stored.lists.usual(personal=True).plain, 0
         for reader in readers:
             current = self._current(writing, stored, reader)
-            score = None if current is None else self._score(writing, reader, vector)
+            score = None if current is None else self._score(writing, stored, reader, vector, current)
             if current is None or score is None:
                 continue
             reason = None if reader.reason == NO_ITEM else self.catalogue.id(reader.reason)
@@ -78,11 +79,16 @@ class TrackInsert:
             return current
         return stored.record_of(reader.user_id)
 
-    def _score(self, writing: WriteTxn, reader: Reader, vector: Float32) -> float | None:
-        """The score for a reader's taste as it is now; None where it comes behind the last place of a full list."""
+    def _score(
+        self, writing: WriteTxn, stored: StoredLists, reader: Reader, vector: Float32, current: bytes
+    ) -> float | None:
+        """The score in a reader's list as it is now; None where it comes behind the last place of a full one by taste.
+
+        A list that follows the last plays is in the order of other scores than those of the taste.
+        """
         taste = writing.get("tastes", reader.key)
         if taste is None:
-            return reader.score
+            return _placed(reader, stored, current)
         try:
             query_of(taste)
         except DamagedError as error:
@@ -90,7 +96,37 @@ class TrackInsert:
             return None
         now = UserStates.read([taste], len(vector))
         score = float(np.asarray(now.queries @ vector[:, None], dtype=np.float32)[0, 0])
-        return score if score > now.score_at_last[0] else None
+        if score <= now.score_at_last[0]:
+            return None
+        ranking, kept = stored.next_ranking(self.catalogue), writing.get("heard", reader.key)
+        heard = None if kept is None else known(kept)
+        recent = LastPlays.none() if heard is None else heard.recent(self.catalogue.hidden)
+        if ranking is None or not len(recent) or not is_whole(current):
+            return score
+        in_session = good_until(Record(current).head) is not None
+        listener = Listener(now.queries[0], recent.items, in_session)
+        return float(ranking.best(listener, ranking.query(listener), np.array([self.row], np.int32))[1][0])
+
+
+def _placed(reader: Reader, stored: StoredLists, current: bytes) -> float:
+    """The score in the stored list of somebody untouched, for the score by all plays.
+
+    A list that follows the last plays has other scores, which take some milliseconds for each of a thousand readers. So
+    the score is carried over by what both lists have at places 20 and last: as far above the one as it was, measured by
+    how far apart they are. The user's next listen, or the next build, places the track for good.
+    """
+    if not stored.follows(reader.row) or not is_whole(current):
+        return reader.score
+    record = Record(current)
+    if record.n <= DEFAULT_K:
+        return reader.score
+    edge, last = score_at(record, DEFAULT_K - 1), score_at(record, record.n - 1)
+    by_all, its_last = float(stored.score_at_20[reader.row]), float(stored.score_at_last[reader.row])
+    if not np.isfinite(by_all):
+        return reader.score
+    spread = by_all - its_last
+    times = max(edge - last, 0.0) / spread if np.isfinite(spread) and spread > 0 else 1.0  # of a small catalogue
+    return edge + (reader.score - by_all) * times
 
 
 def inserts_of(

@@ -11,13 +11,14 @@ Readers need not wait: what a list does not take in yet they read from the log (
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import ArtefactError
-from recsys.eventlog.events import Listened, Upload, UserDeleted
+from recsys.eventlog.events import Clock, Listened, Upload, UserDeleted
 from recsys.eventlog.store import LiveStore
 from recsys.eventlog.transactions import ReadTxn
 from recsys.eventlog.user_state import known_up_to
@@ -28,6 +29,7 @@ from recsys.live.stored_lists import StoredLists
 from recsys.live.track_insert import TOGETHER, TrackInsert, inserts_of
 from recsys.live.user_update import UpdatedUser, UserUpdate
 from recsys.store.keys import key_of
+from recsys.store.record import Record, is_past, is_whole
 
 USERS_AT_ONCE = 20  # whose lists one piece makes: 16 KB each, written in some milliseconds
 ENTRIES_AT_ONCE = 5000  # looked at for one piece
@@ -71,8 +73,10 @@ def next_piece(reading: ReadTxn, start: int) -> Piece | None:
 class ListUpdater:
     """Keeps the lists of one generation; ``most`` users are reached by an upload. Thread-safe, on threads alone."""
 
-    def __init__(self, live: LiveStore, stored: StoredLists, views: LiveViews, most: int) -> None:
-        self._live, self._stored, self._views, self._most = live, stored, views, most
+    def __init__(
+        self, live: LiveStore, stored: StoredLists, views: LiveViews, most: int, clock: Clock = time.time
+    ) -> None:
+        self._live, self._stored, self._views, self._most, self._clock = live, stored, views, most, clock
         self._updating = threading.Lock()
 
     def behind(self) -> int:
@@ -149,6 +153,24 @@ class ListUpdater:
             reached = self._write([], inserts, start, stop)
             return reached.get(seq, 0)
 
+    def past(self, user_id: str) -> None:
+        """Make a user's list anew where it was good until a time that is over.
+
+        While other lists are made it stays: somebody waits for an answer, which can be computed.
+        """
+        with self._live.reading() as reading:
+            record = reading.list_of(self._stored.generation, user_id)
+            if record is None or not is_whole(record) or not is_past(Record(record).head, self._clock()):
+                return
+        if not self._updating.acquire(blocking=False):
+            return
+        try:
+            with self._live.reading() as reading:
+                derived, start = self._derived(reading, [user_id]), self._applied(reading)
+            self._write(derived, [], start, None)
+        finally:
+            self._updating.release()
+
     # ---- computing and writing -----------------------------------------------------------------------------------
 
     def _late(self, reading: ReadTxn, users: Sequence[str], applied: int) -> list[str]:
@@ -162,7 +184,7 @@ class ListUpdater:
         return late
 
     def _derived(self, reading: ReadTxn, users: Sequence[str]) -> list[UpdatedUser]:
-        update = UserUpdate(self._stored, self._views.at(reading).snapshot)
+        update = UserUpdate(self._stored, self._views.at(reading).snapshot, self._clock())
         return [update(reading, user_id) for user_id in users]
 
     def _inserts(self, reading: ReadTxn, seqs: Sequence[int]) -> list[TrackInsert]:

@@ -6,7 +6,9 @@
 It is computed in a read transaction, while others write, and written in a short one if its user's state is still that.
 
 Candidates are the list as it is, the neighbours of what was just heard, and the uploads; in a small catalogue they are
-all tracks. Plain numpy, as everything that a server does.
+all tracks. Where the order of plays tells something, what lies near the last plays joins them, and all are ranked by
+what comes next (``recsys.ranking.next_lists``); a list that counts on the session that goes on says until when it does.
+Plain numpy, as everything that a server does.
 """
 
 from collections.abc import Mapping
@@ -14,15 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.eventlog.events import Listened
 from recsys.eventlog.snapshot import Snapshot
 from recsys.eventlog.transactions import ReadTxn, WriteTxn, user_key
 from recsys.eventlog.user_state import BARRED, UserHistory, UserState, known
 from recsys.hybrid.foldin import fold_in
+from recsys.hybrid.following import latest
 from recsys.live.list_edit import without
 from recsys.live.stored_lists import StoredLists
 from recsys.ranking.catalogue_view import CatalogueView
 from recsys.ranking.diversity import Source, choose
 from recsys.ranking.filters import artists_of
+from recsys.ranking.next_lists import Listener, NextRanking
 from recsys.ranking.ranker import most_alike
 from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
 from recsys.types import DEFAULT_K, MAX_K, NO_ITEM, Float32, Int32
@@ -61,11 +66,11 @@ def _state(reading: ReadTxn, key: bytes, user_id: str) -> tuple[bytes | None, by
 
 
 class UserUpdate:
-    """Makes lists of users under one generation with the uploads of one snapshot."""
+    """Makes lists of users under one generation with the uploads of one snapshot, as of ``now``, seconds since 1970."""
 
-    def __init__(self, stored: StoredLists, snapshot: Snapshot) -> None:
+    def __init__(self, stored: StoredLists, snapshot: Snapshot, now: float) -> None:
         self._stored, self._snapshot, self._model = stored, snapshot, stored.model
-        self._catalogue = snapshot.catalogue
+        self._catalogue, self._now = snapshot.catalogue, now
 
     def __call__(self, reading: ReadTxn, user_id: str) -> UpdatedUser:
         """Make the list, the taste and what was heard of a user; none of them where nothing is known any more.
@@ -90,27 +95,58 @@ class UserUpdate:
         plays = heard.plays[heard.played & shown]
         vectors = self._catalogue.vectors_of(played)
         query = self._stored.query(fold_in(np.arange(len(played), dtype=np.int32), plays, vectors, self._model.blend))
-        candidates = np.setdiff1d(self._candidates(current, fresh), np.union1d(heard.items, self._catalogue.hidden))
+        recent = heard.recent(self._catalogue.hidden)
+        lately = np.concatenate([fresh, recent.items[::-1]])
+        candidates = np.setdiff1d(self._candidates(current, lately), np.union1d(heard.items, self._catalogue.hidden))
         items, scores = best_of(self._catalogue, query, candidates.astype(np.int32))
         edge = float(scores[DEFAULT_K - 1]) if len(scores) >= DEFAULT_K else -np.inf
         last = float(scores[MAX_K - 1]) if len(scores) >= MAX_K else -np.inf
+        taste = UserState(user, edge, last, query)
+        good_until, ranking = None, self._stored.next_ranking(self._catalogue)
+        if ranking is not None and len(recent):
+            ends = ranking.session_ends(recent.seconds)
+            good_until = ends if self._now < ends else None
+            listener = Listener(query, recent.items, in_session=good_until is not None)
+            items, scores = self._next(ranking, listener, candidates.astype(np.int32), heard.items)
+            played = np.unique(latest(recent.items)).astype(np.int32)
+            vectors = self._catalogue.vectors_of(played)
         items, scores = varied(self._stored, self._snapshot, (items, scores), personal=True)
-        record, taste = self._record(items, scores, played, vectors), UserState(user, edge, last, query)
+        record = self._record(items, scores, played, vectors, good_until)
         return {"lists": record, "tastes": taste.packed(), "heard": heard.packed()}
+
+    def _next(self, ranking: NextRanking, listener: Listener, candidates: Int32, heard: Int32) -> tuple[Int32, Float32]:
+        """Rank candidates and what lies near the last plays, none of it heard, by what comes next."""
+        query, near = ranking.query(listener), ranking.near(listener)
+        near = np.setdiff1d(near, np.union1d(heard, self._catalogue.hidden)).astype(np.int32)
+        by_query, _ = best_of(self._catalogue, query, candidates)
+        depth = MAX_K if self._stored.lists.usual(personal=True).plain else len(by_query)
+        return ranking.best(listener, query, ranking.pool(by_query, near, depth))
 
     def _heard(self, reading: ReadTxn, user_id: str, user: int) -> tuple[UserHistory, Int32]:
         """All that a user heard, and the rows of what is new of it, the latest first."""
         kept = reading.get("heard", user_key(self._stored.generation, user_id))
         heard = None if kept is None else known(kept)
-        if heard is None:
-            heard = heard_of(self._stored, user, max(self._stored.applied_seq, reading.user_gone(user_id)))
-        entries = reading.listens_of(user_id, heard.up_to)
-        if not entries:
+        if heard is None or heard.last is None:  # damaged, or of an earlier format: generation and log know more
+            heard = self._built(reading, user_id, user)
+        listens, rows, up_to = self._listens(reading, user_id, heard.up_to)
+        if not listens:
             return heard, np.zeros(0, dtype=np.int32)
+        liked = rows[[not listen.disliked for listen in listens]][::-1]
+        if heard.loses_plays(listens, rows):
+            heard = self._built(reading, user_id, user)
+            listens, rows, up_to = self._listens(reading, user_id, heard.up_to)
+        return heard.with_listens(listens, rows, up_to), liked[liked != NO_ITEM]
+
+    def _built(self, reading: ReadTxn, user_id: str, user: int) -> UserHistory:
+        """What the generation knows that a user heard."""
+        return heard_of(self._stored, user, max(self._stored.applied_seq, reading.user_gone(user_id)))
+
+    def _listens(self, reading: ReadTxn, user_id: str, after: int) -> tuple[list[Listened], Int32, int]:
+        """What a user heard after a number of the log, the rows of the tracks, and the number of the last entry."""
+        entries = reading.listens_of(user_id, after)
         listens = [listen for _, listen in entries]
         rows = self._snapshot.rows_of([listen.track_id for listen in listens])
-        liked = rows[[not listen.disliked for listen in listens]][::-1]
-        return heard.with_listens(listens, rows, entries[-1][0]), liked[liked != NO_ITEM]
+        return listens, rows, entries[-1][0] if entries else after
 
     def _current(self, reading: ReadTxn, user_id: str, user: int) -> bytes:
         """The list as it is: the touched one, the stored one, or the popular one."""
@@ -130,12 +166,13 @@ class UserUpdate:
         near = self._stored.neighbours(latest)
         return np.unique(np.concatenate([Record(current).rows, near, self._catalogue.upload_rows()]))
 
-    def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32) -> bytes:
+    def _record(self, items: Int32, scores: Float32, played: Int32, vectors: Float32, good_until: int | None) -> bytes:
         places = most_alike(self._model.blend, self._catalogue.vectors_of(items), vectors)
         ids, names = self._catalogue.ids(items), self._catalogue.ids(played)
         reasons = [names[place] for place in places.tolist()]
         lines = zip(ids, scores.tolist(), reasons, strict=True)
-        return pack(head_of(self._stored.generation, "personal"), [track_bytes(line) for line in lines], items)
+        head = head_of(self._stored.generation, "personal", good_until)
+        return pack(head, [track_bytes(line) for line in lines], items)
 
 
 def best_of(catalogue: CatalogueView, query: Float32, candidates: Int32) -> tuple[Int32, Float32]:
@@ -178,7 +215,7 @@ def heard_of(stored: StoredLists, user: int, up_to: int) -> UserHistory:
     items = np.concatenate([model.heard(user), barred])
     plays = np.concatenate([np.asarray(counts.data[here], np.float32), np.full(len(barred), BARRED, np.float32)])
     order = np.argsort(items, kind="stable")
-    return UserHistory(items[order], plays[order], up_to)
+    return UserHistory(items[order], plays[order], up_to, stored.last_plays(user))
 
 
 def _row_of(reading: ReadTxn, stored: StoredLists, user_id: str) -> int:

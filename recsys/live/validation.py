@@ -4,7 +4,6 @@ import math
 from datetime import UTC, datetime
 
 from recsys.catalogue.times import FIRST as FIRST_KNOWN
-from recsys.catalogue.times import TOLERANCE
 from recsys.eventlog.events import Listened
 from recsys.eventlog.transactions import ReadTxn
 
@@ -28,7 +27,7 @@ def refusal(listen: Listened, reading: ReadTxn, is_built: bool) -> str | None:
     if not listen.disliked and not (math.isfinite(listen.plays) and 0 < listen.plays <= MOST_PLAYS):
         return f"plays are {listen.plays:g}, expected above 0 and at most {MOST_PLAYS:g}"
     if listen.at and _time(listen.at) is None:
-        return f"the time {listen.at!r} is not an ISO 8601 time from 1970 until now"
+        return f"the time {listen.at!r} is not an ISO 8601 time from 1970 on"
     if reading.track_gone(listen.track_id):
         return f"the track {listen.track_id!r} was deleted"
     if not is_built and not reading.upload_seq(listen.track_id):
@@ -36,20 +35,21 @@ def refusal(listen: Listened, reading: ReadTxn, is_built: bool) -> str | None:
     return None
 
 
-def time_of(listen: Listened, now: str) -> str:
+def time_of(listen: Listened, now: datetime) -> str:
     """When a listen that is taken in was heard: now, where it does not say, or says a time that cannot be known.
 
-    A player without a clock counts from 1970; tables leave such times out (``recsys.catalogue.times``).
+    A player without a clock counts from 1970; tables leave such times out (``recsys.catalogue.times``). What is still
+    to come, by a clock that is fast, was heard when it arrived.
     """
     time = _time(listen.at)
-    return listen.at if time is not None and time >= FIRST_KNOWN else now
+    return listen.at if time is not None and FIRST_KNOWN <= time <= now else now.isoformat(timespec="milliseconds")
 
 
 def _time(text: str) -> datetime | None:
-    """Read an ISO 8601 time from 1970 until now, None for anything else."""
+    """Read an ISO 8601 time from 1970 on, None for anything else."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
     time = time.replace(tzinfo=time.tzinfo or UTC)
-    return time if EPOCH <= time <= datetime.now(UTC) + TOLERANCE else None
+    return time if time >= EPOCH else None

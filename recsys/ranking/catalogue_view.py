@@ -28,8 +28,10 @@ class UserDelta:
     ``record`` is the current list, None where it is the stored one; ``is_gone`` says that the generation must not use
     what it knows of them. Of somebody who listened since: ``query`` (d,), None where all was disliked, and item rows
     ``heard`` and ``barred``, uploads among them. ``popular`` is the current list of somebody of whom nothing is known.
+    ``recent`` are the rows of the last plays, the latest last, and ``in_session`` says that no pause came after them.
     ``fresh`` are ids of tracks that were heard or barred so lately that the list does not take them in yet, each with
-    whether it was barred. ``lost`` says that their current list is damaged, so that it is to be computed.
+    whether it was barred. ``lost`` says that their current list is damaged, or its time is over, so that it is to be
+    computed.
     """
 
     record: bytes | None = None
@@ -40,6 +42,8 @@ class UserDelta:
     popular: bytes | None = None
     fresh: Mapping[str, bool] = field(default_factory=dict)
     lost: bool = False
+    recent: Int32 | None = None
+    in_session: bool = False
 
     def is_open_to(self, item: int, track_id: str) -> bool:
         """Whether they were not deleted, and have not heard or disliked a track since."""

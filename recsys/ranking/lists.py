@@ -10,24 +10,26 @@ were checked by ``recsys.recommender``.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import NoSpaceError
 from recsys.hybrid.foldin import fold_in
-from recsys.hybrid.following import latest, short_vector
+from recsys.hybrid.following import latest
 from recsys.ranking.attributes import TrackAttributes
 from recsys.ranking.catalogue_view import NO_DELTA, CatalogueView, UploadedTracks, UserDelta
 from recsys.ranking.diversity import ListSettings, Source, Variety, choose
 from recsys.ranking.filters import NO_FILTERS, Filters, artists_of, first_places
-from recsys.ranking.next_lists import RowFacts, best_next
+from recsys.ranking.next_lists import UPLOADS_WITHIN, Listener, NextRanking
 from recsys.ranking.order import Order
 from recsys.ranking.ranker import Ranking, most_alike
 from recsys.store.record import Record
 from recsys.types import MAX_K, NO_ITEM, Float32, Found, Int32, Space, Tables
 from recsys.util.topk import behind_all, top_k
 
+Best: TypeAlias = Callable[[int], tuple[Int32, Float32]]  # as ``recsys.ranking.diversity.Source`` asks for
 BLOCK = 262_144  # tracks scored at a time: their vectors are gathered, and the whole catalogue might not fit twice
 NOTHING = np.zeros(0, dtype=np.int32)
 
@@ -104,32 +106,24 @@ class ListBuilder:
 
         ``recent`` (n,) are the last plays, the latest last; what was played is left out.
         """
-        catalogue, blend, following = self.catalogue, self._model.blend, order.following
-        vectors = catalogue.vectors_of(plays)
-        long = fold_in(np.arange(len(plays), dtype=np.int32), counts, vectors, blend)
-        short = short_vector(np.searchsorted(plays, recent).astype(np.int32), following.half_life, vectors, blend)
-        query = following.query(long, short, blend)[None]
-        allowed, last = self._but(plays), latest(recent)
-        facts = RowFacts(self._are_new, self._artist_numbers, catalogue.unknown)
+        blend = self._model.blend
+        user = fold_in(np.arange(len(plays), dtype=np.int32), counts, self.catalogue.vectors_of(plays), blend)
+        listener = Listener(user * blend.weights(), recent, in_session=True)
+        source = self._source(self._after(listener, order, self._but(plays)))
+        return self._with_reasons(*choose(source, k, self._settings.usual(personal=True)), recent[-1:])
+
+    def _after(self, listener: Listener, order: Order, allowed: NDArray[np.bool_]) -> Best:
+        """Rank the allowed tracks after somebody's last plays, as deep as is asked."""
+        ranking = NextRanking(order, self._ranking.unplayed, self.catalogue, self._attributes)
+        query, near = ranking.query(listener), ranking.near(listener)
+        near = near[allowed[near]]
 
         def best(depth: int) -> tuple[Int32, Float32]:
-            near = order.surroundings.candidates(last, self._artist_numbers)
-            pool = np.union1d(self._best(query, allowed, max(depth, MAX_K))[0], near[allowed[near]]).astype(np.int32)
-            scores = catalogue.vectors_of(pool) @ query[0]
-            items, values = best_next(order, scores, last, pool, facts, in_session=True)
-            return items[:depth], values[:depth]
+            by_query = self._best(query[None], allowed, max(depth, UPLOADS_WITHIN))[0]
+            items, scores = ranking.best(listener, query, ranking.pool(by_query, near, depth))
+            return items[:depth], scores[:depth]
 
-        return self._with_reasons(*choose(self._source(best), k, self._settings.usual(personal=True)), recent[-1:])
-
-    def _are_new(self, rows: Int32) -> NDArray[np.bool_]:
-        """Mark the rows (n,) that nobody had played when the generation was built, uploads among them."""
-        built = rows < self.catalogue.n_built
-        return np.where(built, self._ranking.unplayed[np.where(built, rows, 0)], True)
-
-    def _artist_numbers(self, rows: Int32) -> Int32:
-        """Numbers of the artists of rows (n,), -1 where they are not the catalogue's."""
-        artists = self._artists(rows)
-        return np.array([one if isinstance(one, int) else NO_ITEM for one in artists], dtype=np.int32)
+        return best
 
     def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.
@@ -194,7 +188,8 @@ class ListBuilder:
         stored = self._tables.recommended(person.user_id) if is_stored else None
         if stored is None:
             query, left_out = self._query(person)
-            return self._with_reasons(*self._best(query, self._but(left_out), MAX_K), self._heard(person))
+            best = self._ranked(person, query, self._but(left_out))
+            return self._with_reasons(*best(MAX_K), self._speaks(person))
         return self._shown(stored, person)
 
     def _of_now(self, record: bytes, person: UserRef) -> list[Found]:
@@ -217,13 +212,13 @@ class ListBuilder:
             # a stored list is as long as the catalogue was when it was made; what was deleted since left it short
             if depth > MAX_K or (len(plain) < depth and self.catalogue.uploads.gone):
                 query, left_out = self._query(person)
-                return self._best(query, self._but(left_out), depth)
+                return self._ranked(person, query, self._but(left_out))(depth)
             items = np.array([self.catalogue.row(track) for track, _, _ in plain], dtype=np.int32)
             return items, np.array([score for _, score, _ in plain], dtype=np.float32)
 
-        return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._heard(person))
+        return self._with_reasons(*choose(self._source(best), k, variety, fill=fill), self._speaks(person))
 
-    def _source(self, best: Callable[[int], tuple[Int32, Float32]]) -> Source:
+    def _source(self, best: Best) -> Source:
         def likeness(items: Int32) -> Float32:
             return self._model.blend.likeness(self.catalogue.vectors_of(items))
 
@@ -251,8 +246,28 @@ class ListBuilder:
             left_out = self._barred(person)
         allowed = self._but(left_out)
         allowed &= passing(np.arange(len(self.catalogue), dtype=np.int32))
-        source = self._source(lambda depth: self._best(query, allowed, depth))
-        return self._with_reasons(*choose(source, k, variety, fill=fill), self._heard(person))
+        source = self._source(self._ranked(person, query, allowed))
+        return self._with_reasons(*choose(source, k, variety, fill=fill), self._speaks(person))
+
+    def _ranked(self, person: UserRef, query: Float32, allowed: NDArray[np.bool_]) -> Best:
+        """Rank the allowed tracks for a user by a query (1, d), and where they listened lately by what comes next."""
+        order, recent = self._model.order, self._recent(person)
+        if order is None or not len(recent):
+            return lambda depth: self._best(query, allowed, depth)
+        return self._after(Listener(query[0], recent, person.delta.in_session), order, allowed)
+
+    def _recent(self, person: UserRef) -> Int32:
+        """Rows of the last plays of somebody, the latest last; none where no time of them is known."""
+        delta, order = person.delta, self._model.order
+        recent = NOTHING if order is None or person.row == NO_ITEM else order.histories.of(person.row)[0]
+        if delta.heard is not None:
+            recent = NOTHING if delta.recent is None or delta.query is None else delta.recent
+        return np.asarray(recent[self.catalogue.is_shown(recent) & (recent < len(self.catalogue))])
+
+    def _speaks(self, person: UserRef) -> Int32:
+        """Rows of the tracks that may be the reason for another one: the last plays where these are followed."""
+        recent = NOTHING if self._model.order is None else self._recent(person)
+        return np.unique(latest(recent)) if len(recent) else self._heard(person)
 
     def _query(self, person: UserRef) -> tuple[Float32, Int32]:
         """The query (1, d) of a user, or of nobody, and the item rows that it must not find."""

@@ -6,8 +6,10 @@ Rows in, rows out: ids, uploads and stored tables are the business of ``recsys.r
 plain ranking, but for ``varied``, which gives lists what ``[lists]`` asks for.
 """
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,13 @@ from scipy.sparse import csr_matrix
 
 from recsys.hybrid.blend import POPULARITY, Blend
 from recsys.hybrid.foldin import fold_in
+from recsys.hybrid.following import latest
 from recsys.ranking.diversity import ListSettings, Source, choose
 from recsys.ranking.model import Model
 from recsys.types import DEFAULT_K, NO_ITEM, Candidates, Float32, Int32
 from recsys.util.topk import top_k
 
+Rank: TypeAlias = Callable[[Int32, int], Candidates]  # rows of users (n,), k  ->  Candidates (n, k)
 EDGE_BLOCK = 4096  # users whose score_at_20 is computed at a time
 
 
@@ -83,16 +87,25 @@ class Ranking:
         return np.asarray(np.bincount(self.model.counts.indices, minlength=len(self.model.items)) == 0)
 
     def reasons(self, users: Int32, ranked: Candidates) -> Int32:
-        """For each ranked item the row of the played track that is most like it, -1 where there is none: (n, k)."""
+        """For each ranked item the row of the played track that is most like it, -1 where there is none: (n, k).
+
+        Where lists follow the last plays, one of these.
+        """
         found = np.full(ranked.items.shape, NO_ITEM, dtype=np.int32)
         vectors = self.model.item_vectors
         for place, user in enumerate(users):
             full = ranked.items[place] != NO_ITEM
-            heard = self.model.heard(int(user))
+            heard = self._speaking(int(user))
             if len(heard):
                 items = ranked.items[place][full]
                 found[place, full] = heard[most_alike(self.model.blend, vectors[items], vectors[heard])]
         return found
+
+    def _speaking(self, user: int) -> Int32:
+        """Rows of the played tracks that may be reasons in a user's list."""
+        order = self.model.order
+        recent = np.zeros(0, np.int32) if order is None else order.histories.of(user)[0]
+        return np.unique(latest(recent)) if len(recent) else self.model.heard(user)
 
     @cached_property
     def score_at_20(self) -> Float32:
@@ -102,7 +115,9 @@ class Ranking:
         score_at_20 = [self.rank(block, DEFAULT_K).scores[:, -1] for block in blocks]
         return np.concatenate(score_at_20) if score_at_20 else np.zeros(0, dtype=np.float32)
 
-    def varied(self, users: Int32, ranked: Candidates, settings: ListSettings, artists: Int32) -> Candidates:
+    def varied(
+        self, users: Int32, ranked: Candidates, settings: ListSettings, artists: Int32, rank: Rank | None = None
+    ) -> Candidates:
         """Vary the lists of users as the settings ask.
 
         Args:
@@ -110,6 +125,7 @@ class Ranking:
             ranked: (n, k) their plain lists.
             settings: of lists; the popular ones are for users without plays.
             artists: (n_items,) number of each item's artist, -1 where not known.
+            rank: ranks rows of users as deep as is asked, where that is not ``self.rank``.
 
         Returns:
             Candidates (n, k); where nothing is asked for, the same lists.
@@ -119,7 +135,9 @@ class Ranking:
         for place in np.flatnonzero([not settings.usual(taste).plain for taste in tasted.tolist()]):
             taste, k = bool(tasted[place]), items.shape[1]
             source = Source(
-                partial(self._best, users[[place]], Candidates(ranked.items[[place]], ranked.scores[[place]])),
+                partial(
+                    _best, rank or self.rank, users[[place]], Candidates(ranked.items[[place]], ranked.scores[[place]])
+                ),
                 lambda rows: [None if number == NO_ITEM else number for number in artists[rows].tolist()],
                 lambda rows: self.model.blend.likeness(self.model.item_vectors[rows]),
                 lambda rows: np.isin(rows, self.model.unknown),
@@ -129,11 +147,12 @@ class Ranking:
             items[place, : len(chosen)], scores[place, : len(chosen)] = chosen, theirs
         return Candidates(items, scores)
 
-    def _best(self, user: Int32, ranked: Candidates, depth: int) -> tuple[Int32, Float32]:
-        """The best items of one user, from its list where that is deep enough."""
-        found = ranked if depth <= ranked.items.shape[1] else self.rank(user, depth)
-        full = found.items[0] != NO_ITEM
-        return found.items[0][full][:depth], found.scores[0][full][:depth]
+
+def _best(rank: Rank, user: Int32, ranked: Candidates, depth: int) -> tuple[Int32, Float32]:
+    """The best items of one user, from its list where that is deep enough."""
+    found = ranked if depth <= ranked.items.shape[1] else rank(user, depth)
+    full = found.items[0] != NO_ITEM
+    return found.items[0][full][:depth], found.scores[0][full][:depth]
 
 
 def most_alike(blend: Blend, item_vectors: Float32, heard_vectors: Float32) -> NDArray[np.int64]:

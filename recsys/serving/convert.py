@@ -179,15 +179,14 @@ def variety(request: pb.RecommendRequest) -> tuple[int | None, float | None]:
 
 def ranked_list(kind: type[ListResponse], answer: RankedList) -> ListResponse:
     """Write a list as a response of that kind, best first; a missing reason is an empty text."""
-    return kind(
-        tracks=[
-            pb.RankedTrack(track_id=track.track_id, score=track.score, reason_track_id=track.reason_track_id or "")
-            for track in answer.tracks
-        ],
-        generation=answer.generation,
-        source=answer.source,
-        **({"note": answer.note} if answer.note else {}),
-    )
+    lines = [
+        pb.RankedTrack(track_id=track.track_id, score=track.score, reason_track_id=track.reason_track_id or "")
+        for track in answer.tracks
+    ]
+    response = kind(tracks=lines, generation=answer.generation, source=answer.source)
+    if answer.note:
+        response.note = answer.note
+    return response
 
 
 def audience(members: Sequence[tuple[str, float]], generation: str) -> pb.AudienceOfResponse:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import lmdb
 
 from recsys.errors import ArtefactError, DamagedError
+from recsys.eventlog.events import Clock
 from recsys.eventlog.pinned_reader import PinnedUser
 from recsys.eventlog.view import LiveView
 from recsys.live.service import LiveUpdater
@@ -25,7 +26,7 @@ from recsys.recommender import Recommender
 from recsys.serving import call_context, convert
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import POPULAR, Lookup, space_key
-from recsys.store.record import FIRST, Record, first_of
+from recsys.store.record import FIRST, Record, first_of, is_past
 from recsys.types import ANONYMOUS_ID, NO_ITEM
 from recsys.v1 import recommender_pb2 as pb
 
@@ -56,9 +57,15 @@ def nothing_stored(_key: bytes) -> None:
 class FastPath:
     """One generation and what answers from it; a swap to another one is one assignment."""
 
-    def __init__(self, recommender: Recommender, lookup: Lookup | None = None, live: LiveUpdater | None = None) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        lookup: Lookup | None = None,
+        live: LiveUpdater | None = None,
+        clock: Clock = time.time,
+    ) -> None:
         """Answer from ``recommender`` and, where they are there, from stored bytes and the live store beside it."""
-        self._recommender = recommender
+        self._recommender, self._clock = recommender, clock
         self._now: tuple[LiveView | None, Recommender] = None, recommender  # one value, as threads look at it
         self._next = threading.Lock()
         self._told_at = -math.inf
@@ -116,6 +123,11 @@ class FastPath:
             self.live.close()
         self._recommender.close()
 
+    def refresh(self, user_id: str) -> None:
+        """Make a user's list anew where the session that it follows is over; on a thread."""
+        if self.live is not None and not self.damaged:
+            self.live.refresh(user_id)
+
     def recommend(self, request: bytes) -> RawResponse | None:
         """Answer Recommend from stored bytes, or not at all; on one thread, the loop's.
 
@@ -137,7 +149,9 @@ class FastPath:
                     self._list_failed(error)
             first = None if stored is None or gone else first_of(stored, k, key)
             if first is not None:
-                return first, call_context.PLAIN if own is None else call_context.LIVE
+                if own is None:
+                    return first, call_context.PLAIN
+                return None if is_past(first, self._clock()) else (first, call_context.LIVE)
         return None if self._lookup is None else self._by_message(request)
 
     def _list_failed(self, error: lmdb.Error) -> None:
@@ -196,7 +210,8 @@ class FastPath:
             return None
         own, is_gone, gone = looked
         if own is not None:
-            return Record(own), call_context.LIVE, gone
+            record = Record(own)
+            return None if is_past(record.head, self._clock()) else (record, call_context.LIVE, gone)
         stored = None if is_gone else self._lookup.list_at(key)
         if stored is not None:
             return Record(stored, key), call_context.PLAIN, gone

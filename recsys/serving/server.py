@@ -180,6 +180,8 @@ def _working(name: str) -> Callable[[FastPath, bytes], bytes]:
 
     def look(answers: FastPath, request: bytes) -> bytes:
         asked = _parsed(read_type, request)
+        if name == "Recommend":
+            answers.refresh(asked.user_id)
         response: bytes = read(answers.recommender, asked).SerializeToString()
         return response
 

@@ -40,10 +40,20 @@ _NUMBER = struct.Struct("<I")
 DAMAGED = "a stored list does not match its checksum"
 
 
-def head_of(generation: str, source: str) -> bytes:
-    """Write what stands before the tracks."""
+def head_of(generation: str, source: str, good_until: int | None = None) -> bytes:
+    """Write what stands before the tracks; of a list that is good for a time, that time (seconds since 1970) first."""
     head: bytes = pb.RecommendResponse(generation=generation, source=source).SerializeToString()
-    return head
+    return head if good_until is None else pb.RecommendResponse(good_until=good_until).SerializeToString() + head
+
+
+def good_until(response: bytes) -> int | None:
+    """Until when a record is good, by its head or a response of it, in seconds since 1970; None where for good."""
+    return int(_NUMBER.unpack_from(response, 1)[0]) if response[:1] == _GOOD_UNTIL else None
+
+
+def is_past(response: bytes, now: float) -> bool:
+    """Whether the time until which a record is good is over, by its head or a response of it."""
+    return response[:1] == _GOOD_UNTIL and int(_NUMBER.unpack_from(response, 1)[0]) <= now
 
 
 def track_bytes(found: Found) -> bytes:
@@ -109,6 +119,7 @@ def first_of(buffer: bytes | memoryview, k: int, key: bytes = b"") -> bytes | No
     return record.first(k) if k <= record.n else None
 
 
+_GOOD_UNTIL = pb.RecommendResponse(good_until=1).SerializeToString()[:1]  # the tag, with which such a head begins
 PERSONAL = head_of("", "personal")  # with which heads end, as protobuf writes fields in order
 
 

@@ -36,16 +36,18 @@ class RecommendRequest(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., k: _Optional[int] = ..., exclude_track_ids: _Optional[_Iterable[str]] = ..., genres: _Optional[_Iterable[str]] = ..., artists: _Optional[_Iterable[str]] = ..., min_year: _Optional[int] = ..., max_year: _Optional[int] = ..., max_per_artist: _Optional[int] = ..., diversity: _Optional[float] = ..., include_heard: _Optional[bool] = ..., only_new: _Optional[bool] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
-    __slots__ = ("tracks", "generation", "source", "note")
+    __slots__ = ("tracks", "generation", "source", "note", "good_until")
     TRACKS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    GOOD_UNTIL_FIELD_NUMBER: _ClassVar[int]
     tracks: _containers.RepeatedCompositeFieldContainer[RankedTrack]
     generation: str
     source: str
     note: str
-    def __init__(self, tracks: _Optional[_Iterable[_Union[RankedTrack, _Mapping]]] = ..., generation: _Optional[str] = ..., source: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+    good_until: int
+    def __init__(self, tracks: _Optional[_Iterable[_Union[RankedTrack, _Mapping]]] = ..., generation: _Optional[str] = ..., source: _Optional[str] = ..., note: _Optional[str] = ..., good_until: _Optional[int] = ...) -> None: ...
 
 class RankedTrack(_message.Message):
     __slots__ = ("track_id", "score", "reason_track_id")

@@ -40,7 +40,7 @@ def listed(live: LiveUpdater, user: str) -> list[str]:
 
 def touched(live: LiveUpdater, user: str) -> UserDelta:
     with live._live.reading() as reading:
-        return delta_of(reading, live.generation, live._applied_seq, user)
+        return delta_of(reading, live.generation, live._applied_seq, user, now=0.0, session_gap_s=1800)
 
 
 def shown(live: LiveUpdater, user: str) -> list[str]:

@@ -118,5 +118,5 @@ def test_a_query_weighs_both_vectors() -> None:
     short: Float32 = np.full(width, 10, np.float32)
     query = following.query(long, short, blend)
     for part in blend.parts:
-        right = part.weight * (0.5 + 2.0 * 10) if part.personal else 3.0
+        right = 0.5 + 2.0 * part.weight * 10 if part.personal else 3.0 * 10
         assert query[part.start : part.stop] == pytest.approx(right)

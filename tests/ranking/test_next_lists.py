@@ -1,6 +1,7 @@
 """Lists as of a moment, and what the order of plays tells as files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from helpers import streams
 from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.ranking.model import Model
+from recsys.ranking.next_lists import rank_after
+from recsys.ranking.ranker import Ranking
 from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.recommender import Recommender
 from recsys.types import NO_ITEM, Histories
@@ -155,3 +158,16 @@ def test_a_damaged_file_is_told(follower: Recommender, tmp_path: Path, damage: s
     (tmp_path / "arrays" / "following.json").write_text(damage)
     with pytest.raises(ArtefactError, match="cannot read the arrays"):
         Model.load(tmp_path / "arrays")
+
+
+def test_what_a_user_dislikes_is_not_what_comes_next(follower: Recommender) -> None:
+    """Neither by the query nor as what lies near the last plays."""
+    user = np.array([3], np.int32)
+    first = rank_after(follower.ranking, user, 5).items[0]
+    barred = csr_matrix(follower.model.barred.shape, dtype=bool).tolil()
+    barred[3, first[:2]] = True
+    ranking = Ranking(replace(follower.model, barred=csr_matrix(barred)))
+    assert rank_after(ranking, user, 3).items[0].tolist() == first[2:].tolist()
+    everybody = rank_after(ranking, np.arange(6, dtype=np.int32), 3)
+    assert everybody.items[3].tolist() == first[2:].tolist()
+    assert everybody.items[2].tolist() == rank_after(follower.ranking, np.array([2], np.int32), 3).items[0].tolist()

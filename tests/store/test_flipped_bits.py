@@ -27,7 +27,7 @@ from pipelines.build import Inputs, build
 from recsys.errors import ArtefactError, ChangedError, DamagedError, NewerError
 from recsys.eventlog.store import open_live
 from recsys.eventlog.transactions import user_key
-from recsys.eventlog.user_state import UserHistory, UserState, UserStates, query_of
+from recsys.eventlog.user_state import LastPlays, UserHistory, UserState, UserStates, query_of
 from recsys.recommender import Recommender, open_store
 from recsys.serving import server
 from recsys.serving.fast_path import FastPath, ServingState
@@ -117,12 +117,17 @@ def test_records_of_format_1_are_read_and_nonsense_in_them_is_our_fault() -> Non
 
 def test_small_values_have_a_format_and_a_checksum() -> None:
     items, plays = np.array([2, 5], np.int32), np.array([1, -1], np.float32)
-    known, taste = UserHistory(items, plays, 77), UserState(3, 0.5, 0.25, np.array([1, 2, 3], np.float32))
+    last = LastPlays(np.array([5, 2, 5], np.int32), np.array([1, 2, 2**32 - 1], np.uint32))
+    known, taste = UserHistory(items, plays, 77, last), UserState(3, 0.5, 0.25, np.array([1, 2, 3], np.float32))
     old_heard = struct.pack("<Q", 77) + items.tobytes() + plays.tobytes()
     old_taste = struct.pack("<iff", 3, 0.5, 0.25) + taste.query.tobytes()
-    for value in (known.packed(), old_heard):
+    for value in (known.packed(), sealed(2, old_heard), old_heard):
         read = UserHistory.read(value)
         assert (read.items.tolist(), read.plays.tolist(), read.up_to) == ([2, 5], [1, -1], 77)
+        assert (read.last is None) == (value != known.packed())
+    read_last = UserHistory.read(known.packed()).last
+    assert read_last is not None
+    assert (read_last.items.tolist(), read_last.seconds.tolist()) == ([5, 2, 5], [1, 2, 2**32 - 1])
     many = UserStates.read([taste.packed(), old_taste], 3)
     assert (many.rows.tolist(), many.score_at_last.tolist(), many.queries.tolist()) == (
         [3, 3],
@@ -130,11 +135,12 @@ def test_small_values_have_a_format_and_a_checksum() -> None:
         [[1, 2, 3]] * 2,
     )
     assert query_of(taste.packed()).tolist() == query_of(old_taste).tolist() == [1, 2, 3]
-    for read, value in ((UserHistory.read, known.packed()), (query_of, taste.packed())):
+    values = known.packed(), sealed(2, old_heard)
+    for read, value in (*((UserHistory.read, value) for value in values), (query_of, taste.packed())):
         for _, other in flips(value):
             with pytest.raises(DamagedError):
                 read(other)
-    for later in (sealed(3, b"12345678"), sealed(3, old_taste)):
+    for later in (sealed(4, b"12345678"), sealed(4, old_taste)):
         with pytest.raises(NewerError):
             UserHistory.read(later)
     with pytest.raises(NewerError):
