@@ -56,7 +56,7 @@ def notes_of(settings: EvaluationSettings, tags: Tags | None, reports: Sequence[
             "live asks before each first play of a track by a user after the cut; each event is then told, as a server "
             "is, and what was fitted stays as of the cut; one track is held out an event, so recall@k is hit@k and "
             "mrr@k looks k deep; values are means over events, intervals draw users with all of their events; models "
-            "that do not look at order rank by all plays until then (hybrid beside hybrid/next); a user's "
+            "that do not look at order rank by all plays until then (hybrid/all-plays beside hybrid); a user's "
             "very first play is not asked for; a user without plays before the cut counts in live-cold-users alone"
         )
     if settings.splits.warm_split != "usual" and "warm" in settings.on_listens:

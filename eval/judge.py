@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from eval.baselines.asked import following, ours_on, peer_on
+from eval.baselines.asked import by_all_plays, ours_on, peer_on, served_on
 from eval.baselines.simple import Fitted, Popularity, Random, Ranker
 from eval.metrics.accuracy import USER_METRICS, find_hits
 from eval.metrics.beyond_accuracy import CATALOGUE_METRICS, LIST_METRICS, ItemFacts, traits_of
@@ -28,7 +28,7 @@ from recsys.types import Int32, Plays
 from recsys.util.progress import Bar, Progress
 
 HYBRID = "hybrid"
-NEXT = f"{HYBRID}/next"  # by the order and times of plays, as of a moment; the lists of users are by all plays
+ALL_PLAYS = f"{HYBRID}/all-plays"  # without regard to order, where the hybrid follows the last plays
 WITHOUT = f"{HYBRID}-without-"  # begins the name of a model that was fitted without a modality
 WHOLE = "all"  # the segment of all held-out pairs
 SEGMENT_METRICS = ("recall", "ndcg")
@@ -93,7 +93,7 @@ def judge_hybrid(
     """
     no_sound = np.zeros(0, dtype=np.int32), np.zeros((0, 1), dtype=np.float32)
     traits = traits_of(fitted.plays, split.artists, no_sound)
-    models = [(model, partial(ours_on, fitted, None))]
+    models = [(model, partial(served_on, fitted))]
     return _judged_models(fitted.plays, split, traits, models, ks, max_users, progress)
 
 
@@ -130,8 +130,8 @@ def _all_models(fitted: Fitted, seed: int, models: Iterable[tuple[str, Ranker]])
         yield name, partial(peer_on, ranker)
     for part in fitted.parts:
         yield f"{HYBRID}/{part}", partial(_part, fitted, part)
-    yield NEXT, partial(following, fitted)
-    yield HYBRID, partial(ours_on, fitted, None)
+    yield ALL_PLAYS, partial(by_all_plays, fitted)
+    yield HYBRID, partial(served_on, fitted)
 
 
 def _part(fitted: Fitted, part: str, panel: Panel) -> Ranker | None:

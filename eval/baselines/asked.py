@@ -1,7 +1,7 @@
 """A model and a panel in, the model as a ranker of the panel's rows out: how each kind of model is asked.
 
     Ranker, Panel  ->  peer_on  ->  Ranker of the panel's rows, or None where the model cannot rank for them
-    Fitted, Panel  ->  ours_on  ->  the same of the recommender, its parts, and its list without regard to order
+    Fitted, Panel  ->  served_on, ours_on, by_all_plays  ->  the same of the recommender, its parts, without order
 
 Where the panel has moments, models that follow the listener are asked at these; others rank by all plays until then.
 """
@@ -23,18 +23,25 @@ def peer_on(ranker: Ranker, panel: Panel) -> Ranker | None:
     return Folded(panel.heard, ranker.rank_folded) if isinstance(ranker, Folding) else None
 
 
+def served_on(fitted: Fitted, panel: Panel) -> Ranker:
+    """The recommender as it serves: at the panel's moments, where it has such, what comes next after the last plays."""
+    if panel.moments is None or not isinstance(fitted, FollowingFitted):
+        return ours_on(fitted, None, panel)
+    return At(panel.moments, partial(_at, fitted))
+
+
 def ours_on(fitted: Fitted, part: str | None, panel: Panel) -> Ranker:
-    """One part of the recommender, or with None the blend, by all plays and without regard to their order."""
+    """One part of the recommender, or with None the blend; without moments."""
     if panel.is_folded:
         return Folded(panel.heard, partial(fitted.rank_folded, part=part))
     return Part(fitted, panel.heard.user_ids, part)
 
 
-def following(fitted: Fitted, panel: Panel) -> Ranker | None:
-    """The recommender asked at the panel's moments; None where it does not follow or nobody asks at a time."""
+def by_all_plays(fitted: Fitted, panel: Panel) -> Ranker | None:
+    """The recommender without regard to order; None where it does not follow or nobody asks at a time."""
     if panel.moments is None or not isinstance(fitted, FollowingFitted):
         return None
-    return At(panel.moments, partial(_at, fitted))
+    return Folded(panel.moments, fitted.rank_folded)
 
 
 def _at(fitted: FollowingFitted, moments: Moments, k: int, candidates: Int32 | None) -> Candidates:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from eval.baselines.rankers import tie_break
-from eval.splitting.moments import Moments, some_histories
+from eval.splitting.moments import Moments
 from recsys.types import NO_ITEM, Candidates, Float32, Histories, Int32, Plays
 
 _BLOCK_ROWS = 2048  # requests at once: some thousands of scored tracks each
@@ -69,7 +69,7 @@ class ByMoments:
 
 def trained_moments(plays: Plays, histories: Histories, user_rows: Int32) -> Moments:
     """Each user at the time of their last training play."""
-    theirs = some_histories(histories, user_rows)
+    theirs = histories.rows(user_rows)
     has = np.diff(theirs.starts) > 0
     now = np.zeros(len(user_rows), dtype=np.int64)
     now[has] = theirs.seconds[theirs.starts[1:][has] - 1]

@@ -94,13 +94,13 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folded:
-    """A model that folds in, as a ``Ranker`` of the rows of what cold users begin with."""
+    """A model that folds in, as a ``Ranker`` of the rows of what somebody has played."""
 
-    given: Plays
+    given: Plays | Moments
     rank_folded: Callable[[csr_matrix, int, Int32 | None], Candidates]
 
     def rank(self, user_rows: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
-        """Rank by what each user begins with."""
+        """Rank by these plays."""
         return self.rank_folded(self.given.counts[user_rows], k, candidates)
 
 

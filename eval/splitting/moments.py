@@ -48,7 +48,7 @@ class Moments:
 
     def rows(self, rows: NDArray[np.integer]) -> "Moments":
         """Some of the requests, in the order asked for."""
-        return Moments(self.counts[rows], some_histories(self.histories, rows), self.now[rows])
+        return Moments(self.counts[rows], self.histories.rows(rows), self.now[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,14 +63,6 @@ class Replay:
     items: Int32
     user_ids: list[str]
     n_first: int
-
-
-def some_histories(histories: Histories, rows: NDArray[np.integer]) -> Histories:
-    """Histories of some users, in the order of ``rows``."""
-    sizes = np.diff(histories.starts)[rows]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    places = np.repeat(histories.starts[rows] - starts[:-1], sizes) + np.arange(starts[-1])
-    return Histories(starts, histories.items[places], histories.seconds[places])
 
 
 class _State:

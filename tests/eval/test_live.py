@@ -74,10 +74,15 @@ def test_what_comes_next_is_asked_for_at_each_event_and_judged_beside_the_hybrid
     names = set(evaluation.figures["split"])
     assert names == {"live", "live-played", "live-unplayed", "live-cold-users"}
     for split in names:
-        assert recall(evaluation, split)["hybrid/next"] == 1.0
-        assert recall(evaluation, split, metric="mrr")["hybrid/next"] == 1.0
-        assert set(recall(evaluation, split)) == {"random", "popularity", "hybrid/next", "hybrid"}  # no parts alone
-    assert recall(evaluation, "live")["hybrid"] < 1
+        assert recall(evaluation, split)["hybrid"] == 1.0
+        assert recall(evaluation, split, metric="mrr")["hybrid"] == 1.0
+        assert set(recall(evaluation, split)) == {
+            "random",
+            "popularity",
+            "hybrid/all-plays",
+            "hybrid",
+        }  # no parts alone
+    assert recall(evaluation, "live")["hybrid/all-plays"] < 1
     assert any("hit@k" in note for note in evaluation.about["notes"])
     (split,) = evaluation.about["splits"]
     assert "events of 6 users are asked" in split["note"]

@@ -7,7 +7,7 @@ import pytest
 
 from eval.splitting.leakage import assert_no_foresight
 from eval.splitting.live import live_by_time
-from eval.splitting.moments import Moments, first_held_out, replayed, some_histories
+from eval.splitting.moments import Moments, first_held_out, replayed
 from eval.splitting.split import Split, SplitSettings
 from recsys.catalogue.listens import plays_of
 from recsys.errors import DataError
@@ -145,7 +145,7 @@ def test_an_event_that_is_told_before_it_is_asked_for_is_caught(monkeypatch: pyt
 
 def test_rows_of_histories_and_moments_go_together() -> None:
     histories = Histories(np.array([0, 2, 2, 5]), np.arange(5, dtype=np.int32), np.arange(10, 15).astype(np.uint32))
-    some = some_histories(histories, np.array([2, 1, 0, 2]))
+    some = histories.rows(np.array([2, 1, 0, 2]))
     assert [some.of(row)[0].tolist() for row in range(4)] == [[2, 3, 4], [], [0, 1], [2, 3, 4]]
     with pytest.raises(DataError, match="expected 1 each"):
         Moments(replayed(of_a(), TRACKS).moments.counts[[0]], histories, np.zeros(1, np.int64))
