@@ -13,7 +13,7 @@ REPRESENTATION: Literal["representation"] = "representation"
 
 
 class EvaluationSettings(Settings):
-    """``[evaluate]`` in the run's TOML file."""
+    """What is judged and how; ``recsys evaluate`` sets what it has options for."""
 
     protocols: tuple[Protocol | Literal["representation"], ...] = Field(default=PROTOCOLS, min_length=1)
     ks: tuple[int, ...] = Field(default=(5, 10, 20, 50), min_length=1)  # lengths of lists

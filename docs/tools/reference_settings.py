@@ -44,9 +44,9 @@ def _section(path: tuple[str, ...], kind: type[Settings], settings: Settings) ->
 
 
 def _told(kind: type[Settings]) -> str:
-    """What the class says of itself, without the name of the table, which stands above."""
+    """What the class says of itself, without the names of its tables, of which one stands above."""
     text = inspect.cleandoc(kind.__doc__ or "")
-    text = re.sub(r"\A``\[[\w.]+\]``(?: in the run's TOML file)?[:.]?\s*", "", text).strip()
+    text = re.sub(r"\A``\[[\w.]+\]``(?: and ``\[[\w.]+\]``)*(?: in the run's TOML file)?[:.]?\s*", "", text).strip()
     text = re.sub(r"``(.+?)``", r"`\1`", text)
     return text[:1].upper() + text[1:]
 

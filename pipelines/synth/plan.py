@@ -27,7 +27,7 @@ _LAST_YEAR = 2025  # of release; the simulated year of listening ends in it
 
 
 class SynthSettings(Settings):
-    """``[synth]`` in the run's TOML file: the simulated catalogue and its listeners."""
+    """The simulated catalogue and its listeners."""
 
     n_tracks: int = Field(default=400, ge=1)
     n_artists: int = Field(default=60, ge=1)

@@ -25,7 +25,7 @@ PositiveRange = Annotated[Range, AfterValidator(_positive)]
 
 
 class MaskSettings(Settings):
-    """``[audio.augment.masks]``: SpecAugment; widths are drawn uniformly from 0 to the most."""
+    """``[audio.train.augment.masks]``: SpecAugment; widths are drawn uniformly from 0 to the most."""
 
     n_time: int = Field(default=1, ge=0)
     time_frames: int = Field(default=40, ge=1)  # the most of one mask; about a fifth of a patch
@@ -34,7 +34,10 @@ class MaskSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """``[audio.augment]``: each step is taken for a share of the clips, its size uniform in a range."""
+    """``[audio.train.augment]``: each step is taken for a share of the clips, its size uniform in a range.
+
+    Each of ``copies`` in ``[audio.head]`` has the same keys.
+    """
 
     shift_share: float = Field(default=0.5, ge=0, le=1)
     shift_s: PositiveRange = (0.1, 3.0)

@@ -19,7 +19,7 @@ from recsys.util.threads import in_numpy_threads
 
 
 class ALSSettings(Settings):
-    """``[als]`` in the run's TOML file."""
+    """``[hybrid.als]`` and ``[hybrid.wide.als]`` in the run's TOML file."""
 
     n_factors: int = Field(default=64, ge=1)
     epochs: int = Field(default=15, ge=1)

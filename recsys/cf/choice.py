@@ -21,7 +21,10 @@ K = 20
 
 
 class ALSChoice(Settings):
-    """``[choice]`` in the run's TOML file; where ``[als]`` is given, and this section is not, nothing is tried."""
+    """``[hybrid.choice]`` in the run's TOML file.
+
+    Where ``[hybrid.als]`` is given, and this table is not, nothing is tried.
+    """
 
     enabled: bool = True
     n_factors: tuple[int, ...] = (32, 64, 128)

@@ -18,7 +18,7 @@ from recsys.util.settings import Settings
 
 
 class LightFMSettings(Settings):
-    """``[lightfm]`` in the run's TOML file."""
+    """``[hybrid.lightfm]`` in the run's TOML file."""
 
     enabled: bool = True
     n_factors: int = Field(default=64, ge=1)

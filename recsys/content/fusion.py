@@ -26,7 +26,7 @@ MODALITIES = ("sound", "lyrics", "genres", "tags", "artist", "year")
 
 
 class FusionSettings(Settings):
-    """``[fusion]`` in the run's TOML file."""
+    """``[hybrid.content.fusion]`` in the run's TOML file."""
 
     dim: int = Field(default=64, ge=1)  # of the content vector
     tower: int = Field(default=32, ge=1)  # width that each modality is brought to

@@ -6,7 +6,7 @@ from recsys.util.settings import Settings
 
 
 class TaskSettings(Settings):
-    """Weights of the costs, and how many classes are told apart."""
+    """``[audio.tasks]`` and ``[audio.head.tasks]``: weights of the costs, and how many classes are told apart."""
 
     genre: float = Field(default=1.0, ge=0)
     artist: float = Field(default=0.5, ge=0)

@@ -30,7 +30,7 @@ BATCH = 2048  # tracks encoded at a time
 
 
 class ContentSettings(Settings):
-    """``[content]`` in the run's TOML file."""
+    """``[hybrid.content]`` in the run's TOML file."""
 
     fusion: FusionSettings = FusionSettings()
     tasks: FusionTaskSettings = FusionTaskSettings()

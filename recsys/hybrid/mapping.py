@@ -23,7 +23,7 @@ _LEAST_FREEDOM = 1e-3  # of a track in its own prediction
 
 
 class MapSettings(Settings):
-    """``[map]`` in the run's TOML file."""
+    """``[hybrid.map]`` in the run's TOML file."""
 
     n_landmarks: int = Field(default=3000, ge=1)  # a catalogue of fewer kinds of tracks is mapped exactly
     max_tracks: int = Field(default=200_000, ge=1)  # more are sampled, the much heard ones rather, and only to fit on

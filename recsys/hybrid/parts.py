@@ -29,7 +29,7 @@ from recsys.util.settings import Settings
 
 
 class WideSettings(Settings):
-    """``[wide]`` in the run's TOML file: a second ALS, of more factors and stronger belief than rank best alone.
+    """``[hybrid.wide]`` in the run's TOML file: a second ALS, of more factors and stronger belief than rank best alone.
 
     It errs elsewhere than the first, so that both together rank better; and it has more for content to be mapped to.
     """
@@ -39,14 +39,14 @@ class WideSettings(Settings):
 
 
 class LabelSettings(Settings):
-    """``[labels]`` in the run's TOML file: genres, tags, years and artists themselves, beside what networks learn."""
+    """``[hybrid.labels]`` in the run's TOML file: genres, tags, years, artists themselves, beside learned vectors."""
 
     enabled: bool = True
     dim: int = Field(default=128, ge=1)  # of their random projection
 
 
 class HybridSettings(Settings):
-    """The settings of all that learns from plays and content together."""
+    """``[hybrid]`` in the run's TOML file: all that learns from plays and content together."""
 
     als: ALSSettings = ALSSettings()
     choice: ALSChoice = ALSChoice()

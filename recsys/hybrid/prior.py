@@ -20,7 +20,7 @@ from recsys.util.settings import Settings
 
 
 class PriorSettings(Settings):
-    """``[prior]`` in the run's TOML file."""
+    """``[hybrid.prior]`` in the run's TOML file."""
 
     strength: float = Field(default=0.03, ge=0)  # lambda, in units of trace(U'U) / n_factors, U the user factors
     exposure: float = Field(default=1.0, gt=0)  # tau: listeners at which unplayed pairs count half

@@ -1,4 +1,4 @@
-"""``[live]`` in the run's TOML file: kept with a generation, as all settings are, and read from there."""
+"""What the live store goes by: kept with a generation, as all settings are, and read from there."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from recsys.util.settings import Settings
 
 
 class LiveSettings(Settings):
-    """What happens to lists between builds."""
+    """``[live]`` in the run's TOML file: what happens to lists between builds."""
 
     reach: int = Field(default=1000, ge=0)  # users whose lists an upload comes into, at most
 

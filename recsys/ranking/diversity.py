@@ -21,7 +21,7 @@ DEEPER = 4  # times as many candidates are looked at where a cap leaves too few
 
 
 class Variety(Settings):
-    """How varied a list must be."""
+    """``[lists.popular]``: how varied a list must be."""
 
     max_per_artist: int | None = Field(default=None, ge=1)  # tracks without a known artist always may
     diversity: float = Field(default=0.0, ge=0, le=1)  # 0: by score alone; 1: after the first by unlikeness alone

@@ -1,13 +1,16 @@
 """The reference that is written from the code has all that there is: commands, keys, methods, fields, errors."""
 
 import re
+import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
 
 from docs.tools import hooks, reference_cli, reference_errors, reference_grpc, reference_settings
-from helpers.pages import DOCS, text_of
+from helpers.pages import DOCS, PAGES, text_of
+from helpers.places import ROOT
 from recsys import errors
 from recsys.cli.main import app
 from recsys.config import RunSettings
@@ -57,7 +60,38 @@ def test_every_key_of_the_settings_with_its_default() -> None:
     assert "| `cost_of_new` | number, ≥ 0, < 1 | `0.005` | What played tracks may lose" in text, (
         "a comment above its key"
     )
-    assert "`[wide]`" not in text, "a class that names its own table says it once, in the heading"
+    assert text.count("`[hybrid.wide]`") == text.count("`[audio.tasks]`") == 1, "a class's tables are in headings alone"
+
+
+def tables(settings: Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, type[Settings]]]:
+    """Every table of a settings file, and its class."""
+    for name in type(settings).model_fields:
+        if isinstance(value := getattr(settings, name), Settings):
+            yield ".".join((*path, name)), type(value)
+            yield from tables(value, (*path, name))
+
+
+TABLES = dict(tables(RunSettings()))
+NAMED = re.compile(r"(?<!`)(`{1,2})\[([a-z_]+(?:\.[a-z_]+)*)\](?: (\w+))?[^`\n]*\1")  # `[a.b] key = 1`, ``[a.b]``
+
+
+@pytest.mark.parametrize("kind", sorted(set(TABLES.values()), key=lambda kind: kind.__name__))
+def test_a_class_of_settings_begins_with_the_tables_that_it_is_read_from(kind: type[Settings]) -> None:
+    head = re.match(r"``\[[\w.]+\]``(?: and ``\[[\w.]+\]``)*", kind.__doc__ or "")
+    assert head is not None
+    assert set(re.findall(r"\[(.+?)\]", head[0])) == {name for name, of in TABLES.items() if of is kind}
+
+
+def test_a_table_of_settings_that_is_named_is_there_and_has_the_key() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    code = [file for folder in ("recsys", "eval", "pipelines") for file in sorted((ROOT / folder).rglob("*.py"))]
+    wrong = []
+    for file in (*PAGES, *code):
+        for _, table, key in NAMED.findall(text_of(file)):
+            known = table in extras or table.startswith("tool.") or table in TABLES
+            if not known or (key and key not in TABLES[table].model_fields):
+                wrong.append(f"{file.relative_to(ROOT)}: [{table}] {key}")
+    assert wrong == []
 
 
 def test_every_method_and_every_field_of_the_interface() -> None:
