@@ -77,6 +77,25 @@ def made_evaluation(out: Path) -> Evaluation:
     return Evaluation(pl.DataFrame(rows, schema=FIGURES_SCHEMA, orient="row"), _about())
 
 
+def small(changes: dict[str, Any] | None = None, rename: dict[str, str] | None = None) -> Evaluation:
+    """Three models on one split at two k, and nothing more."""
+    rows = [
+        (model, "warm", "all", "recall", k, value + k / 100, value, value + 0.2, 50)
+        for model, value in (("random", 0.01), ("als", 0.2), ("hybrid", 0.3))
+        for k in (5, 10)
+    ]
+    figures = pl.DataFrame(rows, schema=FIGURES_SCHEMA, orient="row")
+    if rename:
+        figures = figures.with_columns(pl.col("model", "split").replace(rename))
+    return Evaluation(figures, changes or {})
+
+
+def paired(difference: float, low: float, high: float, p: float) -> dict[str, Any]:
+    """A test of the hybrid against als on it, by recall@10; ``p`` is after Holm."""
+    of = {"model": "als", "split": "warm", "metric": "recall@10"}
+    return of | {"difference": difference, "ci_low": low, "ci_high": high, "p": p / 3, "p_holm": p}
+
+
 def _of_split(split: str, rng: np.random.Generator) -> list[Row]:
     scale = 0.4 + 0.5 * rng.random()
     rows: list[Row] = []

@@ -26,11 +26,6 @@ from recsys.store.record import Record
 from recsys.util.progress import Silent
 
 
-@pytest.fixture
-def store(tiny_store: Path, tmp_path: Path) -> Path:
-    return copied(tiny_store, tmp_path)
-
-
 def rebuilt(catalogue: TinyCatalogue | Inputs, store: Path) -> Path:
     inputs = catalogue if isinstance(catalogue, Inputs) else Inputs(catalogue.tracks, catalogue.listens)
     build(inputs, store, quick_settings(), Silent(), strict=True)

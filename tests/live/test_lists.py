@@ -24,11 +24,6 @@ from recsys.store.record import Record
 GENRE = TinyCatalogue.genre_of
 
 
-@pytest.fixture
-def store(tiny_store: Path, tmp_path: Path) -> Path:
-    return copied(tiny_store, tmp_path)
-
-
 # ---- listens -----------------------------------------------------------------------------------------------------
 
 

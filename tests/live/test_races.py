@@ -11,7 +11,6 @@ import lmdb
 import pytest
 
 from helpers.live_store import heard, new_track, opened
-from helpers.stores import copied
 from recsys.errors import ArtefactError
 from recsys.eventlog import lmdb_env
 from recsys.eventlog.store import open_live
@@ -21,11 +20,6 @@ from recsys.ranking.catalogue_view import UploadedTracks
 from recsys.recommender import Recommender
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
-
-
-@pytest.fixture
-def store(tiny_store: Path, tmp_path: Path) -> Path:
-    return copied(tiny_store, tmp_path)
 
 
 def in_thread(work: Callable[[], object]) -> None:
