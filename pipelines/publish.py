@@ -193,7 +193,8 @@ class _Lists:
         self._recommender, self._settings, self._progress = recommender, settings, progress
         self._track_ids = np.array(recommender.model.items.all(), dtype=object)
         self._artists = recommender.attributes.artists
-        self._by_all_plays = recommender.model.order is None
+        order = recommender.model.order
+        self._by_all_plays = order is None or order.stored is None
         self.score_at_20 = np.full(len(recommender.model.users), -np.inf, dtype=np.float32)
         self.score_at_last = self.score_at_20.copy()
 

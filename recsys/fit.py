@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -73,6 +74,10 @@ class Clock:
         with self.progress.stage(name) as stage:
             yield stage
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+
+# how much the last plays count in lists that follow each play, and in those that a build stores
+Followings: TypeAlias = tuple[Following, Following | None]
 
 
 def fit(
@@ -242,7 +247,7 @@ def _weights(
     artists: Int32,
     settings: RunSettings,
     progress: Progress,
-) -> tuple[Learned, Following | None]:
+) -> tuple[Learned, Followings | None]:
     """Learn the blend's weights from parts fitted without a few held-out plays and tracks, and those of their order."""
     if not (held_out.pairs.nnz and held_out.kept.counts.nnz):
         given = settings.blend.given().items()
@@ -258,18 +263,29 @@ def _weights(
     counted = count_next(plays.only(before), len(kept.track_ids), settings.next)
     surroundings = Surroundings.of(counted, artists, kept.n_listeners)
     blend, _, items = join(fitted.parts, learned.weights, kept.n_listeners, learned.new)
-    later = plays.only(~before)
-    return learned, learn_following(blend, items, kept, later, surroundings, settings.next, progress, settings.seed)
+    learn = partial(
+        learn_following,
+        blend,
+        items,
+        kept,
+        plays.only(~before),
+        surroundings,
+        settings.next,
+        progress,
+        settings.seed,
+    )
+    following = learn(told=True)
+    return learned, None if following is None else (following, learn(told=False))
 
 
 def _order(
-    following: Following | None, plays: Plays, listens: Listens | None, artists: Int32, settings: RunSettings
+    followings: Followings | None, plays: Plays, listens: Listens | None, artists: Int32, settings: RunSettings
 ) -> Order | None:
     """Count what follows what on all plays, where that was found to tell something."""
-    if following is None or listens is None or plays.histories is None:
+    if followings is None or listens is None or plays.histories is None:
         return None
     counted = count_next(in_order(listens, plays.user_ids, plays.track_ids), len(plays.track_ids), settings.next)
-    return Order(plays.histories, Surroundings.of(counted, artists, plays.n_listeners), following)
+    return Order(plays.histories, Surroundings.of(counted, artists, plays.n_listeners), *followings)
 
 
 def _als_outcome(plays: Plays, factors: Factors | None) -> str:

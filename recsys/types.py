@@ -24,6 +24,7 @@ SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
 DEFAULT_K = 20  # length of a list where nobody says otherwise
 MAX_K = 200  # the longest, as deep as lists are stored
 HISTORY = 50  # plays of a user that are kept in their order, the last ones
+NEVER = 2**62  # seconds since 1970, when no session goes on any more
 NO_ITEM = -1  # marks an empty place in a list of items
 ITEM = "hybrid"  # the name that an upload's joint item vector has among its vectors
 ANONYMOUS_ID = ""  # of the user of whom nothing is known; no other has this id

@@ -232,7 +232,7 @@ def delta_of(
     query = None if taste is None else query_of(taste)
     played, barred = heard.items[heard.played], heard.items[heard.plays == BARRED]
     last = heard.last or LastPlays.none()
-    in_session = len(last) > 0 and now - float(last.seconds[-1]) <= session_gap_s
+    in_session = len(last) > 0 and int(now) - int(last.seconds[-1]) <= session_gap_s
     lost = lost and record is None
     return UserDelta(record, is_gone, query, played, barred, popular, fresh, lost, last.items, in_session)
 

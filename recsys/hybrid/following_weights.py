@@ -2,6 +2,9 @@
 
     plays that were kept, parts fitted on them, later plays in their order  ->  learn_following  ->  Following, or None
 
+It is learned twice: for lists that follow each play, and for those that a build stores, which know nothing of what is
+played after it (``told``). What was heard last says much of the next play and little of one that comes days later.
+
 Each held-out play of a track that is new to its user is an event: who asks then is known with all plays until then, and
 the track is to stand before the other candidates. Weights maximise the likelihood of a softmax over candidates
 (listwise, Cao et al., ICML 2007), with an l2 penalty. A track that nobody ever plays is never an event, and where all
@@ -11,7 +14,7 @@ better by more than the standard error, nothing is learned, and lists stay as th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,7 @@ from recsys.hybrid.blend import NEW, POPULARITY, Blend
 from recsys.hybrid.foldin import fold_in
 from recsys.hybrid.following import FEATURES, Following, Surroundings, latest, short_vector
 from recsys.hybrid.next_tracks import NextSettings
-from recsys.types import HISTORY, NO_ITEM, Float32, Int32, Plays
+from recsys.types import HISTORY, NEVER, NO_ITEM, Float32, Int32, Plays
 from recsys.util.progress import Bar, Progress
 from recsys.util.topk import top_k
 
@@ -71,6 +74,8 @@ def learn_following(
     settings: NextSettings,
     progress: Progress,
     seed: int,
+    *,
+    told: bool = True,
 ) -> Following | None:
     """Learn from plays ``later`` than those that were ``kept``; None where there are too few, or nothing is gained.
 
@@ -83,12 +88,15 @@ def learn_following(
         settings: of what comes next.
         progress: shows events.
         seed: of the choice of events.
+        told: each later play is known when the next one comes; if not, as in a stored list, none of them is.
     """
-    events = sampled(list(events_of(kept, later)), settings.max_events, seed)
+    events = list(events_of(kept, later) if told else events_untold(kept, later, settings.session_gap_s))
+    events = sampled(events, settings.max_events, seed)
     if len(events) < MIN_EVENTS or len({event.user for event in events}) < 2:
         return None
     is_new = kept.n_listeners == 0
-    with progress.bar("what comes next", len(events), "events") as bar:
+    what = "what comes next" if told else "what comes later"
+    with progress.bar(what, len(events), "events") as bar:
         cases = list(_cases(events, blend, item_vectors, surroundings, is_new, settings, bar))
     times = 1 + settings.never_played
     best, gain = 0, np.full(len(cases), -np.inf)
@@ -98,7 +106,7 @@ def learn_following(
         if judged.mean() > gain.mean() + today.mean() or not place:
             best, gain = place, judged - today
     progress.detail(
-        f"what comes next: NDCG@{K} {today.mean():.4f} without an order, {today.mean() + gain.mean():.4f} with it, "
+        f"{what}: NDCG@{K} {today.mean():.4f} without an order, {today.mean() + gain.mean():.4f} with it, "
         f"over {len(cases):,} plays"
     )
     if gain.mean() <= _standard_error(gain, np.array([case.user for case in cases])):
@@ -111,6 +119,37 @@ def learn_following(
 
 def events_of(kept: Plays, later: Ordered) -> Iterator[Event]:
     """The later plays of tracks that are new to their users, if these have a history; each knows the ones before."""
+    for known, items, seconds in _later_of(kept, later):
+        counts = dict(zip(known.items.tolist(), known.plays.tolist(), strict=True))
+        recent, last = known.recent.tolist(), known.last_seconds
+        barred = set(kept.barred.indices[kept.barred.indptr[known.user] : kept.barred.indptr[known.user + 1]].tolist())
+        for item, at in zip(items, seconds, strict=True):
+            if recent and item not in counts and item not in barred:
+                heard, plays = np.array(list(counts), np.int32), np.array(list(counts.values()), np.float32)
+                yield Event(known.user, at, item, heard, plays, np.array(recent[-HISTORY:], np.int32), last)
+            counts[item] = counts.get(item, 0.0) + 1.0
+            recent.append(item)
+            last = at
+
+
+def events_untold(kept: Plays, later: Ordered, session_gap_s: int) -> Iterator[Event]:
+    """The same plays, each track once, where nobody tells of one when the next comes: all know what was kept.
+
+    They come when no session goes on; what goes on with the session of the last kept play belongs to that, and is none.
+    """
+    for known, items, seconds in _later_of(kept, later):
+        met = {*known.items.tolist()}
+        met.update(kept.barred.indices[kept.barred.indptr[known.user] : kept.barred.indptr[known.user + 1]].tolist())
+        goes_on, last = len(known.recent) > 0, known.last_seconds
+        for item, at in zip(items, seconds, strict=True):
+            goes_on, last = goes_on and at - last <= session_gap_s, at
+            if len(known.recent) and not goes_on and item not in met:
+                met.add(item)
+                yield replace(known, wanted=item, seconds=NEVER)
+
+
+def _later_of(kept: Plays, later: Ordered) -> Iterator[tuple[Event, list[int], list[int]]]:
+    """What was kept of each user who played later, as an event that wants nothing; those plays, and their seconds."""
     if kept.histories is None:
         return
     starts = np.concatenate([[0], np.flatnonzero(np.diff(later.users)) + 1, [len(later)]])
@@ -119,17 +158,11 @@ def events_of(kept: Plays, later: Ordered) -> Iterator[Event]:
             continue
         user = int(later.users[start])
         row = slice(kept.counts.indptr[user], kept.counts.indptr[user + 1])
-        counts = dict(zip(kept.counts.indices[row].tolist(), kept.counts.data[row].tolist(), strict=True))
-        items, seconds = kept.histories.of(user)
-        recent, last = items.tolist(), int(seconds[-1]) if len(seconds) else 0
-        barred = set(kept.barred.indices[kept.barred.indptr[user] : kept.barred.indptr[user + 1]].tolist())
-        for item, at in zip(later.items[start:stop].tolist(), later.seconds[start:stop].tolist(), strict=True):
-            if recent and item not in counts and item not in barred:
-                known, plays = np.array(list(counts), np.int32), np.array(list(counts.values()), np.float32)
-                yield Event(user, at, item, known, plays, np.array(recent[-HISTORY:], np.int32), last)
-            counts[item] = counts.get(item, 0.0) + 1.0
-            recent.append(item)
-            last = at
+        recent, seconds = kept.histories.of(user)
+        last = int(seconds[-1]) if len(seconds) else 0
+        plays = np.asarray(kept.counts.data[row], np.float32)
+        known = Event(user, 0, NO_ITEM, kept.counts.indices[row].astype(np.int32), plays, recent, last)
+        yield known, later.items[start:stop].tolist(), later.seconds[start:stop].tolist()
 
 
 def sampled(events: list[Event], at_most: int, seed: int) -> list[Event]:

@@ -107,7 +107,8 @@ class StoredLists:
 
     def follows(self, user: int) -> bool:
         """Whether the stored list of a user row follows the last plays."""
-        return user != NO_ITEM and len(self.last_plays(user)) > 0
+        order = self.model.order
+        return order is not None and order.stored is not None and user != NO_ITEM and len(self.last_plays(user)) > 0
 
     def next_ranking(self, catalogue: CatalogueView) -> NextRanking | None:
         """What ranks after the last plays over a catalogue; None where the order of plays tells nothing."""

@@ -251,14 +251,19 @@ class ListBuilder:
 
     def _ranked(self, person: UserRef, query: Float32, allowed: NDArray[np.bool_]) -> Best:
         """Rank the allowed tracks for a user by a query (1, d), and where they listened lately by what comes next."""
-        order, recent = self._model.order, self._recent(person)
+        order, recent = self._order(person), self._recent(person)
         if order is None or not len(recent):
             return lambda depth: self._best(query, allowed, depth)
         return self._after(Listener(query[0], recent, person.delta.in_session), order, allowed)
 
+    def _order(self, person: UserRef) -> Order | None:
+        """What the order of plays tells: of who listened since the build another thing than of the others."""
+        order = self._model.order
+        return order if order is None or person.delta.heard is not None else order.of_stored()
+
     def _recent(self, person: UserRef) -> Int32:
-        """Rows of the last plays of somebody, the latest last; none where no time of them is known."""
-        delta, order = person.delta, self._model.order
+        """Rows of the last plays that somebody's list follows, the latest last; none where it does not."""
+        delta, order = person.delta, self._order(person)
         recent = NOTHING if order is None or person.row == NO_ITEM else order.histories.of(person.row)[0]
         if delta.heard is not None:
             recent = NOTHING if delta.recent is None or delta.query is None else delta.recent
@@ -266,7 +271,7 @@ class ListBuilder:
 
     def _speaks(self, person: UserRef) -> Int32:
         """Rows of the tracks that may be the reason for another one: the last plays where these are followed."""
-        recent = NOTHING if self._model.order is None else self._recent(person)
+        recent = NOTHING if self._order(person) is None else self._recent(person)
         return np.unique(latest(recent)) if len(recent) else self._heard(person)
 
     def _query(self, person: UserRef) -> tuple[Float32, Int32]:

@@ -20,10 +20,9 @@ from recsys.ranking.catalogue_view import CatalogueView
 from recsys.ranking.filters import artists_of
 from recsys.ranking.order import Order
 from recsys.ranking.ranker import Ranking
-from recsys.types import NO_ITEM, Candidates, Float32, Histories, Int32
+from recsys.types import NEVER, NO_ITEM, Candidates, Float32, Histories, Int32
 from recsys.util.topk import behind_all, ranked, top_k
 
-NEVER = np.iinfo(np.int64).max // 2  # seconds since 1970: no session goes on so long
 POOL = 200  # candidates that the query names, beside those that lie near the last plays
 BLOCK = 64  # lists whose queries are ranked at once
 UPLOADS_WITHIN = 1000  # places by the query; an upload there is a candidate, as nothing else says what it lies near
@@ -59,7 +58,7 @@ def rank_at(
         long = [fold_in(counts.indices[here], counts.data[here], vectors, blend) for here in places]
         return np.stack(long) * blend.weights()
 
-    asked = _Asked((counts,), histories, now, queries)
+    asked = _Asked(order, (counts,), histories, now, queries)
     return _joined(
         asked, lambda rows: ranking.rank_folded(csr_matrix(counts[rows]), k, candidates), ranking, k, candidates
     )
@@ -68,14 +67,15 @@ def rank_at(
 def rank_after(ranking: Ranking, users: Int32, k: int, candidates: Int32 | None = None) -> Candidates:
     """Rank items for users (n,) of the generation after their last plays, once their sessions are over: (n, k).
 
-    Heard and disliked tracks are left out; the list of who has no play whose time is known is that of ``Ranking.rank``.
+    Heard and disliked tracks are left out. A build stores these lists: those of ``Ranking.rank`` for who has no play
+    whose time is known, and for everybody where the last plays say nothing of what comes later.
     """
-    model = ranking.model
-    if model.order is None:
+    model, order = ranking.model, None if ranking.model.order is None else ranking.model.order.of_stored()
+    if order is None:
         return ranking.rank(users, k, candidates)
     left_out = csr_matrix(model.counts[users]), csr_matrix(model.barred[users])
     now = np.full(len(users), NEVER, np.int64)
-    asked = _Asked(left_out, model.order.histories.rows(users), now, lambda rows: ranking.queries(users[rows]))
+    asked = _Asked(order, left_out, order.histories.rows(users), now, lambda rows: ranking.queries(users[rows]))
     return _joined(asked, lambda rows: ranking.rank(users[rows], k, candidates), ranking, k, candidates)
 
 
@@ -83,6 +83,7 @@ def rank_after(ranking: Ranking, users: Int32, k: int, candidates: Int32 | None 
 class _Asked:
     """Who asks: csr (n, n_items) of what is left out, ``histories`` of n rows, when (n,), and ``queries`` of some."""
 
+    order: Order
     left_out: tuple[csr_matrix, ...]
     histories: Histories
     now: NDArray[np.int64]
@@ -120,8 +121,7 @@ def _block(
     ranking: Ranking, asked: _Asked, rows: NDArray[np.int64], depth: int, candidates: Int32 | None
 ) -> Iterator[tuple[Int32, Float32]]:
     """The lists of some rows, best first: what their queries name and what lies near, scored by both."""
-    model, order = ranking.model, ranking.model.order
-    assert order is not None
+    model, order = ranking.model, asked.order
     blend, vectors, following = model.blend, model.item_vectors, order.following
     left_out = asked.left_out_of(rows)
     lasts = [asked.histories.of(int(row)) for row in rows]

@@ -104,7 +104,7 @@ class Ranking:
     def _speaking(self, user: int) -> Int32:
         """Rows of the played tracks that may be reasons in a user's list."""
         order = self.model.order
-        recent = np.zeros(0, np.int32) if order is None else order.histories.of(user)[0]
+        recent = np.zeros(0, np.int32) if order is None or order.stored is None else order.histories.of(user)[0]
         return np.unique(latest(recent)) if len(recent) else self.model.heard(user)
 
     @cached_property

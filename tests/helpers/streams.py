@@ -18,13 +18,18 @@ def tracks() -> Tracks:
     return Tracks(pl.DataFrame({**dict.fromkeys(TRACKS_SCHEMA, [None] * len(ids)), **columns}, schema=TRACKS_SCHEMA))
 
 
-def listens(*, in_order: bool = True, seed: int = 0) -> Listens:
-    """61 users, four sessions each: five tracks of one artist, one after the other; or as many of any artists."""
+def listens(*, in_order: bool = True, drift: bool = False, seed: int = 0) -> Listens:
+    """61 users, four sessions each: five tracks of one artist, one after the other; or as many of any artists.
+
+    With ``drift`` the sessions are six, and of two artists: of the one in the first half, of the other in the second.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(N_USERS):
-        for session in range(N_SESSIONS):
+        both = rng.permutation(N_ARTISTS)[:2].tolist() if drift else []
+        for session in range(6 if drift else N_SESSIONS):
             artist, first = int(rng.integers(N_ARTISTS)), int(rng.integers(N_EACH))
+            artist = both[session // 3] if drift else artist
             begins = START + timedelta(days=session, seconds=int(rng.integers(80_000)))
             for place in range(5):
                 track = f"a{artist}-{(first + place) % N_EACH}"

@@ -11,7 +11,18 @@ from recsys.catalogue.listens import plays_of
 from recsys.config import RunSettings
 from recsys.fit import fit
 from recsys.hybrid.following import FEATURES, Following
-from recsys.hybrid.following_weights import HALF_LIVES, OWN, _Case, _fitted, _judged, _ndcg, events_of, sampled
+from recsys.hybrid.following_weights import (
+    HALF_LIVES,
+    OWN,
+    _Case,
+    _fitted,
+    _judged,
+    _ndcg,
+    events_of,
+    events_untold,
+    sampled,
+)
+from recsys.ranking.next_lists import rank_after
 from recsys.recommender import Recommender
 from recsys.types import HISTORY, Listens, Plays
 
@@ -67,6 +78,18 @@ def test_an_event_knows_what_was_heard_before_it_and_nothing_else() -> None:
     assert second.recent.tolist() == [1, 2, 0, 1]
     assert third.recent.tolist() == [3]
     assert all(event.wanted not in event.items for event in events)
+
+
+def test_an_event_that_is_not_told_knows_what_was_kept_and_comes_when_no_session_goes_on() -> None:
+    """What goes on with the last session that was kept, by pauses of at most 30 s, is none; a replay begins another."""
+    plays = later(
+        *((0, 5, 220), (0, 3, 245), (0, 1, 300), (0, 0, 310), (0, 5, 320), (0, 4, 330), (0, 0, 340)),
+        *((1, 5, 90), (2, 2, 5)),
+    )
+    events = list(events_untold(kept(), plays, 30))
+    assert [(e.user, e.wanted, e.last_seconds) for e in events] == [(0, 0, 200), (0, 5, 200), (0, 4, 200), (1, 5, 50)]
+    assert all(e.seconds - e.last_seconds > 10**9 for e in events)
+    assert [(e.items.tolist(), e.recent.tolist()) for e in events] == [([1, 2], [1, 2])] * 3 + [([3], [3])]
 
 
 def test_a_history_stays_short() -> None:
@@ -166,6 +189,22 @@ def test_it_can_be_switched_off_and_changes_no_other_list(follower: Recommender)
     everybody = np.arange(len(follower.model.users), dtype=np.int32)
     for ranked in (without.rank(follower.model.users.all(), 20), follower.ranking.rank(everybody, 20)):
         assert ranked.items.tolist() == without.ranking.rank(everybody, 20).items.tolist()
+
+
+def test_stored_lists_follow_where_the_last_plays_tell_what_comes_days_later(follower: Recommender) -> None:
+    """Hardly where each session is of any artist; where taste drifts, they name the artist of now."""
+    order = follower.model.order
+    assert order is not None
+    assert order.stored is None or order.stored.features["follows"] < order.following.features["follows"] / 10
+    drifting = fitted(streams.listens(drift=True))
+    assert drifting.model.order is not None
+    assert drifting.model.order.stored is not None
+    users = np.arange(len(drifting.model.users), dtype=np.int32)
+    stored, by_all = rank_after(drifting.ranking, users, 3), drifting.ranking.rank(users, 3)
+    last = np.array([drifting.model.order.histories.of(user)[0][-1] for user in users.tolist()])
+    artists = drifting.attributes.artists
+    of_now = [float((artists[ranked.items] == artists[last][:, None]).mean()) for ranked in (stored, by_all)]
+    assert of_now[0] > of_now[1] + 0.1
 
 
 @pytest.mark.slow
