@@ -74,7 +74,7 @@ def publish(
         with progress.stage("lists") as stage:
             _write(partial, recommender, settings, problems, row, applied_seq, progress)
             n_users, n_tracks = row["counts"]["users"], row["counts"]["tracks"]
-            n_spaces = len(recommender.model.spaces) + 1  # the hybrid one
+            n_spaces = len(recommender.spaces)
             stage.done(f"lists of {n_users:,} users, neighbours of {n_tracks:,} tracks in {n_spaces} spaces")
         with progress.stage("publish") as stage:
             _check(partial, row["counts"])

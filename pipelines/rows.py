@@ -12,7 +12,7 @@ from recsys.config import RunSettings
 from recsys.ranking.model import Model
 from recsys.ranking.neighbours import find_neighbours
 from recsys.recommender import Artefacts, Recommender
-from recsys.types import NO_ITEM, SPACES, Float32, Neighbours, Space
+from recsys.types import NEXT, NO_ITEM, VECTOR_SPACES, Float32, Int32, Neighbours, Space
 from recsys.util.progress import Progress
 
 BLOCK = 2048  # tracks a block of rows
@@ -66,8 +66,8 @@ _AUDIO_SCHEMA = {"track_id": pl.String(), "content_hash": pl.String()}
 
 
 def _spaces(model: Model) -> Iterator[tuple[Space, np.ndarray, Float32]]:
-    """Each space that exists, with its rows and vectors."""
-    for space in SPACES:
+    """Each space that has vectors, with its rows and vectors."""
+    for space in VECTOR_SPACES:
         if space == "hybrid":
             yield space, np.arange(len(model.items), dtype=np.int32), model.item_vectors
         elif space in model.spaces:
@@ -91,11 +91,13 @@ _VECTOR = pl.List(pl.Float32())
 def neighbour_lists(
     model: Model, settings: RunSettings, progress: Progress, bars: dict[Space, Float32]
 ) -> Iterator[pl.DataFrame]:
-    """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it.
+    """Rows of ``neighbour_lists``; the hybrid space is compared as the ranking weighs it, "next" as it was counted.
 
     ``bars`` gets, by space, what a new track's score must surpass to come into each list, (n_items,): that of the last
-    place, -inf where the list is not full, inf where there is none (``recsys.live.thresholds``).
+    place, -inf where the list is not full, inf where there is none (``recsys.live.thresholds``). "next" has no bars, as
+    no new track comes into its lists.
     """
+    track_ids = np.array(model.items.all(), dtype=object)
     for space, rows, vectors in _spaces(model):
         compared = model.blend.likeness(vectors) if space == "hybrid" else vectors
         is_hybrid = space == "hybrid"
@@ -103,20 +105,36 @@ def neighbour_lists(
         bars[space] = np.full(len(model.items), np.inf, dtype=np.float32)
         listed = found.items[:, 0] != NO_ITEM
         bars[space][found.rows[listed]] = found.scores[listed, -1]
-        track_ids = np.array(model.items.all(), dtype=object)
         for start in range(0, len(found.rows), BLOCK):
             block = slice(start, start + BLOCK)
             yield _neighbour_frame(track_ids, found, block)
+    yield from _next_lists(model, track_ids)
 
 
 def _neighbour_frame(track_ids: np.ndarray, found: Neighbours, block: slice) -> pl.DataFrame:
     items, scores = found.items[block], found.scores[block]
     full = items != NO_ITEM
-    lengths = full.sum(axis=1)
+    return _list_frame(track_ids, found.space, found.rows[block], items[full], scores[full], full.sum(axis=1))
+
+
+def _next_lists(model: Model, track_ids: np.ndarray) -> Iterator[pl.DataFrame]:
+    """Rows of ``neighbour_lists`` of the space "next", of the tracks that others followed."""
+    if model.order is None:
+        return
+    for start in range(0, len(track_ids), BLOCK):
+        lengths, items, scores = model.order.surroundings.tracks.listed(start, min(start + BLOCK, len(track_ids)))
+        some = np.flatnonzero(lengths)
+        yield _list_frame(track_ids, NEXT, start + some, items, scores, lengths[some])
+
+
+def _list_frame(
+    track_ids: np.ndarray, space: Space, rows: np.ndarray, items: Int32, scores: Float32, lengths: np.ndarray
+) -> pl.DataFrame:
+    """Lists of some rows (n,), of ``lengths`` (n,), from items and scores that lie one list after another."""
     return pl.DataFrame(
         {
-            "track_id": pl.Series(track_ids[found.rows[block]], dtype=pl.String),
-            "neighbour_ids": lists_of(pl.Series(track_ids[items[full]], dtype=pl.String), lengths),
-            "scores": lists_of(pl.Series(scores[full]), lengths),
+            "track_id": pl.Series(track_ids[rows], dtype=pl.String),
+            "neighbour_ids": lists_of(pl.Series(track_ids[items], dtype=pl.String), lengths),
+            "scores": lists_of(pl.Series(scores), lengths),
         }
-    ).with_columns(space=pl.lit(found.space))
+    ).with_columns(space=pl.lit(space))

@@ -46,7 +46,7 @@ class NotFoundError(RecsysError, LookupError):
 
 
 class NoSpaceError(NotFoundError):
-    """This catalogue has no vectors in the space asked for."""
+    """This catalogue lacks the space asked for, or the track has no vector in it."""
 
 
 class ArtefactError(RecsysError, RuntimeError):

@@ -169,7 +169,7 @@ class Recommender:
 
     @property
     def spaces(self) -> list[Space]:
-        """The spaces that have vectors."""
+        """The spaces that there are: those with vectors, and 'next' where the order of plays is known."""
         return self._catalogue.spaces()
 
     def status(self) -> dict[str, Any]:
@@ -248,11 +248,14 @@ class Recommender:
     def similar(
         self, track_id: str, k: int = DEFAULT_K, space: Space = "hybrid", *, describe: bool = True
     ) -> RankedList:
-        """Rank the other tracks by cosine to a track, in one space.
+        """Rank the other tracks by cosine to a track, in one space; in 'next', those that tend to be played next.
+
+        A list of 'next' has at most 50 tracks, and none where no other track was heard near this one within a session,
+        as of an upload. It is as of the build: uploads since are in no such list.
 
         Raises:
             NotFoundError: no such track.
-            NoSpaceError: the space has no vectors, or this track has none in it.
+            NoSpaceError: there is no such space in this catalogue, or this track has no vector in it.
             ConfigError: k is not within 1 to 200, or there is no space of that name.
         """
         check_k(k)
@@ -260,7 +263,7 @@ class Recommender:
             raise ConfigError(f"there is no space {space!r}; choose one of {', '.join(SPACES)}")
         item = self._catalogue.row(track_id)
         if space not in self.spaces:
-            raise NoSpaceError(f"this catalogue has no vectors in the space {space!r}; it has {', '.join(self.spaces)}")
+            raise NoSpaceError(f"this catalogue has no space {space!r}; it has {', '.join(self.spaces)}")
         found = self._lists.near(item, track_id, k, space)
         return self._list([(track, score, None) for track, score in found[:k]], "neighbours", describe)
 

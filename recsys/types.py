@@ -18,8 +18,10 @@ from recsys.errors import DataError
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
-Space = Literal["sound", "content", "taste", "hybrid"]
-SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")
+Space = Literal["sound", "content", "taste", "hybrid", "next"]
+VECTOR_SPACES: tuple[Space, ...] = ("sound", "content", "taste", "hybrid")  # where neighbours are near by cosine
+NEXT: Space = "next"  # where they were counted: tracks that tend to be played next; all are stored, and no vectors are
+SPACES: tuple[Space, ...] = (*VECTOR_SPACES, NEXT)
 
 DEFAULT_K = 20  # length of a list where nobody says otherwise
 MAX_K = 200  # the longest, as deep as lists are stored

@@ -293,6 +293,8 @@ class RecommenderContract:
         assert recommender.spaces == ["content", "taste", "hybrid"]
         with pytest.raises(NoSpaceError, match=r"'sound'.*content, taste, hybrid"):
             recommender.similar("t0", space="sound")
+        with pytest.raises(NoSpaceError, match=r"'next'.*content, taste, hybrid"):
+            recommender.similar("t0", space="next")  # what was played when told nothing
         with pytest.raises(NoSpaceError, match=r"'t39'.*'taste'"):
             recommender.similar(COLD, space="taste")
         with pytest.raises(ConfigError, match="'smell'"):

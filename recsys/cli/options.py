@@ -8,12 +8,13 @@ import typer
 
 
 class SpaceName(StrEnum):
-    """Where tracks may be alike."""
+    """Where tracks may be alike, or follow one another."""
 
     sound = "sound"
     content = "content"
     taste = "taste"
     hybrid = "hybrid"
+    next = "next"
 
 
 class TuneProtocolName(StrEnum):

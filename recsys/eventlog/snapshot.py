@@ -25,7 +25,7 @@ from recsys.ranking.model import Model
 from recsys.ranking.uploaded_tracks import Fresh, UploadedTracks
 from recsys.store.generation import Store
 from recsys.store.keys import key_of
-from recsys.types import ITEM, NO_ITEM, SPACES, Float32, Int32, Space
+from recsys.types import ITEM, NO_ITEM, VECTOR_SPACES, Float32, Int32, Space
 from recsys.util.topk import unit_rows
 
 
@@ -89,7 +89,7 @@ class Snapshot:
     def _unit(self, vectors: dict[str, Float32]) -> dict[Space, Float32]:
         """Unit vectors (d,) by space; an all-zero one is in none."""
         unit: dict[Space, Float32] = {}
-        for space in SPACES:
+        for space in VECTOR_SPACES:
             if space in vectors:
                 row = vectors[space][None]
                 unit[space] = (self.model.blend.likeness(row) if space == ITEM else unit_rows(row))[0]

@@ -19,6 +19,7 @@ from recsys.types import Float32, Int32
 from recsys.util.settings import Settings
 
 DEPTH = 50  # tracks that are kept for each
+SHARE_OF_FOLLOWS = 0.6  # of the score of the space "next"; chosen on timed-plays, docs/research/findings-order.md
 
 
 class NextSettings(Settings):
@@ -48,6 +49,26 @@ class NextTracks:
         if item >= len(self.starts) - 1:
             return slice(0, 0)
         return slice(int(self.starts[item]), int(self.starts[item + 1]))
+
+    def listed(self, first: int, last: int) -> tuple[NDArray[np.int64], Int32, Float32]:
+        """Rank what tends to be played next after the items from ``first`` up to ``last``.
+
+        Returns:
+            How many tracks each item has (last - first,), rows of these tracks, item after item, the best first and of
+            equal ones the lower row first, and their scores in [0, 1], a mix of both strengths.
+        """
+        starts = self.starts[first : last + 1]
+        here, lengths = slice(int(starts[0]), int(starts[-1])), np.diff(starts)
+        share = np.float32(SHARE_OF_FOLLOWS)
+        scores = share * self.follows[here] + (1 - share) * self.together[here]
+        order = np.lexsort((self.items[here], -scores, np.repeat(np.arange(len(lengths)), lengths)))
+        return lengths, self.items[here][order], scores[order]
+
+    def best(self, item: int) -> tuple[Int32, Float32]:
+        """Rank what tends to be played next after an item, as ``listed``; nothing is known of an upload."""
+        n_items = len(self.starts) - 1
+        _, items, scores = self.listed(min(item, n_items), min(item + 1, n_items))
+        return items, scores
 
     @classmethod
     def none(cls, n_items: int) -> "NextTracks":

@@ -27,7 +27,7 @@ from recsys.store.damage import met
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import space_key
 from recsys.store.record import Record, head_of, is_whole, pack, track_bytes
-from recsys.types import SPACES, Float32, Int32, Space
+from recsys.types import VECTOR_SPACES, Float32, Int32, Space
 
 TOGETHER = 16  # uploads that one pass over a space is made for
 AT_ONCE = 256  # lists in one transaction: some ten milliseconds, which others who write wait for
@@ -144,7 +144,7 @@ def changes_by(reading: ReadTxn, stored: StoredLists, snapshot: Snapshot, places
     """
     shown = sorted(place for place in places if place >= 0 and place not in snapshot.uploads.hidden)
     wanted = np.array(shown, dtype=np.int32)
-    return [change for space in SPACES for change in _in_space(reading, stored, snapshot, wanted, space)]
+    return [change for space in VECTOR_SPACES for change in _in_space(reading, stored, snapshot, wanted, space)]
 
 
 def _in_space(

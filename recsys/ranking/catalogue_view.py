@@ -150,8 +150,8 @@ class CatalogueView:
         return vectors
 
     def spaces(self) -> list[Space]:
-        """The spaces that have vectors."""
-        return [s for s in SPACES if s == "hybrid" or s in self.model.spaces or self.uploads.has_space(s)]
+        """The spaces that there are."""
+        return [s for s in SPACES if self.model.has_space(s) or self.uploads.has_space(s)]
 
     def space(self, space: Space, size: int) -> Iterator[tuple[Int32, Float32]]:
         """Rows (m,) of the tracks in a space, and their unit vectors (m, d), block by block, rows rising.

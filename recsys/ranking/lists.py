@@ -26,7 +26,7 @@ from recsys.ranking.next_lists import UPLOADS_WITHIN, Listener, NextRanking
 from recsys.ranking.order import Order
 from recsys.ranking.ranker import Ranking, most_alike
 from recsys.store.record import Record
-from recsys.types import MAX_K, NO_ITEM, Float32, Found, Int32, Space, Tables
+from recsys.types import MAX_K, NO_ITEM, VECTOR_SPACES, Float32, Found, Int32, Space, Tables
 from recsys.util.topk import behind_all, top_k
 
 Best: TypeAlias = Callable[[int], tuple[Int32, Float32]]  # as ``recsys.ranking.diversity.Source`` asks for
@@ -128,9 +128,13 @@ class ListBuilder:
     def near(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Neighbours of a track: the stored ones with the uploads among them, and one pass over the space beyond those.
 
+        Those of a space without vectors, which is there, are what was counted, fewer than k where there are no more.
+
         Raises:
             NoSpaceError: the track has no vector there.
         """
+        if space not in VECTOR_SPACES:
+            return self._counted(item, k)
         catalogue = self.catalogue
         stored = self._tables.neighbours(track_id, space) if item < catalogue.n_built else None
         if catalogue.uploads.gone and stored is not None:
@@ -145,6 +149,14 @@ class ListBuilder:
         ids = catalogue.ids(rows[best.items[0]])
         fresh = zip(ids, best.scores[0].tolist(), strict=True)
         return sorted([*stored, *fresh], key=lambda found: -found[1])[:k]  # of equal ones those of the lower row first
+
+    def _counted(self, item: int, k: int) -> list[tuple[str, float]]:
+        """What tends to be played next after a track; uploads came after the count, so they have and are in no list."""
+        order = self._model.order
+        assert order is not None, "the caller looked whether there is such a space"
+        rows, scores = order.surroundings.tracks.best(item)
+        shown = self.catalogue.is_shown(rows)
+        return list(zip(self.catalogue.ids(rows[shown][:k]), scores[shown][:k].tolist(), strict=True))
 
     def nearest(self, item: int, track_id: str, k: int, space: Space) -> list[tuple[str, float]]:
         """Exact neighbours of a track by one pass over the space, uploads among them.

@@ -16,7 +16,7 @@ from recsys.catalogue.ids import IdMap
 from recsys.errors import ArtefactError
 from recsys.hybrid.blend import Blend, Layout
 from recsys.ranking.order import Order
-from recsys.types import Float32, Int32, Space
+from recsys.types import VECTOR_SPACES, Float32, Int32, Space
 from recsys.util.npy import mapped, read
 
 
@@ -69,6 +69,12 @@ class Model:
             tells = bool(self.spaces) and bool(known.any())
             self._unknown.append(np.flatnonzero(~known if tells else np.zeros(0, bool)).astype(np.int32))
         return self._unknown[0]
+
+    def has_space(self, space: Space) -> bool:
+        """Whether tracks have neighbours in a space, which takes vectors, or, of "next", a known order of plays."""
+        if space not in VECTOR_SPACES:
+            return self.order is not None
+        return space == "hybrid" or space in self.spaces
 
     @property
     def has_plays(self) -> NDArray[np.bool_]:

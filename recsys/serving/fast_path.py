@@ -27,7 +27,7 @@ from recsys.serving import call_context, convert
 from recsys.store.keys import key_of
 from recsys.store.lmdb_lookup import POPULAR, Lookup, space_key
 from recsys.store.record import FIRST, Record, first_of, is_past
-from recsys.types import ANONYMOUS_ID, NO_ITEM
+from recsys.types import ANONYMOUS_ID, NO_ITEM, VECTOR_SPACES
 from recsys.v1 import recommender_pb2 as pb
 
 NOBODY_KEY = key_of(ANONYMOUS_ID)
@@ -252,12 +252,15 @@ class FastPath:
         if stored is None:
             return None
         way, at = (call_context.LIVE, b"") if own else (call_context.PLAIN, space_key(space) + key_of(track_id))
+        is_all = space not in VECTOR_SPACES  # that there is, so that a shorter list is the answer
+        if is_all:
+            k = min(k, Record(stored, at).n)
         rows = Record(stored, at).rows.tolist() if hidden else []
         if not hidden or hidden.isdisjoint(rows[:k]):
             first = first_of(stored, k, at)
         else:
             places = [place for place, row in enumerate(rows) if row not in hidden][:k]
-            first = None if len(places) < k else Record(stored, at).picked(places)
+            first = None if len(places) < k and not is_all else Record(stored, at).picked(places)
         return None if first is None else (first, way)
 
 

@@ -101,7 +101,7 @@ class RecommenderServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SimilarTracks(self, request, context):
-        """Lists the tracks that are most like a given one; NOT_FOUND for an unknown track.
+        """Lists the tracks that are most like a given one, or that tend to be played next; NOT_FOUND for an unknown track.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -210,7 +210,7 @@ def test_odd_texts_of_tracks_are_printed_as_they_are(tmp_path: Path) -> None:
         (["recommend", "u1", "-k", "201"], 2, "k is 201, expected 1 to 200"),
         (["similar", "t1", "-k", "-1"], 2, "k is -1, expected 1 to 200"),
         (["similar", "t999"], 3, "'t999'"),
-        (["similar", "t1", "--space", "sound"], 3, "no vectors in the space 'sound'; it has content, taste, hybrid"),
+        (["similar", "t1", "--space", "sound"], 3, "no space 'sound'; it has content, taste, hybrid"),
         (["similar", "t39", "--space", "taste"], 3, "track 't39' has no vector in the space 'taste'"),
         (["sql", "SELECT * FROM nothing"], 2, "nothing"),
         (["sql", "DELETE FROM tracks"], 2, "read-only"),

@@ -28,7 +28,7 @@ from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
 from recsys.store.record import Record, is_whole
 from recsys.store.sealed import sealed
-from recsys.types import ANONYMOUS_ID, SPACES
+from recsys.types import ANONYMOUS_ID, VECTOR_SPACES
 from recsys.v1 import recommender_pb2 as pb
 
 USERS = (*(f"u{n}" for n in range(30)), "fresh", "nobody")
@@ -243,7 +243,7 @@ def test_damaged_lists_of_neighbours_are_made_anew(
         tracks = [*recommender.model.items.all(), "a", "b", "c"]
         n_whole = 0
         with live._live.reading() as reading:
-            for space in SPACES:
+            for space in VECTOR_SPACES:
                 for track in set(tracks) - {"t8"}:
                     record = reading.get("near", near_key(live.generation, space, track))
                     if record is None or not is_whole(record):

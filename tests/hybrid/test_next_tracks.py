@@ -58,6 +58,30 @@ def test_only_the_strongest_are_kept() -> None:
     assert counted.follows[counted.of(0)].sum() == pytest.approx(2 * DEPTH / (2 * DEPTH + 7))
 
 
+def test_lists_are_by_a_mix_of_both_strengths() -> None:
+    # kept by the sum: 4, then 2 and 5, then 3; what follows counts 0.6, what is near 0.4
+    starts, items = np.array([0, 0, 4, 4, 6]), np.array([4, 2, 5, 3, 5, 0], np.int32)
+    follows, together = np.array([[0.2, 0.5, 0.0, 0.5, 1, 0], [0.8, 0.3, 0.8, 0.2, 1, 0.25]], np.float32)
+    counted = NextTracks(starts, items, follows, together)
+    rows, scores = counted.best(1)
+    assert rows.tolist() == [4, 2, 3, 5]
+    assert scores.tolist() == pytest.approx([0.44, 0.42, 0.38, 0.32])
+    lengths, rows, scores = counted.listed(0, 4)
+    assert lengths.tolist() == [0, 4, 0, 2]
+    assert rows.tolist() == [4, 2, 3, 5, 5, 0]
+    assert scores[4:].tolist() == pytest.approx([1.0, 0.1])
+    assert scores.dtype == np.float32
+    assert float(scores.max()) <= 1
+    for nothing in (0, 2, 4, 99):  # the last two are uploads
+        assert [len(part) for part in counted.best(nothing)] == [0, 0]
+
+
+def test_of_equal_scores_the_lower_row_comes_first() -> None:
+    equal = np.full(3, 0.5, np.float32)
+    counted = NextTracks(np.array([0, 3, 3, 3, 3]), np.array([3, 1, 2], np.int32), equal, equal)
+    assert counted.best(0)[0].tolist() == [1, 2, 3]
+
+
 def test_nothing_to_count() -> None:
     empty = Ordered(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64))
     assert told(count_next(empty, 3, NextSettings()), 2) == {}

@@ -29,7 +29,7 @@ from recsys.serving.fast_path import FastPath
 from recsys.serving.reload import open_answers
 from recsys.store.generation import Store
 from recsys.store.record import Record, head_of, pack, track_bytes
-from recsys.types import SPACES
+from recsys.types import VECTOR_SPACES
 from recsys.util.progress import Silent
 from recsys.v1 import recommender_pb2 as pb
 
@@ -83,7 +83,7 @@ class Made:
         upload = Upload(name, f"hash {name}", f"{name}.mp3", None, "New", None, [], 2026, None, 9.0, "2026-01-01")
         row, vectors = int(rng.integers(N)), dict[str, np.ndarray]()
         same = rng.random() < 0.4
-        for space in SPACES:
+        for space in VECTOR_SPACES:
             known = self._model.spaces.get(space)
             if space == "hybrid":
                 vectors[space] = np.array(self._model.item_vectors[row])
@@ -101,7 +101,7 @@ def check(answers: FastPath, store: Path, gone: Sequence[str], most_computed: in
     """Hold stored bytes of all tracks against a whole pass; gives how many lists were not full enough for them."""
     fresh, n_computed = Recommender.open(store), 0
     tracks = [*fresh.model.items.all(), *fresh._lists.catalogue.uploads.track_ids]
-    for space in SPACES:
+    for space in VECTOR_SPACES:
         for track in tracks:
             for k in (1, DEPTH):
                 found, expected = stored_answer(answers, track, space, k), whole_pass(fresh, track, space, k)
@@ -436,8 +436,8 @@ def test_bars_are_the_last_scores_of_full_lists(built: Path) -> None:
 @pytest.mark.slow
 def test_a_generation_without_the_arrays_is_asked_by_sql(store: Path) -> None:
     generation = Store(store).current()
-    kept = {name: np.load(bars_file(generation / "arrays", name)) for name in SPACES}
-    for space in SPACES:
+    kept = {name: np.load(bars_file(generation / "arrays", name)) for name in VECTOR_SPACES}
+    for space in VECTOR_SPACES:
         bars_file(generation / "arrays", space).unlink()
     with_facts(generation)
     answers = open_answers(store)

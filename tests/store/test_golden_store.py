@@ -18,6 +18,7 @@ from helpers.places import GOLDEN
 from helpers.serve_process import stub_of
 from helpers.served import served
 from helpers.upload_service import CALL_S, pieces
+from recsys.errors import NoSpaceError
 from recsys.eventlog.archive import read_archive
 from recsys.eventlog.replay import read_live
 from recsys.eventlog.store import open_live
@@ -73,6 +74,8 @@ def test_it_opens_and_says_what_it_said(golden: Golden, backend: Any) -> None:
             found = recommender.similar(track, 10).tracks
             assert [t.track_id for t in found] == [line[0] for line in lines]
             assert [t.score for t in found] == pytest.approx([line[1] for line in lines], abs=1e-5)
+            with pytest.raises(NoSpaceError, match="no space 'next'"):
+                recommender.similar(track, 10, "next")
         found = {user: recommender.recommend(user, 20).tracks for user in golden.facts["lists"]}
         assert recommender.track("s0")["path"].endswith("music/s0.wav")
         known = {t.track_id for user in found for t in recommender.recommend(user, 200).tracks}
