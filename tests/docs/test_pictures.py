@@ -2,12 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from docs.tools import draw_architecture, draw_recall, pictures
 from docs.tools.svg import COLOURS
+from eval.baselines.registry import NAMES
+from helpers.pages import DOCS, README, text_of
 
 REPORTS = sorted(pictures.ASSETS.glob("report-*.json"))
 
@@ -70,6 +73,21 @@ def test_the_best_baseline_is_none_of_ours() -> None:
     for _, best, ours in draw_recall.pairs({"figures": figures}):
         assert (best.model, best.value) == ("als", 0.3)
         assert (ours.model, ours.value) == ("hybrid", 0.4)
+
+
+@pytest.mark.parametrize(
+    "page", [README, DOCS / "index.md", DOCS / "research/evaluation.md"], ids=lambda page: page.stem
+)
+def test_pages_say_how_many_baselines_the_first_picture_knows(page: Path) -> None:
+    for file in REPORTS:
+        models = {row["model"] for row in json.loads(file.read_text(encoding="utf-8"))["figures"]}
+        [told] = re.findall(r"(?:each of|each of the) (\d+) baselines", text_of(page))
+        [later] = re.findall(r"(?:(\d+) more came since|(\d+) came later)", text_of(page)) or [("0",)]
+        assert (int(told), int("".join(later))) == (len(models & set(NAMES)), len(set(NAMES) - models))
+
+
+def test_the_readme_counts_all_baselines() -> None:
+    assert f"beside {len(NAMES)} tuned baselines" in text_of(README)
 
 
 def test_a_kept_report_draws_what_the_whole_one_draws() -> None:
