@@ -156,7 +156,7 @@ def test_space_unset_is_hybrid(stub, space, used):
 def test_unknown_space_is_refused_with_the_known_ones(stub):
     code, sentence = refusal(stub.SimilarTracks, pb.SimilarTracksRequest(track_id="t1", space="Sound"))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert sentence == "space is 'Sound', expected one of sound, content, taste, hybrid"
+    assert sentence == "space is 'Sound', expected one of sound, content, taste, hybrid, next"
 
 
 def test_space_without_data_is_a_failed_precondition(stub):
