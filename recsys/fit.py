@@ -275,7 +275,8 @@ def _weights(
         settings.seed,
     )
     following = learn(told=True)
-    return learned, None if following is None else (following, learn(told=False))
+    stored = learn(told=False) if following is not None and settings.next.stored_lists else None
+    return learned, None if following is None else (following, stored)
 
 
 def _order(

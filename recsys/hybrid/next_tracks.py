@@ -26,6 +26,7 @@ class NextSettings(Settings):
     """``[next]`` in the run's TOML file: what comes next, where times are known."""
 
     enabled: bool = True
+    stored_lists: bool = False  # those of a build follow the last plays, too; new tracks lose by it
     session_gap_s: int = Field(default=1800, gt=0)  # a longer pause ends a session
     window: int = Field(default=10, ge=1)  # plays apart within which two tracks are heard together
     max_events: int = Field(default=2000, ge=0)  # of held-out plays that the weights are learned on
