@@ -2,15 +2,17 @@
 
     plays that were kept, parts fitted on them, later plays in their order  ->  learn_following  ->  Following, or None
 
-It is learned twice: for lists that follow each play, and for those that a build stores, which know nothing of what is
-played after it (``told``). What was heard last says much of the next play and little of one that comes days later.
+It is learned for lists that follow each play, and on request for those that a build stores, which know nothing of what
+is played after it (``told``). What was heard last says much of the next play and little of one that comes days later.
 
 Each held-out play of a track that is new to its user is an event: who asks then is known with all plays until then, and
 the track is to stand before the other candidates. Weights maximise the likelihood of a softmax over candidates
 (listwise, Cao et al., ICML 2007), with an l2 penalty. A track that nobody ever plays is never an event, and where all
 new tracks of a data set are played sooner or later, that teaches a level that is wrong where most are not: each new
-candidate counts as ``1 + never_played`` of them. Two halves of the users judge each other; where lists do not become
-better by more than the standard error, nothing is learned, and lists stay as they are without an order.
+candidate counts as ``1 + never_played`` of them. Where hardly any play is of a new track, as where nobody was shown
+one, plays cannot say where these stand: they keep the share of places that they have by all plays. Two halves of the
+users judge each other; where lists do not become better by more than the standard error, nothing is learned, and lists
+stay as they are without an order.
 """
 
 from collections.abc import Iterator
@@ -34,6 +36,8 @@ OWN = ("long", "short", POPULARITY, NEW)  # the blend's own say, before the feat
 BLOCK = 64  # events whose queries are ranked at once
 POOL = 150  # candidates that each query names
 MIN_EVENTS = 100  # of fewer nothing is learned
+MIN_NEW = 30  # of them of new tracks; of fewer nothing is learned of these
+BELOW, TIE = 1e3, 1e-6  # what no track comes back from, and what breaks a tie
 L2 = 1e-3  # of weights of features of spread 1
 K = 20
 
@@ -63,6 +67,11 @@ class _Case:
     today: Float32
     is_new: NDArray[np.bool_]
     wanted: int
+
+    @property
+    def wants_new(self) -> bool:
+        """Whether the wanted track is a candidate that nobody had played."""
+        return self.wanted >= 0 and bool(self.is_new[self.wanted])
 
 
 def learn_following(
@@ -99,6 +108,8 @@ def learn_following(
     with progress.bar(what, len(events), "events") as bar:
         cases = list(_cases(events, blend, item_vectors, surroundings, is_new, settings, bar))
     times = 1 + settings.never_played
+    if sum(case.wants_new for case in cases) < MIN_NEW:
+        times, cases = 0.0, [case for case in cases if not case.wants_new]
     best, gain = 0, np.full(len(cases), -np.inf)
     today = np.array([_ndcg(case, case.today, times) for case in cases])
     for place in range(len(HALF_LIVES)):
@@ -111,7 +122,10 @@ def learn_following(
     )
     if gain.mean() <= _standard_error(gain, np.array([case.user for case in cases])):
         return None
-    weights = _fitted(cases, best, times).tolist()
+    fitted = _fitted(cases, best, times)
+    if not times:
+        fitted[OWN.index(NEW)] = _level(cases, best, fitted)
+    weights = fitted.tolist()
     long, short, popularity, level = weights[: len(OWN)]
     features = dict(zip(FEATURES, weights[len(OWN) :], strict=True))
     return Following(HALF_LIVES[best], long, short, popularity, level, features, settings.session_gap_s)
@@ -224,7 +238,10 @@ def _own(users: Float32, blend: Blend, vectors: Float32) -> Float32:
 
 
 def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:
-    """Weights (n_own + n_features,) under which the wanted candidates are likeliest; 0 where none is a candidate."""
+    """Weights (n_own + n_features,) under which the wanted candidates are likeliest; 0 where none is a candidate.
+
+    New candidates count for ``times``; for 0 nothing is learned of them.
+    """
     able = [case for case in cases if case.wanted >= 0]
     if not able:
         return np.zeros(len(OWN) + len(FEATURES))
@@ -235,7 +252,8 @@ def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]
     sizes = np.array([len(case.is_new) for case in able])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     wanted = starts + np.array([case.wanted for case in able])
-    crowd = np.log(np.where(np.concatenate([case.is_new for case in able]), times, 1.0))
+    new = np.concatenate([case.is_new for case in able])
+    crowd = np.where(new, np.log(times) if times else -np.inf, 0.0)
 
     def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         scores = weights @ values
@@ -250,6 +268,29 @@ def _fitted(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]
 
     found = minimize(cost, np.zeros(len(values)), jac=True, method="L-BFGS-B", options={"maxiter": 200})
     return np.asarray(found.x / spread)
+
+
+def _level(cases: list[_Case], place: int, weights: NDArray[np.float64]) -> float:
+    """The level at which new tracks get as many of the first 20 places of all events as they have by all plays.
+
+    ``weights`` have none yet.
+    """
+    n_places, thresholds = 0, list[NDArray[np.float64]]()
+    for case in cases:
+        by_all = np.argsort(-case.today, kind="stable")[:K]
+        n_places += int(case.is_new[by_all].sum())
+        scores = weights @ case.values[place]
+        old, new = -np.sort(-scores[~case.is_new]), -np.sort(-scores[case.is_new])[:K]
+        # the j-th best new track is among the first 20 once it passes the old one of place 20 - j + 1
+        passed = K - 1 - np.arange(len(new))
+        short = np.full(max(K - len(old), 0), -np.inf)  # fewer old ones than places: it is there in any case
+        thresholds.append(np.concatenate([old, short])[passed] - new)
+    heights = np.array([v for case in cases for v in case.values[place][OWN.index(NEW), case.is_new][:1]])
+    if not len(heights) or not heights[0]:
+        return 0.0  # no new track is a candidate, or the blend knows no level
+    steps = np.sort(np.concatenate(thresholds))
+    level = steps[min(n_places, len(steps)) - 1] if n_places else steps[0] - 1
+    return float((max(level, -BELOW) + TIE) / heights[0])
 
 
 def _judged(cases: list[_Case], place: int, times: float) -> NDArray[np.float64]:

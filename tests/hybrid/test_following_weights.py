@@ -17,6 +17,7 @@ from recsys.hybrid.following_weights import (
     _Case,
     _fitted,
     _judged,
+    _level,
     _ndcg,
     events_of,
     events_untold,
@@ -24,7 +25,7 @@ from recsys.hybrid.following_weights import (
 )
 from recsys.ranking.next_lists import rank_after
 from recsys.recommender import Recommender
-from recsys.types import HISTORY, Listens, Plays
+from recsys.types import HISTORY, Listens, Plays, Tracks
 
 SHORT = {
     "als": {"n_factors": 8, "epochs": 3},
@@ -189,6 +190,49 @@ def test_it_can_be_switched_off_and_changes_no_other_list(follower: Recommender)
     everybody = np.arange(len(follower.model.users), dtype=np.int32)
     for ranked in (without.rank(follower.model.users.all(), 20), follower.ranking.rank(everybody, 20)):
         assert ranked.items.tolist() == without.ranking.rank(everybody, 20).items.tolist()
+
+
+def test_new_tracks_that_no_play_is_of_keep_their_share_of_places() -> None:
+    """That nobody played what nobody was shown does not say that nobody would: without the rule they are all gone."""
+    import polars as pl
+
+    old = streams.tracks().frame
+    ids = [f"a{artist}-new{n}" for artist in range(streams.N_ARTISTS) for n in range(3)]
+    new = old.head(len(ids)).with_columns(
+        track_id=pl.Series(ids), artist=pl.Series([track.split("-")[0] for track in ids])
+    )
+    settings = RunSettings.model_validate({"hybrid": SHORT, "blend": {"share_of_new": 0.2}})
+    model = fit(Tracks(pl.concat([old, new])), streams.listens(), None, settings)
+    assert model.model.order is not None
+    users = np.arange(len(model.model.users), dtype=np.int32)
+    by_all = model.ranking.rank(users, 20).items
+    now = np.full(len(users), 2**40)
+    after = model.rank_at(model.model.counts, model.model.order.histories, now, 20).items
+    shares = [float(model.ranking.unplayed[items].mean()) for items in (by_all, after)]
+    assert 0.1 < shares[0] < 0.3
+    assert shares[0] / 2 < shares[1] < shares[0] * 2, "as learned on some users, before the last plays"
+
+
+def test_a_level_gives_the_places_that_are_asked_for() -> None:
+    """Of 25 old candidates and 10 new ones, which have four of the first 20 places by all plays; three events."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for user in range(3):
+        is_new = np.arange(35) >= 25
+        values = rng.normal(size=(len(HALF_LIVES), len(OWN) + len(FEATURES), 35)).astype(np.float32)
+        values[:, OWN.index("new")] = is_new * 2.0
+        today = np.where(is_new, -100.0, rng.normal(size=35)).astype(np.float32)
+        today[25:29] = 100
+        cases.append(_Case(user, values, today, is_new, 0))
+    weights = rng.normal(size=len(OWN) + len(FEATURES))
+    weights[OWN.index("new")] = 0
+    weights[OWN.index("new")] = _level(cases, 1, weights)
+    first = [np.argsort(-(weights @ case.values[1]))[:20] for case in cases]
+    assert sum(int(case.is_new[places].sum()) for case, places in zip(cases, first, strict=True)) == 12
+    few = [_Case(0, cases[0].values[:, :, 15:], cases[0].today[15:], cases[0].is_new[15:], 0)]
+    assert np.isfinite(_level(few, 1, weights)), "fewer candidates than places"
+    none = [_Case(0, cases[0].values[:, :, :25], cases[0].today[:25], cases[0].is_new[:25], 0)]
+    assert _level(none, 1, weights) == 0.0
 
 
 def test_stored_lists_follow_where_the_last_plays_tell_what_comes_days_later(follower: Recommender) -> None:
