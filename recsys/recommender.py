@@ -359,8 +359,7 @@ class Recommender:
     ) -> Candidates:
         """Rank item rows for many users at once, heard and disliked tracks left out: (n_users, k).
 
-        This is the plain ranking, without a cap or diversity, after each user's last plays where their order tells
-        something.
+        This is the plain ranking, without a cap or diversity, as a build stores it (see ``rank_after``).
 
         Args:
             user_ids: known users.
@@ -369,11 +368,9 @@ class Recommender:
             part: rank by this part of the blend alone.
         """
         rows = self.model.users.rows(list(user_ids))
-        return (
-            rank_after(self.ranking, rows, k, candidates)
-            if part is None
-            else self.ranking.rank(rows, k, candidates, part)
-        )
+        if part is None:
+            return rank_after(self.ranking, rows, k, candidates)
+        return self.ranking.rank(rows, k, candidates, part)
 
     def rank_folded(
         self, counts: csr_matrix, k: int, candidates: Int32 | None = None, part: str | None = None

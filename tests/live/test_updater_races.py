@@ -1,6 +1,7 @@
 """Two who derive lists at once, and what is changed while one is computed."""
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,28 @@ from recsys.serving.fast_path import FastPath
 from recsys.serving.reload import open_answers
 
 
+@contextmanager
+def before_writing(answers: FastPath, happens: Callable[[], object]) -> Iterator[None]:
+    """Let something happen, once, between the computing of lists and their writing; nobody else derives meanwhile."""
+    written, done = updater.ListUpdater._write, list[bool]()
+
+    def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
+        if self is answers.live._list_updater and not done:
+            done.append(True)
+            happens()
+        return written(self, *release)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updater.ListUpdater, "_write", meanwhile)
+        answers.live.retire()
+        yield
+    assert done
+
+
 def test_a_user_deleted_while_a_list_is_computed_has_no_list(answers: FastPath, store: Path) -> None:
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written = updater.ListUpdater._write
-
-        def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
-            if self is answers.live._list_updater:
-                other.live.delete_user("u0")
-            return written(self, *release)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(updater.ListUpdater, "_write", meanwhile)
-            answers.live.retire()
+        with before_writing(answers, lambda: other.live.delete_user("u0")):
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
         assert answers.live.list_of("u0") is None
@@ -40,19 +50,13 @@ def test_a_listen_and_an_upload_while_a_list_is_computed_are_both_in_it(
     upload, vectors = new_track(store, "new", "ambient")
     with closing(open_answers(store)) as other:
         other.live.retire()
-        written, done = updater.ListUpdater._write, list[bool]()
 
-        def meanwhile(self: updater.ListUpdater, *release: object) -> dict[int, int]:
-            if self is answers.live._list_updater and not done:
-                done.append(True)
-                other.live.add(upload, vectors)
-                if listens_too:
-                    other.live.record(heard("u0", "t5"))
-            return written(self, *release)
+        def others() -> None:
+            other.live.add(upload, vectors)
+            if listens_too:
+                other.live.record(heard("u0", "t5"))
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(updater.ListUpdater, "_write", meanwhile)
-            answers.live.retire()
+        with before_writing(answers, others):
             answers.live.record(heard("u0", "t2"))
         answers.live.settle()
         found = answered(answers, "u0", 36)
